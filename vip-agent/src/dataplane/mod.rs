@@ -1,0 +1,1 @@
+//! The BPF side: load, pin, attach, ownership words, VIP tables, announcements, counters, events.

@@ -1,0 +1,139 @@
+//! Keys and values of the BPF maps: the contract between the program and the agent.
+//!
+//! Every type is `Pod` with an asserted size; a change of any of them, or of a map's name or kind, raises
+//! [`LAYOUT_VERSION`], by which an agent recognises maps that another version pinned.
+
+use bytemuck::{Pod, Zeroable};
+
+/// Version of all that is pinned. Part of the pin directory's path.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Virtual routers (one ownership word each) that one agent can hold.
+pub const MAX_ROUTERS: u32 = 1024;
+
+/// VIPs of one family that one agent can hold, over all interfaces.
+pub const MAX_VIPS: u32 = 8192;
+
+/// Interfaces that one agent can attach to; bounds the per-interface counters.
+pub const MAX_LINKS: u32 = 64;
+
+/// Where a frame came from, as the VIP tables see it: the index of the interface that carries the VIP.
+///
+/// For a frame without a tag (or with the priority tag, VLAN 0) that is the ingress interface; for a tagged one the
+/// VLAN sub-interface that `VLANS` names. XDP runs on the parent only, so the program does this mapping itself.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct VlanKey {
+    /// Index of the interface that the program is attached to.
+    pub parent: u32,
+    /// VLAN id (1-4094) of the outer tag, host byte order.
+    pub outer: u16,
+    /// VLAN id of the inner tag, 0 where there is one tag only.
+    pub inner: u16,
+}
+
+/// Key of `VIPS4`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Vip4Key {
+    /// Interface that carries the VIP (see [`VlanKey`]).
+    pub ifindex: u32,
+    /// The address in network order.
+    pub address: [u8; 4],
+}
+
+/// Key of `VIPS6`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Vip6Key {
+    /// Interface that carries the VIP (see [`VlanKey`]).
+    pub ifindex: u32,
+    /// The address in network order.
+    pub address: [u8; 16],
+}
+
+/// Value of `VIPS4` and `VIPS6`: what a lookup must yield to answer without another one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Vip {
+    /// Slot of the virtual router: index into `DEADLINES`, `HANDOVERS` and `EVENT_GATES`.
+    pub router: u16,
+    /// Slot of the interface, for counters: below [`MAX_LINKS`].
+    pub link: u16,
+    /// The MAC that answers for the VIP.
+    pub mac: [u8; 6],
+    /// Bits of [`vip_flags`].
+    pub flags: u16,
+}
+
+/// Bits of [`Vip::flags`].
+pub mod vip_flags {
+    /// The interface forwards: neighbour advertisements carry the R flag (RFC 4861, 4.4). It must be the same in
+    /// solicited and unsolicited ones, or hosts drop their default router.
+    pub const ROUTER: u16 = 1;
+}
+
+/// Value of `DEADLINES`: CLOCK_MONOTONIC nanoseconds until which this node answers for the router's VIPs; 0 = never.
+///
+/// The one word that moves a VIP. The map is mmapable and the agent stores to it with one atomic 8-byte store.
+pub type Deadline = u64;
+
+/// Value of `HANDOVERS`: after a planned move, where frames of connections go that the former owner still serves.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Handover {
+    /// CLOCK_MONOTONIC nanoseconds until which frames are forwarded; 0 = never.
+    pub until: u64,
+    /// MAC of the former owner.
+    pub former: [u8; 6],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// Key of `HANDOVER_FLOWS`: a TCP flow whose SYN was seen since the takeover, so that it is known to be ours.
+///
+/// IPv4 addresses stand in the first four bytes, the rest is zero.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct FlowKey {
+    /// The client's address.
+    pub client: [u8; 16],
+    /// The VIP.
+    pub vip: [u8; 16],
+    /// The client's port, network order.
+    pub client_port: [u8; 2],
+    /// The VIP's port, network order.
+    pub vip_port: [u8; 2],
+}
+
+/// A record of the `EVENTS` ring buffer: somebody else answers for a VIP that this node owns.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct ForeignOwner {
+    /// CLOCK_MONOTONIC nanoseconds.
+    pub at: u64,
+    /// Interface that carries the VIP.
+    pub ifindex: u32,
+    /// Slot of the virtual router.
+    pub router: u16,
+    /// 4 or 6.
+    pub family: u8,
+    /// Zero.
+    pub reserved: u8,
+    /// The VIP; an IPv4 address stands in the first four bytes.
+    pub address: [u8; 16],
+    /// The MAC that claims it.
+    pub mac: [u8; 6],
+    /// Zero.
+    pub reserved2: [u8; 2],
+}
+
+const _: () = {
+    assert!(size_of::<VlanKey>() == 8);
+    assert!(size_of::<Vip4Key>() == 8);
+    assert!(size_of::<Vip6Key>() == 20);
+    assert!(size_of::<Vip>() == 12);
+    assert!(size_of::<Handover>() == 16);
+    assert!(size_of::<FlowKey>() == 36);
+    assert!(size_of::<ForeignOwner>() == 40);
+};
