@@ -1,1 +1,3 @@
 //! VRRP: codec, state machine, sockets and the driver thread that joins them.
+
+pub mod machine;

@@ -1,0 +1,137 @@
+//! Active: owning the VIPs for as long as the lease is renewed.
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use super::{Action, Backup, Cause, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, Phase};
+use crate::types::MonotonicTime;
+
+/// Shortest time between the advertisements that answer rivals: a flood of theirs must not become one of ours.
+const SHORTEST_REPLY_GAP: Duration = Duration::from_millis(10);
+
+/// Shortest time between announcements that answer rivals.
+const SHORTEST_ANNOUNCE_GAP: Duration = Duration::from_millis(100);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Active {
+    /// Until when we answer; ZERO before the first advertisement was accepted.
+    pub(super) lease_until: MonotonicTime,
+    /// Adver_Timer.
+    next_advert: MonotonicTime,
+    last_advert: MonotonicTime,
+    next_announce: MonotonicTime,
+    last_announce: MonotonicTime,
+    repeats_left: u16,
+}
+
+impl Active {
+    pub(super) fn next_timer(&self) -> MonotonicTime {
+        self.next_advert.min(self.next_announce)
+    }
+
+    /// An advertisement was accepted for sending; `at` is from before the send.
+    pub(super) fn renew(&mut self, at: MonotonicTime, parameters: &Parameters) {
+        let interval = parameters.interval.duration();
+        self.lease_until = at + interval * LEASE_INTERVALS;
+        self.last_advert = at;
+    }
+
+    /// Schedules the next regular advertisement without drift; a late one does not make the next come early.
+    pub(super) fn advertise(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
+        let interval = parameters.interval.duration();
+        let on_schedule = self.next_advert + interval;
+        self.next_advert =
+            if self.next_advert <= now && on_schedule > now { on_schedule } else { now + interval };
+        output.actions.push(Action::Advertise);
+    }
+
+    /// Schedules the announcement after this one.
+    pub(super) fn announced(&mut self, now: MonotonicTime, parameters: &Parameters) {
+        self.last_announce = now;
+        self.next_announce = if self.repeats_left > 0 {
+            self.repeats_left -= 1;
+            now + parameters.announce_interval
+        } else {
+            parameters.announce_refresh.map_or(MonotonicTime::NEVER, |refresh| now + refresh)
+        };
+    }
+}
+
+impl Machine {
+    /// Takes the VIPs: connections of the former owner first, then advertisement and lease, then announcements.
+    pub(super) fn become_active(&mut self, cause: Cause, now: MonotonicTime, output: &mut Output) {
+        let planned = matches!(cause, Cause::PriorityZero | Cause::Preempt);
+        output.actions.push(if planned { Action::ForwardToFormer } else { Action::ForwardNothing });
+        let mut active = Active {
+            lease_until: MonotonicTime::ZERO,
+            next_advert: now + self.parameters.interval.duration(),
+            last_advert: now,
+            next_announce: MonotonicTime::NEVER,
+            last_announce: now,
+            repeats_left: self.parameters.announce_repeat,
+        };
+        active.announced(now, &self.parameters);
+        output.actions.extend([Action::Advertise, Action::Announce]);
+        if self.parameters.staging {
+            // Most often a confirmation of what was staged before.
+            output.actions.push(Action::Stage);
+        }
+        self.enter(Phase::Active(active), cause, output);
+    }
+
+    /// An owner whose lease has run out is no owner: others may have taken over meanwhile. It must not act as one.
+    pub(super) fn fence(&mut self, event: Event, now: MonotonicTime, output: &mut Output) {
+        let Phase::Active(active) = &self.phase else { return };
+        if now < active.lease_until {
+            return;
+        }
+        let never_owned = active.lease_until == MonotonicTime::ZERO;
+        let cause = if event == Event::AdvertFailed && never_owned {
+            Cause::AdvertRefused
+        } else {
+            Cause::LeaseExpired
+        };
+        output.actions.extend([Action::Release, Action::ForwardNothing, Action::Unstage]);
+        self.enter(Phase::Backup(Backup::arm(self.parameters.interval, now)), cause, output);
+    }
+
+    pub(super) fn advert_while_active(
+        &mut self,
+        advert: PeerAdvert,
+        now: MonotonicTime,
+        output: &mut Output,
+    ) {
+        let Phase::Active(active) = &mut self.phase else { return };
+        let ours = self.parameters.priority.get();
+        let wins = advert.priority > ours || (advert.priority == ours && advert.address == Ordering::Greater);
+        if wins {
+            output.actions.extend([Action::Release, Action::ForwardNothing, Action::UnstageAfterGrace]);
+            self.enter(Phase::Backup(Backup::arm(advert.interval, now)), Cause::HigherPriority, output);
+            return;
+        }
+        let shortest = SHORTEST_REPLY_GAP.min(self.parameters.interval.duration() / 4);
+        if now.since(active.last_advert) < shortest {
+            return;
+        }
+        active.last_advert = now;
+        active.next_advert = now + self.parameters.interval.duration();
+        output.actions.push(Action::Advertise);
+        // A rival that held the VIPs has told everybody so: tell them otherwise.
+        if advert.priority > 0 && now.since(active.last_announce) >= SHORTEST_ANNOUNCE_GAP {
+            active.repeats_left = self.parameters.announce_repeat;
+            active.announced(now, &self.parameters);
+            output.actions.push(Action::Announce);
+        }
+    }
+
+    pub(super) fn timer_while_active(&mut self, now: MonotonicTime, output: &mut Output) {
+        let Phase::Active(active) = &mut self.phase else { return };
+        if active.next_advert <= now {
+            active.advertise(now, &self.parameters, output);
+        }
+        if active.next_announce <= now {
+            active.announced(now, &self.parameters);
+            output.actions.push(Action::Announce);
+        }
+    }
+}

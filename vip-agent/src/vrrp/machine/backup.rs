@@ -1,0 +1,167 @@
+//! Backup: watching the owner, and the way out of it.
+
+use std::time::Duration;
+
+use super::timing::{active_down, skew, staging};
+use super::{Action, Cause, Machine, Output, Parameters, PeerAdvert, Phase};
+use crate::types::{Centiseconds, MonotonicTime};
+
+/// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for
+/// an interval + 100 ms, so this costs nobody a packet; 20 ms is what the routing lock was seen to take at worst.
+const STAGING_PATIENCE: Duration = Duration::from_millis(20);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Backup {
+    /// Active_Adver_Interval: learned from the owner.
+    interval: Centiseconds,
+    /// Active_Down_Timer.
+    down_at: DownTimer,
+    staged: Staged,
+    /// When a lower-priority owner was first seen, of those seen since the last that holds us.
+    lower_since: Option<MonotonicTime>,
+    /// When it was last seen.
+    lower_heard: Option<MonotonicTime>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum DownTimer {
+    /// Three intervals and a skew after this time.
+    Silence(MonotonicTime),
+    /// The owner said priority 0 at this time: a skew after it.
+    Leaving(MonotonicTime),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Staged {
+    No,
+    Asked,
+    Yes,
+}
+
+impl Backup {
+    pub(super) fn arm(interval: Centiseconds, now: MonotonicTime) -> Self {
+        Self {
+            interval,
+            down_at: DownTimer::Silence(now),
+            staged: Staged::No,
+            lower_since: None,
+            lower_heard: None,
+        }
+    }
+
+    fn due(&self, parameters: &Parameters) -> MonotonicTime {
+        match self.down_at {
+            DownTimer::Silence(since) => since + active_down(parameters.priority, self.interval),
+            DownTimer::Leaving(since) => since + skew(parameters.priority, self.interval),
+        }
+    }
+
+    fn stage_at(&self) -> MonotonicTime {
+        match self.down_at {
+            DownTimer::Silence(since) => since + staging(self.interval),
+            DownTimer::Leaving(since) => since,
+        }
+    }
+
+    /// An owner that still answers lets us wait for our addresses.
+    fn owner_still_answers(&self, now: MonotonicTime) -> bool {
+        matches!(self.down_at, DownTimer::Leaving(_)) || self.is_preempting(now)
+    }
+
+    fn is_preempting(&self, now: MonotonicTime) -> bool {
+        self.lower_heard.is_some_and(|heard| now.since(heard) < self.interval.duration() * 3)
+    }
+
+    /// When to take over: at the timer's end, or a little later if the addresses are not there yet.
+    fn take_over_at(&self, parameters: &Parameters) -> MonotonicTime {
+        let due = self.due(parameters);
+        if parameters.staging && self.staged != Staged::Yes && self.owner_still_answers(due) {
+            due + STAGING_PATIENCE
+        } else {
+            due
+        }
+    }
+
+    pub(super) fn next_timer(&self, parameters: &Parameters) -> MonotonicTime {
+        let take_over = self.take_over_at(parameters);
+        if parameters.staging && self.staged == Staged::No {
+            take_over.min(self.stage_at())
+        } else {
+            take_over
+        }
+    }
+
+    pub(super) fn reconfigure(&mut self, before: &Parameters, after: &Parameters) {
+        // Without an owner to learn from, the interval is our own.
+        if self.interval == before.interval {
+            self.interval = after.interval;
+        }
+    }
+
+    /// Whether a lower-priority owner is left alone: by configuration, or for the preempt delay.
+    fn tolerates_lower(&mut self, parameters: &Parameters, now: MonotonicTime) -> bool {
+        if !parameters.preempt {
+            return true;
+        }
+        let since = *self.lower_since.get_or_insert(now);
+        now.since(since) < parameters.preempt_delay
+    }
+
+    /// The owner holds us: learn its interval and wait again.
+    fn rearm(&mut self, interval: Centiseconds, now: MonotonicTime, output: &mut Output) {
+        self.interval = interval;
+        self.down_at = DownTimer::Silence(now);
+        self.lower_heard = None;
+        if self.staged != Staged::No {
+            self.staged = Staged::No;
+            output.actions.push(Action::Unstage);
+        }
+    }
+}
+
+impl Machine {
+    pub(super) fn advert_while_backup(
+        &mut self,
+        advert: PeerAdvert,
+        now: MonotonicTime,
+        output: &mut Output,
+    ) {
+        let Phase::Backup(backup) = &mut self.phase else { return };
+        if advert.priority == 0 {
+            backup.down_at = DownTimer::Leaving(now);
+        } else if advert.priority >= self.parameters.priority.get() {
+            backup.lower_since = None;
+            backup.rearm(advert.interval, now, output);
+        } else if backup.tolerates_lower(&self.parameters, now) {
+            backup.rearm(advert.interval, now, output);
+        } else {
+            // The timer runs on: this owner is to be replaced.
+            backup.lower_heard = Some(now);
+        }
+        self.timer_while_backup(now, output);
+    }
+
+    pub(super) fn timer_while_backup(&mut self, now: MonotonicTime, output: &mut Output) {
+        let Phase::Backup(backup) = &mut self.phase else { return };
+        if self.parameters.staging && backup.staged == Staged::No && backup.stage_at() <= now {
+            backup.staged = Staged::Asked;
+            output.actions.push(Action::Stage);
+        }
+        if backup.take_over_at(&self.parameters) <= now {
+            let cause = match backup.down_at {
+                DownTimer::Leaving(_) => Cause::PriorityZero,
+                DownTimer::Silence(_) if backup.is_preempting(now) => Cause::Preempt,
+                DownTimer::Silence(_) => Cause::Timeout,
+            };
+            self.become_active(cause, now, output);
+        }
+    }
+
+    pub(super) fn staged(&mut self, now: MonotonicTime, output: &mut Output) {
+        let Phase::Backup(backup) = &mut self.phase else { return };
+        if backup.staged == Staged::Asked {
+            backup.staged = Staged::Yes;
+            self.timer_while_backup(now, output);
+        }
+    }
+}

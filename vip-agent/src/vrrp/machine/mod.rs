@@ -1,0 +1,407 @@
+//! The state machine of one VRRP instance (RFC 9568, 6.4): a pure function of state, event and time.
+//!
+//! No sockets, no clock, no allocation: the driver thread feeds events in and carries actions out; tests and
+//! simulated networks do the same with clocks of their own.
+//!
+//! What goes past the RFC:
+//! - **The lease.** An Active router answers for its VIPs only while its lease runs: three intervals from the last
+//!   advertisement that was accepted for sending. A router that was stopped, starved or muted for longer is fenced: it
+//!   is Backup again before it acts on anything else ([`Cause::LeaseExpired`]).
+//! - **Make before break.** A leaving owner says priority 0 but goes on answering, for one interval + 100 ms at most,
+//!   until it hears the new owner ([`State::Draining`]).
+//! - **Staging.** The VIPs' local addresses are put in place before a takeover that is foreseeable, and taken away if an
+//!   advertisement comes after all.
+
+mod active;
+mod backup;
+mod draining;
+
+mod timing;
+
+use std::cmp::Ordering;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use serde::Serialize;
+
+use self::active::Active;
+use self::backup::Backup;
+use self::draining::Draining;
+use crate::types::{Centiseconds, MonotonicTime, Priority};
+
+/// How long a leaving owner goes on answering beyond one interval: time for the heir's staging and its first frame.
+pub const DRAIN_MARGIN: Duration = Duration::from_millis(100);
+
+/// Intervals that one accepted advertisement keeps an owner answering. Backups wait for three and a skew, so the owner
+/// is silent before anyone else begins.
+pub const LEASE_INTERVALS: u32 = 3;
+
+/// What an operator sets for one instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Parameters {
+    /// Priority in the election.
+    pub priority: Priority,
+    /// Interval of our own advertisements.
+    pub interval: Centiseconds,
+    /// Whether a lower-priority owner is replaced.
+    pub preempt: bool,
+    /// How long a lower-priority owner is seen before it is replaced.
+    pub preempt_delay: Duration,
+    /// How long after start the instance keeps out of the election.
+    pub hold_down: Duration,
+    /// Whether local addresses are staged before a takeover (`local_address: active`).
+    pub staging: bool,
+    /// Announcements after the one at takeover.
+    pub announce_repeat: u16,
+    /// Time between those.
+    pub announce_interval: Duration,
+    /// Time between announcements after those; `None` = never again.
+    pub announce_refresh: Option<Duration>,
+}
+
+/// States of RFC 9568, 6.3, and two of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// Not taking part: before start (and its hold-down) and after shutdown.
+    Initialize,
+    /// Watching the owner.
+    Backup,
+    /// Owning the VIPs.
+    Active,
+    /// Leaving, or kept out by an operator; may still answer until the heir is heard.
+    Draining,
+    /// Not able to own: interface down, for example.
+    Fault,
+}
+
+/// What happens to an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Begin taking part.
+    Startup,
+    /// Leave for good, handing over first.
+    Shutdown,
+    /// A valid advertisement of this virtual router by another router.
+    Advert(PeerAdvert),
+    /// The time of [`Machine::next_timer`] has come, and the receive queues were read before.
+    Timer,
+    /// The advertisement that the last [`Action::Advertise`] asked for was accepted for sending; the time is from just
+    /// before the send.
+    AdvertSent(MonotonicTime),
+    /// It was refused (EPERM, ENETDOWN, ENOBUFS, ...): nothing was renewed, and what followed it was not carried out.
+    AdvertFailed,
+    /// The local addresses asked for by [`Action::Stage`] are in place.
+    Staged,
+    /// The instance can no longer serve.
+    Fault,
+    /// It can again.
+    Recovered,
+    /// An operator takes the instance out.
+    Drain,
+    /// And in again.
+    Undrain,
+}
+
+/// An advertisement as the machine sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAdvert {
+    /// 0 = "I am leaving", 255 = address owner.
+    pub priority: u8,
+    /// The interval that the sender announces.
+    pub interval: Centiseconds,
+    /// The sender's address compared with ours, unsigned and in network order: breaks ties between Active routers.
+    pub address: Ordering,
+}
+
+/// What the driver has to do, in this order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Send our advertisement; if it was accepted store the lease (time before the send + [`LEASE_INTERVALS`] x
+    /// interval) and report [`Event::AdvertSent`], otherwise report [`Event::AdvertFailed`] and drop what follows.
+    Advertise,
+    /// Send an advertisement with priority 0. Its failure is of no consequence.
+    AdvertiseLeaving,
+    /// The ownership word must not lie after this time.
+    CapLease(MonotonicTime),
+    /// Clear the ownership word.
+    Release,
+    /// Forward the frames of connections that the former owner still serves to it.
+    ForwardToFormer,
+    /// Forward nothing.
+    ForwardNothing,
+    /// Send gratuitous ARPs and unsolicited neighbour advertisements for all VIPs.
+    Announce,
+    /// Put the VIPs' local addresses in place and report [`Event::Staged`].
+    Stage,
+    /// Take them away.
+    Unstage,
+    /// Take them away after the grace time, so that open connections can end.
+    UnstageAfterGrace,
+}
+
+/// Why a state changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// The instance started.
+    Startup,
+    /// No advertisement for Active_Down.
+    Timeout,
+    /// The owner said priority 0.
+    PriorityZero,
+    /// A lower-priority owner is replaced.
+    Preempt,
+    /// A router with higher priority (or equal and a greater address) owns.
+    HigherPriority,
+    /// Our lease had run out: stopped, starved or muted for three intervals.
+    LeaseExpired,
+    /// Our first advertisement could not be sent.
+    AdvertRefused,
+    /// Interface or health.
+    Fault,
+    /// The fault has gone.
+    Recovered,
+    /// An operator drained the instance.
+    Drain,
+    /// An operator put it back.
+    Undrain,
+    /// The heir was heard, or never needed.
+    HandedOver,
+    /// Nobody took over from a draining owner.
+    NoHeir,
+    /// The agent ends.
+    Shutdown,
+}
+
+/// A change of state, for log, status and metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Transition {
+    /// State before.
+    pub from: State,
+    /// State after.
+    pub to: State,
+    /// Why.
+    pub cause: Cause,
+}
+
+/// What one event leads to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Output {
+    /// To be carried out in order.
+    pub actions: ArrayVec<Action, 8>,
+    /// The change of state, if there was one. Both a fence and what follows it can happen in one event: the last counts.
+    pub transition: Option<Transition>,
+}
+
+/// One virtual router, for all of its families.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Machine {
+    parameters: Parameters,
+    phase: Phase,
+    /// An operator keeps the instance out; survives a fault.
+    drained: bool,
+    /// The instance cannot serve; survives a drain.
+    faulty: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Takes part from this time on; NEVER before start and after shutdown.
+    Initialize {
+        begins: MonotonicTime,
+    },
+    Backup(Backup),
+    Active(Active),
+    Draining(Draining),
+    Fault,
+}
+
+impl Machine {
+    /// A machine in Initialize.
+    pub fn new(parameters: Parameters) -> Self {
+        Self {
+            parameters,
+            phase: Phase::Initialize { begins: MonotonicTime::NEVER },
+            drained: false,
+            faulty: false,
+        }
+    }
+
+    /// The parameters in force.
+    pub fn parameters(&self) -> &Parameters {
+        &self.parameters
+    }
+
+    /// The state in the words of RFC 9568.
+    pub fn state(&self) -> State {
+        match self.phase {
+            Phase::Initialize { .. } => State::Initialize,
+            Phase::Backup(_) => State::Backup,
+            Phase::Active(_) => State::Active,
+            Phase::Draining(_) => State::Draining,
+            Phase::Fault => State::Fault,
+        }
+    }
+
+    /// Whether this router may be answering for the VIPs at `now`.
+    pub fn owns(&self, now: MonotonicTime) -> bool {
+        match &self.phase {
+            Phase::Active(active) => now < active.lease_until,
+            Phase::Draining(draining) => draining.answers_until.is_some_and(|until| now < until),
+            _ => false,
+        }
+    }
+
+    /// When [`Event::Timer`] is due; `NEVER` if it is not.
+    pub fn next_timer(&self) -> MonotonicTime {
+        match &self.phase {
+            Phase::Initialize { begins } => *begins,
+            Phase::Backup(backup) => backup.next_timer(&self.parameters),
+            Phase::Active(active) => active.next_timer(),
+            Phase::Draining(draining) => draining.next_timer(),
+            Phase::Fault => MonotonicTime::NEVER,
+        }
+    }
+
+    /// Takes one event in.
+    pub fn handle(&mut self, event: Event, now: MonotonicTime) -> Output {
+        let mut output = Output::default();
+        if let Event::AdvertSent(at) = event {
+            if let Phase::Active(active) = &mut self.phase {
+                active.renew(at, &self.parameters);
+            }
+            return output;
+        }
+        self.fence(event, now, &mut output);
+        match event {
+            Event::Startup => self.startup(now, &mut output),
+            Event::Shutdown => self.shutdown(now, &mut output),
+            Event::Advert(advert) => self.advert(advert, now, &mut output),
+            Event::Timer => self.timer(now, &mut output),
+            Event::AdvertSent(_) | Event::AdvertFailed => {}
+            Event::Staged => self.staged(now, &mut output),
+            Event::Fault => self.fault(now, &mut output),
+            Event::Recovered => self.recovered(now, &mut output),
+            Event::Drain => self.drain(now, &mut output),
+            Event::Undrain => self.undrain(now, &mut output),
+        }
+        output
+    }
+
+    /// Takes new parameters in, in whatever state the machine is. An owner tells its peers at once.
+    pub fn reconfigure(&mut self, parameters: Parameters, now: MonotonicTime) -> Output {
+        let mut output = Output::default();
+        let before = std::mem::replace(&mut self.parameters, parameters);
+        if before == parameters {
+            return output;
+        }
+        match &mut self.phase {
+            Phase::Backup(backup) => backup.reconfigure(&before, &parameters),
+            Phase::Active(active) => active.advertise(now, &parameters, &mut output),
+            Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
+        }
+        output
+    }
+
+    /// Announces the VIPs out of turn: some were added, or a neighbour cache is known to be wrong.
+    pub fn announce_again(&mut self, now: MonotonicTime) -> Output {
+        let mut output = Output::default();
+        if let Phase::Active(active) = &mut self.phase
+            && now < active.lease_until
+        {
+            active.announced(now, &self.parameters);
+            output.actions.push(Action::Announce);
+        }
+        output
+    }
+
+    fn startup(&mut self, now: MonotonicTime, output: &mut Output) {
+        let Phase::Initialize { begins: begins @ MonotonicTime::NEVER } = &mut self.phase else { return };
+        *begins = now + self.parameters.hold_down;
+        if self.parameters.hold_down.is_zero() {
+            self.begin(Cause::Startup, now, output);
+        }
+    }
+
+    /// Leaves Initialize, Fault or Draining for the state that the node's condition allows.
+    fn begin(&mut self, cause: Cause, now: MonotonicTime, output: &mut Output) {
+        if self.faulty {
+            self.enter(Phase::Fault, cause, output);
+        } else if self.drained {
+            self.enter(Phase::Draining(Draining::drained()), cause, output);
+        } else if self.parameters.priority == Priority::OWNER {
+            self.become_active(cause, now, output);
+        } else {
+            self.enter(Phase::Backup(Backup::arm(self.parameters.interval, now)), cause, output);
+        }
+    }
+
+    fn shutdown(&mut self, now: MonotonicTime, output: &mut Output) {
+        match &mut self.phase {
+            Phase::Active(_) => self.leave(true, now, output),
+            Phase::Draining(draining) if draining.answers_until.is_some() => draining.for_good = true,
+            _ => {
+                output.actions.push(Action::Unstage);
+                self.enter(Phase::Initialize { begins: MonotonicTime::NEVER }, Cause::Shutdown, output);
+            }
+        }
+    }
+
+    fn advert(&mut self, advert: PeerAdvert, now: MonotonicTime, output: &mut Output) {
+        match self.phase {
+            Phase::Backup(_) => self.advert_while_backup(advert, now, output),
+            Phase::Active(_) => self.advert_while_active(advert, now, output),
+            Phase::Draining(_) => self.advert_while_draining(advert, output),
+            Phase::Initialize { .. } | Phase::Fault => {}
+        }
+    }
+
+    fn timer(&mut self, now: MonotonicTime, output: &mut Output) {
+        match self.phase {
+            Phase::Initialize { begins } if begins <= now => self.begin(Cause::Startup, now, output),
+            Phase::Backup(_) => self.timer_while_backup(now, output),
+            Phase::Active(_) => self.timer_while_active(now, output),
+            Phase::Draining(_) => self.timer_while_draining(now, output),
+            Phase::Initialize { .. } | Phase::Fault => {}
+        }
+    }
+
+    fn fault(&mut self, now: MonotonicTime, output: &mut Output) {
+        self.faulty = true;
+        match &self.phase {
+            Phase::Fault | Phase::Initialize { .. } => return,
+            Phase::Backup(_) => output.actions.push(Action::Unstage),
+            Phase::Active(_) | Phase::Draining(_) if self.owns(now) => {
+                // Silent first: the heir may be quicker than our next instruction.
+                output.actions.extend([
+                    Action::Release,
+                    Action::AdvertiseLeaving,
+                    Action::ForwardNothing,
+                    Action::UnstageAfterGrace,
+                ]);
+            }
+            Phase::Active(_) | Phase::Draining(_) => output.actions.push(Action::Release),
+        }
+        let gone_for_good = matches!(&self.phase, Phase::Draining(draining) if draining.for_good);
+        let next =
+            if gone_for_good { Phase::Initialize { begins: MonotonicTime::NEVER } } else { Phase::Fault };
+        self.enter(next, Cause::Fault, output);
+    }
+
+    fn recovered(&mut self, now: MonotonicTime, output: &mut Output) {
+        self.faulty = false;
+        if self.phase == Phase::Fault {
+            self.begin(Cause::Recovered, now, output);
+        }
+    }
+
+    fn enter(&mut self, phase: Phase, cause: Cause, output: &mut Output) {
+        let from = self.state();
+        self.phase = phase;
+        let to = self.state();
+        if from != to {
+            output.transition = Some(Transition { from, to, cause });
+        }
+    }
+}
