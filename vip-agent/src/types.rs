@@ -1,6 +1,7 @@
 //! Values with meaning: types that cannot hold what the protocol or the kernel would refuse.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -252,4 +253,32 @@ pub enum ChecksumMode {
     Rfc9568,
     /// With a pseudo-header whose destination is 224.0.0.18 although the advert is unicast: old keepalived.
     OldUnicast,
+}
+
+/// An IP version: VRRP elects per family, and everything on the wire exists once for each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// The family that an address belongs to; an IPv4-mapped one is IPv6, as it is on the wire.
+    pub const fn of(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
