@@ -1,3 +1,9 @@
 //! VRRP: codec, state machine, sockets and the driver thread that joins them.
 
+pub(crate) mod checksum;
+pub mod codec;
+pub mod discard;
 pub mod machine;
+pub mod prepared;
+pub mod receive;
+pub mod socket;

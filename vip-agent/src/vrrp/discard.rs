@@ -1,0 +1,99 @@
+//! Why an advert was not accepted: one word for the log, one label for the counter.
+
+use std::fmt;
+
+macro_rules! discards {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a frame is no advert for us. Nothing that is discarded touches a timer (RFC 9568, 7.1).
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Discard {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Discard {
+            /// Every reason, in the order of their discriminants: `ALL[d as usize] == d`.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The stable name: the `result` label of `viplane_instance_adverts_total`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+discards! {
+    /// Neither IPv4 nor IPv6.
+    NotIp = "not_ip",
+    /// The frame ends before the packet does, or was longer than any advert may be.
+    Truncated = "truncated",
+    /// IP version or header length that cannot be.
+    BadIpHeader = "bad_ip_header",
+    /// IPv4 header checksum.
+    BadIpChecksum = "bad_ip_checksum",
+    /// A fragment: an advert fits one packet.
+    Fragment = "fragment",
+    /// Another protocol than 112, or (IPv6) an extension header before it.
+    NotVrrp = "not_vrrp",
+    /// Shorter than its header and its address count say (RFC 9568, 7.1).
+    TooShort = "too_short",
+    /// Longer than its address count says: keepalived rejects it too.
+    TrailingBytes = "trailing_bytes",
+    /// Another VRRP version than 3.
+    BadVersion = "bad_version",
+    /// Another type than 1, ADVERTISEMENT.
+    BadType = "bad_type",
+    /// Virtual router 0 does not exist.
+    ZeroVrid = "zero_vrid",
+    /// No instance of that virtual router on the interface.
+    UnknownVrid = "unknown_vrid",
+    /// No address (RFC 9568, erratum 8299).
+    ZeroAddresses = "zero_addresses",
+    /// Interval 0 (RFC 9568, erratum 8301): a Backup that learned it would flap.
+    ZeroInterval = "zero_interval",
+    /// None of the checksums in use, or (strict) not the configured one.
+    BadChecksum = "bad_checksum",
+    /// TTL or hop limit below 255 (multicast), or below `min_ttl` (unicast).
+    BadTtl = "bad_ttl",
+    /// Unicast to a multicast instance, the reverse, or to an address that is not ours.
+    WrongDestination = "wrong_destination",
+    /// From our own address: an echo, or another host that has it.
+    OwnSource = "own_source",
+    /// From an address that no host may send from.
+    BadSource = "bad_source",
+    /// Not from a configured unicast peer.
+    UnknownPeer = "unknown_peer",
+    /// Strict: an IPv6 multicast advert comes from a link-local address (RFC 9568, 5.1.2.1).
+    SourceNotLinkLocal = "source_not_link_local",
+    /// Strict: the first IPv6 address is link-local (RFC 9568, erratum 8300).
+    FirstNotLinkLocal = "first_not_link_local",
+    /// Strict: other addresses than ours.
+    AddressMismatch = "address_mismatch",
+}
+
+impl fmt::Display for Discard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_discriminant_is_an_index_into_all() {
+        for (index, &discard) in Discard::ALL.iter().enumerate() {
+            assert_eq!(discard as usize, index);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        let names: std::collections::BTreeSet<_> =
+            Discard::ALL.iter().map(|discard| discard.name()).collect();
+        assert_eq!(names.len(), Discard::ALL.len());
+    }
+}

@@ -1,0 +1,48 @@
+//! Adverts built when the configuration is applied, so that sending one is a system call and nothing else.
+
+use std::net::IpAddr;
+
+use super::codec::{EncodeError, Fields, PseudoHeader, patch_priority};
+use crate::types::{ChecksumMode, Family};
+
+/// What one instance says over one family: the same advert once per destination, since the destination is part of the
+/// checksum.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PreparedAdverts {
+    adverts: Vec<(IpAddr, Vec<u8>)>,
+}
+
+impl PreparedAdverts {
+    /// Builds the adverts from `source` to each of `destinations`: the advert group alone, or the unicast peers.
+    ///
+    /// # Errors
+    /// What [`Fields::encode`] refuses; a destination of another family than `source`.
+    pub fn build(
+        fields: &Fields<'_>,
+        source: IpAddr,
+        destinations: &[IpAddr],
+        mode: ChecksumMode,
+    ) -> Result<Self, EncodeError> {
+        let family = Family::of(source);
+        let build = |&destination: &IpAddr| {
+            let pseudo = PseudoHeader::new(source, destination)
+                .ok_or(EncodeError::WrongFamily { address: destination, family })?;
+            let mut advert = vec![0; fields.encoded_len(family)];
+            fields.encode(pseudo, mode, &mut advert)?;
+            Ok((destination, advert))
+        };
+        Ok(Self { adverts: destinations.iter().map(build).collect::<Result<_, _>>()? })
+    }
+
+    /// Changes the priority in place, without allocating: 1-255, or [`LEAVING`](super::codec::LEAVING).
+    pub fn set_priority(&mut self, priority: u8) {
+        for (_, advert) in &mut self.adverts {
+            patch_priority(advert, priority);
+        }
+    }
+
+    /// Each destination with the IP payload for it.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = (IpAddr, &[u8])> {
+        self.adverts.iter().map(|(destination, advert)| (*destination, advert.as_slice()))
+    }
+}
