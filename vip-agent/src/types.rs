@@ -118,7 +118,11 @@ impl Centiseconds {
     pub fn new(centiseconds: u16) -> Result<Self, OutOfRange> {
         match centiseconds {
             1..=4095 => Ok(Self(centiseconds)),
-            _ => Err(OutOfRange::new("an advertisement interval", "10ms-40.95s", format_args!("{centiseconds}0ms"))),
+            _ => Err(OutOfRange::new(
+                "an advertisement interval",
+                "10ms-40.95s",
+                format_args!("{centiseconds}0ms"),
+            )),
         }
     }
 
@@ -137,9 +141,15 @@ impl TryFrom<Duration> for Centiseconds {
     type Error = OutOfRange;
 
     fn try_from(duration: Duration) -> Result<Self, OutOfRange> {
-        let out_of_range = || OutOfRange::new("an advertisement interval", "10ms-40.95s in steps of 10ms", format_args!("{duration:?}"));
+        let out_of_range = || {
+            OutOfRange::new(
+                "an advertisement interval",
+                "10ms-40.95s in steps of 10ms",
+                format_args!("{duration:?}"),
+            )
+        };
         let nanos = duration.as_nanos();
-        if nanos % 10_000_000 != 0 {
+        if !nanos.is_multiple_of(10_000_000) {
             return Err(out_of_range());
         }
         u16::try_from(nanos / 10_000_000).ok().and_then(|cs| Self::new(cs).ok()).ok_or_else(out_of_range)
