@@ -73,6 +73,8 @@ pub struct Priority(u8);
 impl Priority {
     /// The address owner's priority: it is Active whenever it is up.
     pub const OWNER: Self = Self(255);
+    /// What a Backup has unless configured otherwise (RFC 9568, 5.2.4).
+    pub const DEFAULT: Self = Self(100);
 
     /// # Errors
     /// 0 is no priority.
@@ -114,6 +116,9 @@ impl fmt::Display for Priority {
 pub struct Centiseconds(u16);
 
 impl Centiseconds {
+    /// One second: what is used unless configured otherwise (RFC 9568, 6.1).
+    pub const SECOND: Self = Self(100);
+
     /// # Errors
     /// 0 (keepalived would flap) and more than the field's twelve bits.
     pub fn new(centiseconds: u16) -> Result<Self, OutOfRange> {

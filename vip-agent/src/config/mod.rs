@@ -1,1 +1,60 @@
 //! The configuration file: schema, validation with positions, difference.
+//!
+//! A file's text becomes a tree of nodes that know their place (`tree`), the tree becomes a typed [`Config`]
+//! (`schema`, `instance`, `unicast`), checked across instances (`checks`). All problems are found in one run, each
+//! as `FILE:LINE:COL: path.to.field: message`.
+
+mod address;
+mod checks;
+mod diff;
+pub mod duration;
+mod field;
+mod instance;
+mod interface;
+mod last_good;
+mod load;
+mod model;
+mod problem;
+mod schema;
+mod tree;
+mod unavailable;
+mod unicast;
+
+#[cfg(test)]
+mod tests;
+
+pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
+pub use interface::{
+    InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,
+};
+pub use last_good::LastGood;
+pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
+pub use model::{
+    Announce, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Unicast, VipAddress,
+    XdpModeChoice, control_socket,
+};
+pub use problem::{Position, Problem, Problems};
+
+/// Reads a configuration; `file` is its name in messages, `default_node` the node's name where the text has none.
+///
+/// Yields the warnings beside it. Pure: the bound on the size is [`load`]'s.
+///
+/// # Errors
+/// All that is wrong, by place.
+pub fn parse(text: &str, file: &str, default_node: &str) -> Result<(Config, Problems), Problems> {
+    let root = tree::Node::read(text)
+        .map_err(|malformed| Problems::single(file, malformed.at, malformed.message))?;
+    let report = problem::Report::default();
+    let config = schema::config(&field::Field::root(&root, &report), default_node);
+    let warnings = report.finish(file)?;
+    let unexplained = || Problems::single(file, Position::START, "is not valid".to_owned());
+    Ok((config.ok_or_else(unexplained)?, warnings))
+}
+
+/// The configuration as a file that says everything: [`parse`] makes the same of it.
+///
+/// There are no secrets to mask: no key of this version holds one.
+pub fn effective(config: &Config) -> String {
+    let text = serde_saphyr::to_string(config);
+    text.unwrap_or_else(|error| format!("# cannot be written as YAML: {error}\n"))
+}

@@ -1,0 +1,103 @@
+//! Checks across instances: what must not stand twice, and how much there can be.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use vip_common::maps::{MAX_ROUTERS, MAX_VIPS};
+
+use super::field::Field;
+use super::instance::Draft;
+use super::interface::InterfaceSelector;
+use super::problem::Path;
+
+/// Reports what two instances share and must not, and totals that the maps cannot hold.
+pub(super) fn across_instances(list: &Field<'_>, drafts: &[Draft<'_>]) {
+    names(drafts);
+    virtual_router_ids(drafts);
+    vips(drafts);
+    totals(list, drafts);
+}
+
+fn names(drafts: &[Draft<'_>]) {
+    let mut first = Firsts::default();
+    for (field, name) in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
+        if let Some(path) = first.see(name.clone(), field) {
+            field.error(format_args!("{name} stands already at {path}"));
+        }
+    }
+}
+
+/// Virtual routers are told apart by VRID, family and interface; unicast ones too.
+fn virtual_router_ids(drafts: &[Draft<'_>]) {
+    let mut first = Firsts::default();
+    for draft in drafts {
+        let (Some((field, id)), Some(interface)) = (&draft.virtual_router_id, &draft.interface) else {
+            continue;
+        };
+        let taken = [true, false]
+            .into_iter()
+            .filter(|v4| draft.vips.iter().any(|(_, vip)| vip.address.is_ipv4() == *v4));
+        let taken: Vec<_> =
+            taken.filter_map(|v4| first.see((interface.to_string(), *id, v4), field)).collect();
+        let Some(path) = taken.first() else { continue };
+        let hint = match interface {
+            InterfaceSelector::Name(_) => "",
+            _ => " (should they be different interfaces, name them)",
+        };
+        field.error(format_args!("{id} stands already at {path} for the same interface, {interface}{hint}"));
+    }
+}
+
+fn vips(drafts: &[Draft<'_>]) {
+    let mut first = Firsts::default();
+    for (field, vip) in drafts.iter().flat_map(|draft| &draft.vips) {
+        if let Some(path) = first.see(vip.address, field) {
+            field.error(format_args!("{} stands already at {path}", vip.address));
+        }
+    }
+}
+
+fn totals(list: &Field<'_>, drafts: &[Draft<'_>]) {
+    let (mut routers, mut vips) = (0, [0; 2]);
+    for draft in drafts {
+        let v4 = draft.vips.iter().filter(|(_, vip)| vip.address.is_ipv4()).count();
+        let v6 = draft.vips.len() - v4;
+        routers += usize::from(v4 > 0) + usize::from(v6 > 0);
+        vips[0] += v4;
+        vips[1] += v6;
+    }
+    if exceeds(routers, MAX_ROUTERS) {
+        list.error(format_args!(
+            "make {routers} virtual routers (one for each family of each instance): at most {MAX_ROUTERS} fit"
+        ));
+    }
+    for (family, count) in [("IPv4", vips[0]), ("IPv6", vips[1])] {
+        if exceeds(count, MAX_VIPS) {
+            list.error(format_args!("have {count} {family} VIPs: at most {MAX_VIPS} fit"));
+        }
+    }
+}
+
+fn exceeds(count: usize, most: u32) -> bool {
+    u32::try_from(count).map_or(true, |count| count > most)
+}
+
+/// Where each value was seen first.
+struct Firsts<T>(HashMap<T, Path>);
+
+impl<T> Default for Firsts<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T: Eq + Hash> Firsts<T> {
+    /// The path of the value's first occurrence, if this is a later one.
+    fn see(&mut self, value: T, field: &Field<'_>) -> Option<Path> {
+        if let Some(path) = self.0.get(&value) {
+            return Some(path.clone());
+        }
+        self.0.insert(value, field.path.clone());
+        None
+    }
+}

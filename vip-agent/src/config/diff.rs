@@ -1,0 +1,187 @@
+//! What changes from one configuration to the next: the work of a reload.
+
+use std::fmt;
+
+use super::model::{Config, Instance, VipAddress};
+
+/// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change<'a> {
+    /// A setting of the whole process: it stays as it was until a restart.
+    Process(ProcessField),
+    /// An instance to stop. A new name is a new instance.
+    Removed(&'a Instance),
+    /// An instance that stays in another form.
+    Changed {
+        /// As it runs.
+        old: &'a Instance,
+        /// As it shall be.
+        new: &'a Instance,
+        /// What differs; not empty.
+        fields: Vec<InstanceField>,
+    },
+    /// An instance to start.
+    Added(&'a Instance),
+}
+
+impl Change<'_> {
+    /// Whether an instance must be stopped and started again; what remains is applied while it runs.
+    pub fn restarts_instance(&self) -> bool {
+        matches!(self, Self::Changed { fields, .. } if fields.iter().any(|field| field.restarts_instance()))
+    }
+}
+
+/// A setting of the whole process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the key of its name")]
+pub enum ProcessField {
+    Node,
+    RuntimeDir,
+    StateDir,
+    PinDir,
+    LogLevel,
+    LogFormat,
+    XdpMode,
+}
+
+impl fmt::Display for ProcessField {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Node => "node",
+            Self::RuntimeDir => "runtime_dir",
+            Self::StateDir => "state_dir",
+            Self::PinDir => "pin_dir",
+            Self::LogLevel => "log.level",
+            Self::LogFormat => "log.format",
+            Self::XdpMode => "xdp_mode",
+        })
+    }
+}
+
+/// A setting of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the key of its name")]
+pub enum InstanceField {
+    VirtualRouterId,
+    Interface,
+    VipInterface,
+    Priority,
+    AdvertInterval,
+    Preempt,
+    PreemptDelay,
+    HoldDown,
+    Strict,
+    Checksum,
+    Unicast,
+    /// The first VIP of a family has come or its last has gone: a virtual router more or less.
+    Families,
+    /// VIPs, without a change of [`InstanceField::Families`]; see [`vips_added`] and [`vips_removed`].
+    Vips,
+    LocalAddress,
+    Announce,
+    Grace,
+}
+
+impl InstanceField {
+    /// Whether the change needs other sockets, another ownership word or another virtual router: the instance is
+    /// stopped and started again. All else is applied while it runs, without leaving its state.
+    pub fn restarts_instance(self) -> bool {
+        matches!(
+            self,
+            Self::VirtualRouterId | Self::Interface | Self::VipInterface | Self::Unicast | Self::Families
+        )
+    }
+}
+
+/// VIPs that the new form has and the old has not, by address: a prefix length alone makes no other VIP.
+pub fn vips_added<'a>(old: &'a Instance, new: &'a Instance) -> impl Iterator<Item = &'a VipAddress> {
+    new.vips.iter().filter(|vip| old.vips.iter().all(|other| other.address != vip.address))
+}
+
+/// VIPs that the old form has and the new has not.
+pub fn vips_removed<'a>(old: &'a Instance, new: &'a Instance) -> impl Iterator<Item = &'a VipAddress> {
+    vips_added(new, old)
+}
+
+/// Compares two configurations.
+///
+/// A VIP may move from one instance to another: apply what goes before what comes.
+pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Vec<Change<'a>> {
+    let mut changes: Vec<Change<'a>> = process_fields(old, new).map(Change::Process).collect();
+    let removed = old.instances.iter().filter(|instance| new.instance(instance.name.as_str()).is_none());
+    changes.extend(removed.map(Change::Removed));
+    let mut added = Vec::new();
+    for instance in &new.instances {
+        match old.instance(instance.name.as_str()) {
+            None => added.push(Change::Added(instance)),
+            Some(old) if old == instance => {}
+            Some(old) => {
+                let fields = instance_fields(old, instance);
+                changes.push(Change::Changed { old, new: instance, fields });
+            }
+        }
+    }
+    changes.extend(added);
+    changes
+}
+
+fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessField> {
+    // Destructured, so that a new setting cannot be forgotten here.
+    let Config { node, runtime_dir, state_dir, pin_dir, log, xdp_mode, instances: _ } = old;
+    [
+        (ProcessField::Node, *node != new.node),
+        (ProcessField::RuntimeDir, *runtime_dir != new.runtime_dir),
+        (ProcessField::StateDir, *state_dir != new.state_dir),
+        (ProcessField::PinDir, *pin_dir != new.pin_dir),
+        (ProcessField::LogLevel, log.level != new.log.level),
+        (ProcessField::LogFormat, log.format != new.log.format),
+        (ProcessField::XdpMode, *xdp_mode != new.xdp_mode),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+}
+
+fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
+    // Destructured, so that a new setting cannot be forgotten here.
+    let Instance {
+        name: _,
+        virtual_router_id,
+        interface,
+        vip_interface,
+        priority,
+        advert_interval,
+        preempt,
+        preempt_delay,
+        hold_down,
+        strict,
+        checksum,
+        unicast,
+        vips,
+        local_address,
+        announce,
+        grace,
+    } = old;
+    let families = |instance: &Instance| (instance.vips_v4().count() > 0, instance.vips_v6().count() > 0);
+    let families_differ = families(old) != families(new);
+    [
+        (InstanceField::VirtualRouterId, *virtual_router_id != new.virtual_router_id),
+        (InstanceField::Interface, *interface != new.interface),
+        (InstanceField::VipInterface, *vip_interface != new.vip_interface),
+        (InstanceField::Priority, *priority != new.priority),
+        (InstanceField::AdvertInterval, *advert_interval != new.advert_interval),
+        (InstanceField::Preempt, *preempt != new.preempt),
+        (InstanceField::PreemptDelay, *preempt_delay != new.preempt_delay),
+        (InstanceField::HoldDown, *hold_down != new.hold_down),
+        (InstanceField::Strict, *strict != new.strict),
+        (InstanceField::Checksum, *checksum != new.checksum),
+        (InstanceField::Unicast, *unicast != new.unicast),
+        (InstanceField::Families, families_differ),
+        (InstanceField::Vips, !families_differ && *vips != new.vips),
+        (InstanceField::LocalAddress, *local_address != new.local_address),
+        (InstanceField::Announce, *announce != new.announce),
+        (InstanceField::Grace, *grace != new.grace),
+    ]
+    .into_iter()
+    .filter_map(|(field, differs)| differs.then_some(field))
+    .collect()
+}

@@ -1,0 +1,225 @@
+//! The schema of one instance.
+
+use std::time::Duration;
+
+use super::address;
+use super::duration::Span;
+use super::field::{Field, Mapping};
+use super::interface::InterfaceSelector;
+use super::model::{Announce, Instance, InstanceName, LocalAddress, VipAddress};
+use super::schema::{UP_TO_AN_HOUR, interface};
+use super::unavailable;
+use super::unicast::unicast;
+use crate::types::{Centiseconds, ChecksumMode, Priority, VirtualRouterId};
+
+const KEYS: [&str; 23] = [
+    "name",
+    "virtual_router_id",
+    "interface",
+    "vip_interface",
+    "version",
+    "priority",
+    "advert_interval",
+    "preempt",
+    "preempt_delay",
+    "hold_down",
+    "accept",
+    "strict",
+    "checksum",
+    "virtual_mac",
+    "unicast",
+    "auth",
+    "vips",
+    "local_address",
+    "announce",
+    "grace",
+    "track",
+    "all_failed",
+    "sync_group",
+];
+
+/// VIPs of one family that an advert can hold (RFC 9568, 5.2.5: an 8-bit count).
+const MOST_VIPS: usize = 255;
+
+/// IPv6 VIPs that fit an advert in one Ethernet frame: (1500 - 40 - 8) / 16. Receivers do not reassemble.
+const MOST_VIPS_PER_FRAME_V6: usize = 90;
+
+/// An instance of the file: what was valid of that which other instances must not repeat, and the whole if all was.
+pub(super) struct Draft<'a> {
+    pub(super) name: Option<(Field<'a>, InstanceName)>,
+    pub(super) virtual_router_id: Option<(Field<'a>, VirtualRouterId)>,
+    pub(super) interface: Option<InterfaceSelector>,
+    pub(super) vips: Vec<(Field<'a>, VipAddress)>,
+    instance: Option<Instance>,
+}
+
+impl Draft<'_> {
+    /// The instance, if nothing in it was wrong.
+    pub(super) fn finish(self) -> Option<Instance> {
+        self.instance
+    }
+}
+
+/// One instance; `default_interface` is `None` where the file's own was refused.
+pub(super) fn instance<'a>(field: &Field<'a>, default_interface: Option<&InterfaceSelector>) -> Draft<'a> {
+    let nothing =
+        || Draft { name: None, virtual_router_id: None, interface: None, vips: Vec::new(), instance: None };
+    let Some(mapping) = field.mapping(&KEYS) else { return nothing() };
+    unavailable::in_instance(&mapping);
+    let name = mapping.required("name").and_then(|field| {
+        let name = field.accept(InstanceName::new(field.text()?))?;
+        Some((field, name))
+    });
+    let virtual_router_id = mapping.required("virtual_router_id").and_then(|field| {
+        let id = field.number()?;
+        Some((field, id))
+    });
+    let adverts_on = match mapping.get("interface") {
+        Some(field) => interface(&field),
+        None => default_interface.cloned(),
+    };
+    let (vips, all_vips) = vips(&mapping);
+    let mut draft = Draft { name, virtual_router_id, interface: adverts_on, vips, instance: None };
+    draft.instance = rest(&mapping, &draft, all_vips);
+    draft
+}
+
+/// What concerns this instance alone, and the whole if nothing was refused.
+fn rest(mapping: &Mapping<'_>, draft: &Draft<'_>, all_vips: Option<Vec<VipAddress>>) -> Option<Instance> {
+    let vip_interface = match mapping.get("vip_interface") {
+        Some(field) => interface(&field),
+        None => draft.interface.clone(),
+    };
+    let priority = mapping.or("priority", Priority::DEFAULT, Field::number);
+    let advert_interval = mapping.or("advert_interval", Centiseconds::SECOND, advert_interval);
+    let preempt = mapping.or("preempt", true, Field::boolean);
+    let preempt_delay = up_to_an_hour(mapping, "preempt_delay", Duration::ZERO);
+    let hold_down = up_to_an_hour(mapping, "hold_down", Duration::ZERO);
+    let strict = mapping.or("strict", false, Field::boolean);
+    let checksum = mapping.or("checksum", ChecksumMode::default(), checksum);
+    let unicast = mapping.or("unicast", None, |field| match field.is_null() {
+        true => Some(None),
+        false => unicast(field, all_vips.as_deref(), priority).map(Some),
+    });
+    let local_address = mapping.or("local_address", LocalAddress::default(), local_address);
+    let announce = mapping.or("announce", Announce::default(), announce);
+    let grace = up_to_an_hour(mapping, "grace", Duration::from_secs(5));
+    let instance = Instance {
+        name: draft.name.as_ref()?.1.clone(),
+        virtual_router_id: draft.virtual_router_id.as_ref()?.1,
+        interface: draft.interface.clone()?,
+        vip_interface: vip_interface?,
+        priority: priority?,
+        advert_interval: advert_interval?,
+        preempt: preempt?,
+        preempt_delay: preempt_delay?,
+        hold_down: hold_down?,
+        strict: strict?,
+        checksum: checksum?,
+        unicast: unicast?,
+        vips: all_vips?,
+        local_address: local_address?,
+        announce: announce?,
+        grace: grace?,
+    };
+    warn_of_the_ineffective(mapping, &instance);
+    Some(instance)
+}
+
+fn up_to_an_hour(mapping: &Mapping<'_>, key: &str, default: Duration) -> Option<Duration> {
+    mapping.or(key, default, |field| field.duration_within(UP_TO_AN_HOUR))
+}
+
+/// Values that are valid and do nothing.
+fn warn_of_the_ineffective(mapping: &Mapping<'_>, instance: &Instance) {
+    let warn = |key: &str, message: &str| {
+        if let Some(field) = mapping.get(key) {
+            field.warn(message);
+        }
+    };
+    let delayed = instance.preempt_delay > Duration::ZERO;
+    if instance.priority == Priority::OWNER {
+        if !instance.preempt {
+            warn("preempt", "has no effect: the address owner (priority 255) always preempts");
+        }
+        if delayed {
+            warn("preempt_delay", "has no effect: the address owner (priority 255) does not wait");
+        }
+    } else if delayed && !instance.preempt {
+        warn("preempt_delay", "has no effect without `preempt: true`");
+    }
+}
+
+/// The valid VIPs, and all of them if none was refused.
+fn vips<'a>(mapping: &Mapping<'a>) -> (Vec<(Field<'a>, VipAddress)>, Option<Vec<VipAddress>>) {
+    let Some(field) = mapping.required("vips") else { return (Vec::new(), None) };
+    let Some(fields) = field.list() else { return (Vec::new(), None) };
+    let written = fields.len();
+    let read = |field: Field<'a>| {
+        let vip = field.accept(address::vip(field.text()?))?;
+        Some((field, vip))
+    };
+    let vips: Vec<_> = fields.into_iter().filter_map(read).collect();
+    let v4 = vips.iter().filter(|(_, vip)| vip.address.is_ipv4()).count();
+    let v6 = vips.len() - v4;
+    let mut valid = vips.len() == written;
+    if written == 0 {
+        field.error("needs at least one address");
+        valid = false;
+    }
+    for (family, count) in [("IPv4", v4), ("IPv6", v6)] {
+        if count > MOST_VIPS {
+            let message =
+                format!("has {count} {family} addresses: an advert holds {MOST_VIPS}; make another instance");
+            field.error(message);
+            valid = false;
+        }
+    }
+    if (MOST_VIPS_PER_FRAME_V6 + 1..=MOST_VIPS).contains(&v6) {
+        field.warn(format_args!(
+            "has {v6} IPv6 addresses: above {MOST_VIPS_PER_FRAME_V6} their advert needs an MTU of {}",
+            48 + 16 * v6
+        ));
+    }
+    let all = valid.then(|| vips.iter().map(|(_, vip)| *vip).collect());
+    (vips, all)
+}
+
+fn advert_interval(field: &Field<'_>) -> Option<Centiseconds> {
+    let duration = field.duration()?;
+    let Ok(interval) = Centiseconds::try_from(duration) else {
+        return field.refuse(format_args!("must be 10ms to 40.95s in steps of 10ms, not {}", Span(duration)));
+    };
+    Some(interval)
+}
+
+fn checksum(field: &Field<'_>) -> Option<ChecksumMode> {
+    field.choice(&[
+        ("pseudo", ChecksumMode::Pseudo),
+        ("rfc9568", ChecksumMode::Rfc9568),
+        ("old_unicast", ChecksumMode::OldUnicast),
+    ])
+}
+
+fn local_address(field: &Field<'_>) -> Option<LocalAddress> {
+    field.choice(&[
+        ("active", LocalAddress::Active),
+        ("always", LocalAddress::Always),
+        ("never", LocalAddress::Never),
+    ])
+}
+
+fn announce(field: &Field<'_>) -> Option<Announce> {
+    const HOUR: Duration = Duration::from_secs(3600);
+    const SECOND: Duration = Duration::from_secs(1);
+    let default = Announce::default();
+    let announce = field.mapping(&["repeat", "interval", "refresh"])?;
+    let repeat = announce.or("repeat", default.repeat, |field| field.integer(1..=100));
+    let interval = announce
+        .or("interval", default.interval, |field| field.duration_within(Duration::from_millis(10)..=HOUR));
+    let refresh = announce.or("refresh", default.refresh, |field| match field.duration()? {
+        Duration::ZERO => Some(None),
+        _ => field.duration_within(SECOND..=24 * HOUR).map(Some),
+    });
+    Some(Announce { repeat: repeat?, interval: interval?, refresh: refresh? })
+}

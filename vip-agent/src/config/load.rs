@@ -1,0 +1,100 @@
+//! Finding and reading the configuration file.
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::model::Config;
+use super::parse;
+use super::problem::{Position, Problems};
+
+/// Where the configuration is unless `--config` says otherwise.
+pub const DEFAULT_FILE: &str = "/etc/viplane/config.yaml";
+
+/// Bytes of the largest file that is read: a thousand instances fit many times.
+pub const LARGEST_FILE: u64 = 1 << 20;
+
+/// A configuration as read from a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What the user should know.
+    pub warnings: Problems,
+    /// The text, verbatim: what [`super::LastGood`] keeps.
+    pub source: String,
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// Neither named nor at its usual place.
+    #[error(
+        "no configuration: {DEFAULT_FILE} does not exist and --config names no other file (the sidecar way, by \
+         POD_NAME, POD_NAMESPACE and SERVICE_NAME in the environment, is not available in this version)"
+    )]
+    Nowhere,
+    /// It cannot be read.
+    #[error("{}: cannot be read: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// More than [`LARGEST_FILE`].
+    #[error("{}: is larger than 1 MiB, which no configuration needs", .0.display())]
+    TooLarge(PathBuf),
+    /// It is wrong.
+    #[error(transparent)]
+    Invalid(#[from] Problems),
+}
+
+/// The file that holds the configuration: the one named, else [`DEFAULT_FILE`].
+///
+/// # Errors
+/// None is named and there is none at the usual place.
+pub fn find(named: Option<&Path>) -> Result<PathBuf, LoadError> {
+    match named {
+        Some(path) => Ok(path.to_owned()),
+        None if Path::new(DEFAULT_FILE).exists() => Ok(PathBuf::from(DEFAULT_FILE)),
+        None => Err(LoadError::Nowhere),
+    }
+}
+
+/// Reads and checks a file; `default_node` is the node's name where the file has none.
+///
+/// # Errors
+/// It cannot be read, is too large, or is wrong.
+pub fn load(path: &Path, default_node: &str) -> Result<Loaded, LoadError> {
+    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that a file which grows or has no size (a pipe) is bounded as well.
+    File::open(path)
+        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
+        .map_err(unreadable)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(LoadError::TooLarge(path.to_owned()));
+    }
+    let file = path.display().to_string();
+    let source = String::from_utf8(bytes).map_err(|error| {
+        let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
+        Problems::single(&file, end_of(&valid), "is not UTF-8 text from here on".to_owned())
+    })?;
+    let (config, warnings) = parse(&source, &file, default_node)?;
+    Ok(Loaded { config, warnings, source })
+}
+
+/// The place behind the text's last character.
+fn end_of(text: &str) -> Position {
+    let line = text.matches('\n').count() as u64 + 1;
+    let column = text.rsplit('\n').next().map_or(0, |last| last.chars().count()) as u64 + 1;
+    Position { line, column }
+}
+
+/// The node's name where the configuration has none: NODE_NAME, else the host's name.
+pub fn default_node() -> String {
+    let named = std::env::var("NODE_NAME").ok().filter(|name| !name.trim().is_empty());
+    let host = || nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
+    named.or_else(host).unwrap_or_else(|| "localhost".to_owned())
+}

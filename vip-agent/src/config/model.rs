@@ -1,0 +1,322 @@
+//! What a valid configuration says: types that hold no value which a check refused.
+//!
+//! [`crate::config::parse`] makes them; their serialised form is the configuration file's own
+//! ([`crate::config::effective`]).
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use super::duration::Span;
+use super::interface::InterfaceSelector;
+use crate::types::{Centiseconds, ChecksumMode, OutOfRange, Priority, VirtualRouterId};
+
+/// A whole configuration, all defaults filled in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Config {
+    /// This node's name in status and logs.
+    pub node: String,
+    /// Where the control socket and the lock are; absolute.
+    pub runtime_dir: PathBuf,
+    /// Where the last good configuration and saved settings are; absolute.
+    pub state_dir: PathBuf,
+    /// Where maps and links are pinned; `None`: nowhere.
+    pub pin_dir: Option<PathBuf>,
+    /// What is logged and how.
+    pub log: Log,
+    /// How the program is attached to interfaces.
+    pub xdp_mode: XdpModeChoice,
+    /// Virtual routers, by their names in the file's order.
+    pub instances: Vec<Instance>,
+}
+
+impl Config {
+    /// The control socket's path when no `--control` names another one.
+    pub fn control_socket(&self) -> PathBuf {
+        control_socket(&self.runtime_dir)
+    }
+
+    /// The instance of that name.
+    pub fn instance(&self, name: &str) -> Option<&Instance> {
+        self.instances.iter().find(|instance| instance.name.as_str() == name)
+    }
+}
+
+/// The control socket's path below a runtime directory.
+pub fn control_socket(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("agent.sock")
+}
+
+/// `log`: what is logged and how.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Log {
+    /// The least severe level that is logged.
+    pub level: LogLevel,
+    /// How a line looks.
+    pub format: LogFormat,
+}
+
+/// `log.level`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogLevel {
+    /// Errors only.
+    Error,
+    /// And what an administrator should look at.
+    Warn,
+    /// And transitions.
+    #[default]
+    Info,
+    /// And what led to them.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// `log.format`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// `xdp_mode`: how the program is attached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpModeChoice {
+    /// In the driver where it can, generic on veth and elsewhere.
+    #[default]
+    Auto,
+    /// In the driver or not at all.
+    Driver,
+    /// Generic (after the kernel has made an skb).
+    Skb,
+}
+
+/// A virtual router: VIPs that move together. With VIPs of both families it is one VRRP router each.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Instance {
+    /// Unique on this node.
+    pub name: InstanceName,
+    /// VRID, the same on all nodes that share the VIPs.
+    pub virtual_router_id: VirtualRouterId,
+    /// Where adverts go.
+    pub interface: InterfaceSelector,
+    /// Where VIPs are answered.
+    pub vip_interface: InterfaceSelector,
+    /// Priority in the election.
+    pub priority: Priority,
+    /// How often the Active router says that it lives.
+    #[serde(serialize_with = "centiseconds")]
+    pub advert_interval: Centiseconds,
+    /// Whether a Backup of higher priority takes over from an Active that lives.
+    pub preempt: bool,
+    /// How long it waits before it does.
+    #[serde(serialize_with = "span")]
+    pub preempt_delay: Duration,
+    /// How long after the start no election is entered.
+    #[serde(serialize_with = "span")]
+    pub hold_down: Duration,
+    /// Whether adverts are dropped that RFC 9568 lets pass with a log line.
+    pub strict: bool,
+    /// Checksum of the adverts sent over IPv4.
+    pub checksum: ChecksumMode,
+    /// Peers by address; `None`: multicast.
+    pub unicast: Option<Unicast>,
+    /// What moves: at least one, at most 255 of each family.
+    pub vips: Vec<VipAddress>,
+    /// When VIPs are addresses of this node.
+    pub local_address: LocalAddress,
+    /// How a new owner makes itself known.
+    pub announce: Announce,
+    /// How long connections are served by the former owner after a planned move.
+    #[serde(serialize_with = "span")]
+    pub grace: Duration,
+}
+
+impl Instance {
+    /// The IPv4 VIPs.
+    pub fn vips_v4(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.vips.iter().filter_map(|vip| match vip.address {
+            IpAddr::V4(address) => Some(address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// The IPv6 VIPs.
+    pub fn vips_v6(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
+        self.vips.iter().filter_map(|vip| match vip.address {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(address),
+        })
+    }
+
+    /// Virtual routers (ownership words) that this instance needs: one for each family that it has VIPs of.
+    pub fn routers(&self) -> usize {
+        usize::from(self.vips_v4().next().is_some()) + usize::from(self.vips_v6().next().is_some())
+    }
+}
+
+/// An instance's name: 1-63 of `A-Z a-z 0-9 . _ -`, the first a letter or digit, as it is part of file names and
+/// metric labels.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(transparent)]
+pub struct InstanceName(String);
+
+impl InstanceName {
+    /// # Errors
+    /// Empty, too long or of other characters.
+    pub fn new(name: &str) -> Result<Self, OutOfRange> {
+        let valid = (1..=63).contains(&name.len())
+            && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
+        if !valid {
+            let range = "1-63 of A-Z a-z 0-9 . _ - and begin with a letter or digit";
+            return Err(OutOfRange::new("an instance's name", range, format_args!("{name:?}")));
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for InstanceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// `unicast`: adverts go to peers by address instead of to the group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unicast {
+    /// Source of the IPv4 adverts; there if, and only if, the instance has IPv4 VIPs.
+    pub source_v4: Option<Ipv4Addr>,
+    /// Source of the IPv6 adverts; there if, and only if, the instance has IPv6 VIPs.
+    pub source_v6: Option<Ipv6Addr>,
+    /// The other nodes: at least one of each family that the VIPs have, none of another, each once.
+    pub peers: Vec<IpAddr>,
+    /// Adverts of a lower TTL or hop limit (1-255) are dropped; `None`: any is taken.
+    pub min_ttl: Option<u8>,
+}
+
+impl Unicast {
+    /// The IPv4 peers.
+    pub fn peers_v4(&self) -> impl Iterator<Item = Ipv4Addr> + '_ {
+        self.peers.iter().filter_map(|peer| match peer {
+            IpAddr::V4(address) => Some(*address),
+            IpAddr::V6(_) => None,
+        })
+    }
+
+    /// The IPv6 peers.
+    pub fn peers_v6(&self) -> impl Iterator<Item = Ipv6Addr> + '_ {
+        self.peers.iter().filter_map(|peer| match peer {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(*address),
+        })
+    }
+
+    /// The sources, IPv4 first.
+    pub fn sources(&self) -> impl Iterator<Item = IpAddr> {
+        self.source_v4.map(IpAddr::V4).into_iter().chain(self.source_v6.map(IpAddr::V6))
+    }
+}
+
+/// `source` stands as one address where there is one, else as a list.
+impl Serialize for Unicast {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut unicast = serializer.serialize_struct("Unicast", 3)?;
+        match (self.source_v4, self.source_v6) {
+            (Some(source), None) => unicast.serialize_field("source", &source)?,
+            (None, Some(source)) => unicast.serialize_field("source", &source)?,
+            _ => unicast.serialize_field("source", &self.sources().collect::<Vec<_>>())?,
+        }
+        unicast.serialize_field("peers", &self.peers)?;
+        unicast.serialize_field("min_ttl", &self.min_ttl)?;
+        unicast.end()
+    }
+}
+
+/// A VIP as written: `10.0.0.50` or `10.0.0.50/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VipAddress {
+    /// A unicast address that no host has as its own.
+    pub address: IpAddr,
+    /// Length of its subnet's prefix, if that was written.
+    pub prefix: Option<u8>,
+}
+
+impl fmt::Display for VipAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix {
+            None => self.address.fmt(f),
+            Some(prefix) => write!(f, "{}/{prefix}", self.address),
+        }
+    }
+}
+
+impl Serialize for VipAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// `local_address`: when VIPs are addresses of this node (on lo).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LocalAddress {
+    /// While this node is Active.
+    #[default]
+    Active,
+    /// On Backups too: their own processes do not reach the Active one then.
+    Always,
+    /// Never: something else serves the VIPs.
+    Never,
+}
+
+/// `announce`: how a new owner makes itself known (gratuitous ARP, unsolicited neighbour advertisements).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Announce {
+    /// Rounds after a takeover, the one at once included: 1-100.
+    pub repeat: u16,
+    /// From one round to the next: 10 ms to 1 h.
+    #[serde(serialize_with = "span")]
+    pub interval: Duration,
+    /// From one refresh to the next while Active: 1 s to 24 h; `None`: no refresh.
+    #[serde(serialize_with = "optional_span")]
+    pub refresh: Option<Duration>,
+}
+
+impl Default for Announce {
+    fn default() -> Self {
+        Self {
+            repeat: 5,
+            // Longer than the second for which Linux neighbours hold on to what they learned (locktime).
+            interval: Duration::from_millis(1100),
+            refresh: Some(Duration::from_secs(60)),
+        }
+    }
+}
+
+fn span<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Span(*duration))
+}
+
+fn centiseconds<S: Serializer>(interval: &Centiseconds, serializer: S) -> Result<S::Ok, S::Error> {
+    span(&interval.duration(), serializer)
+}
+
+fn optional_span<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&Span(duration.unwrap_or_default()))
+}

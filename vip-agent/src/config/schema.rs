@@ -1,0 +1,133 @@
+//! The schema: every key of the file, its type, range and default.
+
+use std::ops::RangeInclusive;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::field::{Field, Mapping};
+use super::instance::{Draft, instance};
+use super::interface::{InterfaceName, InterfacePattern, InterfaceSelector};
+use super::model::{Config, Log, LogFormat, LogLevel, XdpModeChoice};
+use super::tree::Value;
+use super::{checks, unavailable};
+
+const KEYS: [&str; 13] = [
+    "node",
+    "runtime_dir",
+    "state_dir",
+    "pin_dir",
+    "log",
+    "api",
+    "interface",
+    "xdp_mode",
+    "flow_sync",
+    "probes",
+    "instances",
+    "services",
+    "kubernetes",
+];
+
+/// Longest delay that makes sense anywhere: beyond it a typing error is likelier.
+pub(super) const UP_TO_AN_HOUR: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
+
+/// The whole file; `None` after something was reported.
+pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
+    if root.is_null() {
+        return root.refuse("the file says nothing: it needs `instances` at least");
+    }
+    let file = root.mapping(&KEYS)?;
+    unavailable::in_file(&file);
+    let node = file.or("node", default_node.to_owned(), node);
+    let runtime_dir = file.or("runtime_dir", PathBuf::from("/run/viplane"), Field::absolute_path);
+    let state_dir = file.or("state_dir", PathBuf::from("/var/lib/viplane"), Field::absolute_path);
+    let pin_dir = file.or("pin_dir", Some(PathBuf::from("/sys/fs/bpf/viplane")), |field| {
+        if field.is_null() { Some(None) } else { field.absolute_path().map(Some) }
+    });
+    let log = file.or("log", Log::default(), log);
+    let xdp_mode = file.or("xdp_mode", XdpModeChoice::default(), xdp_mode);
+    let interface = file.or("interface", InterfaceSelector::default(), interface);
+    let drafts = instances(&file, interface.as_ref());
+    Some(Config {
+        node: node?,
+        runtime_dir: runtime_dir?,
+        state_dir: state_dir?,
+        pin_dir: pin_dir?,
+        log: log?,
+        xdp_mode: xdp_mode?,
+        instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,
+    })
+}
+
+fn instances<'a>(file: &Mapping<'a>, interface: Option<&InterfaceSelector>) -> Option<Vec<Draft<'a>>> {
+    let field = file.required("instances")?;
+    let drafts: Vec<_> = field.list()?.iter().map(|field| instance(field, interface)).collect();
+    if drafts.is_empty() {
+        field.warn("there is no instance: this node will hold no VIPs");
+    }
+    checks::across_instances(&field, &drafts);
+    Some(drafts)
+}
+
+fn node(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let valid = (1..=253).contains(&text.len()) && !text.chars().any(|c| c.is_whitespace() || c.is_control());
+    if !valid {
+        return field.refuse(format_args!("must be 1-253 bytes without white space, not {text:?}"));
+    }
+    Some(text.to_owned())
+}
+
+fn log(field: &Field<'_>) -> Option<Log> {
+    let log = field.mapping(&["level", "format"])?;
+    let level = log.or("level", LogLevel::default(), |field| {
+        field.choice(&[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ])
+    });
+    let format = log.or("format", LogFormat::default(), |field| {
+        field.choice(&[("text", LogFormat::Text), ("json", LogFormat::Json)])
+    });
+    Some(Log { level: level?, format: format? })
+}
+
+fn xdp_mode(field: &Field<'_>) -> Option<XdpModeChoice> {
+    field.choice(&[
+        ("auto", XdpModeChoice::Auto),
+        ("driver", XdpModeChoice::Driver),
+        ("skb", XdpModeChoice::Skb),
+    ])
+}
+
+/// NAME, `{subnet: vip}`, `{default_route: true}` or `{regex: PATTERN}`.
+pub(super) fn interface(field: &Field<'_>) -> Option<InterfaceSelector> {
+    if !matches!(field.node.value, Value::Mapping(_)) {
+        return field.accept(InterfaceName::new(field.text()?)).map(InterfaceSelector::Name);
+    }
+    let choice = field.mapping(&["subnet", "default_route", "regex"])?;
+    match (choice.get("subnet"), choice.get("default_route"), choice.get("regex")) {
+        (Some(field), None, None) => field.choice(&[("vip", InterfaceSelector::VipSubnet)]),
+        (None, Some(field), None) => match field.boolean()? {
+            true => Some(InterfaceSelector::DefaultRoute),
+            false => field.refuse("must be true: leave it out or choose another way"),
+        },
+        (None, None, Some(field)) => pattern(&field),
+        _ => field.refuse(
+            "must be a name or exactly one of `{subnet: vip}`, `{default_route: true}`, `{regex: \"^en\"}`",
+        ),
+    }
+}
+
+fn pattern(field: &Field<'_>) -> Option<InterfaceSelector> {
+    let text = field.text()?;
+    if text.is_empty() || text.len() > 256 {
+        return field.refuse("must be a regular expression of 1-256 bytes");
+    }
+    match InterfacePattern::new(text) {
+        Ok(pattern) => Some(InterfaceSelector::Pattern(pattern)),
+        Err(error) => field.refuse(format_args!("{text:?} is not a regular expression: {error}")),
+    }
+}

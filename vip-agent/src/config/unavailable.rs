@@ -1,0 +1,81 @@
+//! Keys that the configuration knows and this version does not serve yet: accepted where they ask for nothing.
+
+use std::net::SocketAddr;
+
+use super::field::{Field, Mapping};
+use super::tree::Value;
+
+/// Keys at the top of the file.
+pub(super) fn in_file(file: &Mapping<'_>) {
+    for key in ["flow_sync", "probes", "services", "kubernetes"] {
+        only(file, key, &[Value::Null, Value::List(Vec::new())]);
+    }
+    if let Some(field) = file.get("api") {
+        api(&field);
+    }
+}
+
+/// Keys of an instance.
+pub(super) fn in_instance(instance: &Mapping<'_>) {
+    only(instance, "accept", &[Value::Bool(true)]);
+    only(instance, "virtual_mac", &[Value::Bool(false)]);
+    only(instance, "auth", &[Value::Null]);
+    only(instance, "track", &[Value::Null, Value::List(Vec::new())]);
+    only(instance, "sync_group", &[Value::Null]);
+    one_of(instance, "version", &[Value::Integer(3)], &Value::Integer(2), "2 or 3");
+    let (close, open) = (Value::Text("close".to_owned()), Value::Text("open".to_owned()));
+    one_of(instance, "all_failed", &[close], &open, "`close` or `open`");
+}
+
+fn only(mapping: &Mapping<'_>, key: &str, served: &[Value]) {
+    let Some(field) = mapping.get(key) else { return };
+    if served.contains(&field.node.value) {
+        return;
+    }
+    match (&served[0], &field.node.value) {
+        (Value::Bool(_), Value::Bool(asked)) => not_available(&field, format_args!("{key}: {asked}")),
+        (Value::Bool(_), _) => {
+            let _ = field.boolean();
+        }
+        _ => not_available(&field, key),
+    }
+}
+
+fn one_of(mapping: &Mapping<'_>, key: &str, served: &[Value], unserved: &Value, words: &str) {
+    let Some(field) = mapping.get(key) else { return };
+    if served.contains(&field.node.value) {
+        return;
+    }
+    if field.node.value != *unserved {
+        field.error(format_args!("must be {words}, not {}", field.node.value));
+        return;
+    }
+    match unserved {
+        Value::Text(word) => not_available(&field, format_args!("{key}: {word}")),
+        Value::Integer(number) => not_available(&field, format_args!("{key}: {number}")),
+        _ => not_available(&field, key),
+    }
+}
+
+fn not_available(field: &Field<'_>, what: impl std::fmt::Display) {
+    field.error(format_args!("`{what}` is not available in this version"));
+}
+
+/// `api` is read, so that files for later versions are checked, but nothing listens.
+fn api(field: &Field<'_>) {
+    if field.is_null() {
+        return;
+    }
+    field.warn("the HTTP API is not served by this version yet; `api: null` says so");
+    let Some(api) = field.mapping(&["listen", "tls", "token_file"]) else { return };
+    if let Some(listen) = api.get("listen")
+        && let Some(text) = listen.text()
+        && text.parse::<SocketAddr>().is_err()
+    {
+        listen.error(format_args!("must be IP:PORT as in \"127.0.0.1:9870\", not {text:?}"));
+    }
+    only(&api, "tls", &[Value::Null]);
+    if let Some(token_file) = api.get("token_file").filter(|field| !field.is_null()) {
+        let _ = token_file.absolute_path();
+    }
+}
