@@ -3,7 +3,7 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::{Action, Backup, Cause, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, Phase};
+use super::{Action, Backup, Cause, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, Phase};
 use crate::types::MonotonicTime;
 
 /// Shortest time between the advertisements that answer rivals: a flood of theirs must not become one of ours.
@@ -80,17 +80,13 @@ impl Machine {
     }
 
     /// An owner whose lease has run out is no owner: others may have taken over meanwhile. It must not act as one.
-    pub(super) fn fence(&mut self, event: Event, now: MonotonicTime, output: &mut Output) {
+    pub(super) fn fence(&mut self, refused: bool, now: MonotonicTime, output: &mut Output) {
         let Phase::Active(active) = &self.phase else { return };
         if now < active.lease_until {
             return;
         }
         let never_owned = active.lease_until == MonotonicTime::ZERO;
-        let cause = if event == Event::AdvertFailed && never_owned {
-            Cause::AdvertRefused
-        } else {
-            Cause::LeaseExpired
-        };
+        let cause = if refused && never_owned { Cause::AdvertRefused } else { Cause::LeaseExpired };
         output.actions.extend([Action::Release, Action::ForwardNothing, Action::Unstage]);
         self.enter(Phase::Backup(Backup::arm(self.parameters.interval, now)), cause, output);
     }

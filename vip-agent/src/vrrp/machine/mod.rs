@@ -273,7 +273,7 @@ impl Machine {
             }
             return output;
         }
-        self.fence(event, now, &mut output);
+        self.fence(event == Event::AdvertFailed, now, &mut output);
         match event {
             Event::Startup => self.startup(now, &mut output),
             Event::Shutdown => self.shutdown(now, &mut output),
@@ -292,6 +292,7 @@ impl Machine {
     /// Takes new parameters in, in whatever state the machine is. An owner tells its peers at once.
     pub fn reconfigure(&mut self, parameters: Parameters, now: MonotonicTime) -> Output {
         let mut output = Output::default();
+        self.fence(false, now, &mut output);
         let before = std::mem::replace(&mut self.parameters, parameters);
         if before == parameters {
             return output;
