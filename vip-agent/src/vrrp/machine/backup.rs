@@ -107,6 +107,13 @@ impl Backup {
         now.since(since) < parameters.preempt_delay
     }
 
+    fn stage_if_foreseeable(&mut self, parameters: &Parameters, now: MonotonicTime, output: &mut Output) {
+        if parameters.staging && self.staged == Staged::No && self.stage_at() <= now {
+            self.staged = Staged::Asked;
+            output.actions.push(Action::Stage);
+        }
+    }
+
     /// The owner holds us: learn its interval and wait again.
     fn rearm(&mut self, interval: Centiseconds, now: MonotonicTime, output: &mut Output) {
         self.interval = interval;
@@ -138,15 +145,13 @@ impl Machine {
             // The timer runs on: this owner is to be replaced.
             backup.lower_heard = Some(now);
         }
-        self.timer_while_backup(now, output);
+        // Not the takeover, even if it is due: a better owner's advertisement may be next in the queue.
+        backup.stage_if_foreseeable(&self.parameters, now, output);
     }
 
     pub(super) fn timer_while_backup(&mut self, now: MonotonicTime, output: &mut Output) {
         let Phase::Backup(backup) = &mut self.phase else { return };
-        if self.parameters.staging && backup.staged == Staged::No && backup.stage_at() <= now {
-            backup.staged = Staged::Asked;
-            output.actions.push(Action::Stage);
-        }
+        backup.stage_if_foreseeable(&self.parameters, now, output);
         if backup.take_over_at(&self.parameters) <= now {
             let cause = match backup.down_at {
                 DownTimer::Leaving(_) => Cause::PriorityZero,
@@ -157,11 +162,11 @@ impl Machine {
         }
     }
 
-    pub(super) fn staged(&mut self, now: MonotonicTime, output: &mut Output) {
+    /// A takeover that waited for this is due now: the timer, before which the queues are read, carries it out.
+    pub(super) fn staged(&mut self) {
         let Phase::Backup(backup) = &mut self.phase else { return };
         if backup.staged == Staged::Asked {
             backup.staged = Staged::Yes;
-            self.timer_while_backup(now, output);
         }
     }
 }

@@ -280,7 +280,7 @@ impl Machine {
             Event::Advert(advert) => self.advert(advert, now, &mut output),
             Event::Timer => self.timer(now, &mut output),
             Event::AdvertSent(_) | Event::AdvertFailed => {}
-            Event::Staged => self.staged(now, &mut output),
+            Event::Staged => self.staged(),
             Event::Fault => self.fault(now, &mut output),
             Event::Recovered => self.recovered(now, &mut output),
             Event::Drain => self.drain(now, &mut output),
