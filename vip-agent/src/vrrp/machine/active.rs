@@ -102,7 +102,7 @@ impl Machine {
         let wins = advert.priority > ours || (advert.priority == ours && advert.address == Ordering::Greater);
         if wins {
             output.actions.extend([Action::Release, Action::ForwardNothing, Action::UnstageAfterGrace]);
-            self.enter(Phase::Backup(Backup::arm(advert.interval, now)), Cause::HigherPriority, output);
+            self.enter(Phase::Backup(Backup::follow(advert.interval, now)), Cause::HigherPriority, output);
             return;
         }
         let shortest = SHORTEST_REPLY_GAP.min(self.parameters.interval.duration() / 4);

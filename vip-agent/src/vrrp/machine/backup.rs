@@ -12,8 +12,10 @@ const STAGING_PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backup {
-    /// Active_Adver_Interval: learned from the owner.
+    /// Active_Adver_Interval: learned from the owner, our own until one was heard.
     interval: Centiseconds,
+    /// Whether it was learned.
+    learned: bool,
     /// Active_Down_Timer.
     down_at: DownTimer,
     staged: Staged,
@@ -39,14 +41,21 @@ enum Staged {
 }
 
 impl Backup {
-    pub(super) fn arm(interval: Centiseconds, now: MonotonicTime) -> Self {
+    /// Watches an owner that has not been heard yet.
+    pub(super) fn arm(own_interval: Centiseconds, now: MonotonicTime) -> Self {
         Self {
-            interval,
+            interval: own_interval,
+            learned: false,
             down_at: DownTimer::Silence(now),
             staged: Staged::No,
             lower_since: None,
             lower_heard: None,
         }
+    }
+
+    /// Watches an owner by the interval that it announced.
+    pub(super) fn follow(interval: Centiseconds, now: MonotonicTime) -> Self {
+        Self { learned: true, ..Self::arm(interval, now) }
     }
 
     fn due(&self, parameters: &Parameters) -> MonotonicTime {
@@ -91,10 +100,9 @@ impl Backup {
         }
     }
 
-    pub(super) fn reconfigure(&mut self, before: &Parameters, after: &Parameters) {
-        // Without an owner to learn from, the interval is our own.
-        if self.interval == before.interval {
-            self.interval = after.interval;
+    pub(super) fn reconfigure(&mut self, parameters: &Parameters) {
+        if !self.learned {
+            self.interval = parameters.interval;
         }
     }
 
@@ -117,6 +125,7 @@ impl Backup {
     /// The owner holds us: learn its interval and wait again.
     fn rearm(&mut self, interval: Centiseconds, now: MonotonicTime, output: &mut Output) {
         self.interval = interval;
+        self.learned = true;
         self.down_at = DownTimer::Silence(now);
         self.lower_heard = None;
         if self.staged != Staged::No {

@@ -298,7 +298,7 @@ impl Machine {
             return output;
         }
         match &mut self.phase {
-            Phase::Backup(backup) => backup.reconfigure(&before, &parameters),
+            Phase::Backup(backup) => backup.reconfigure(&parameters),
             Phase::Active(active) => active.advertise(now, &parameters, &mut output),
             Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
         }
