@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::timing::{active_down, skew, staging};
 use super::{Action, Cause, Machine, Output, Parameters, PeerAdvert, Phase};
-use crate::types::{Centiseconds, MonotonicTime};
+use crate::types::{Centiseconds, MonotonicTime, Priority};
 
 /// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for
 /// an interval + 100 ms, so this costs nobody a packet; 20 ms is what the routing lock was seen to take at worst.
@@ -108,6 +108,10 @@ impl Backup {
 
     /// Whether a lower-priority owner is left alone: by configuration, or for the preempt delay.
     fn tolerates_lower(&mut self, parameters: &Parameters, now: MonotonicTime) -> bool {
+        if parameters.priority == Priority::OWNER {
+            // "... always preempts, independent of the setting of this flag": RFC 9568, 6.1.
+            return false;
+        }
         if !parameters.preempt {
             return true;
         }
