@@ -281,7 +281,7 @@ impl Machine {
             Event::Timer => self.timer(now, &mut output),
             Event::AdvertSent(_) | Event::AdvertFailed => {}
             Event::Staged => self.staged(),
-            Event::Fault => self.fault(now, &mut output),
+            Event::Fault => self.fault(&mut output),
             Event::Recovered => self.recovered(now, &mut output),
             Event::Drain => self.drain(now, &mut output),
             Event::Undrain => self.undrain(now, &mut output),
@@ -368,12 +368,13 @@ impl Machine {
         }
     }
 
-    fn fault(&mut self, now: MonotonicTime, output: &mut Output) {
+    fn fault(&mut self, output: &mut Output) {
         self.faulty = true;
         match &self.phase {
             Phase::Fault | Phase::Initialize { .. } => return,
             Phase::Backup(_) => output.actions.push(Action::Unstage),
-            Phase::Active(_) | Phase::Draining(_) if self.owns(now) => {
+            Phase::Draining(draining) if draining.answers_until.is_none() => {}
+            Phase::Active(_) | Phase::Draining(_) => {
                 // Silent first: the heir may be quicker than our next instruction.
                 output.actions.extend([
                     Action::Release,
@@ -382,7 +383,6 @@ impl Machine {
                     Action::UnstageAfterGrace,
                 ]);
             }
-            Phase::Active(_) | Phase::Draining(_) => output.actions.push(Action::Release),
         }
         let gone_for_good = matches!(&self.phase, Phase::Draining(draining) if draining.for_good);
         let next =
