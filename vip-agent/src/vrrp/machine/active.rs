@@ -3,10 +3,11 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::{Action, Backup, Cause, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, Phase};
+use super::{Action, Backup, Cause, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, Phase};
 use crate::types::MonotonicTime;
 
-/// Shortest time between the advertisements that answer rivals: a flood of theirs must not become one of ours.
+/// Shortest time between the advertisements that answer rivals: a flood of theirs must not become one of ours. Regular
+/// ones do not count: a rival that missed ours appears a skew after it, and must not own for an interval.
 const SHORTEST_REPLY_GAP: Duration = Duration::from_millis(10);
 
 /// Shortest time between announcements that answer rivals.
@@ -18,7 +19,8 @@ pub(super) struct Active {
     pub(super) lease_until: MonotonicTime,
     /// Adver_Timer.
     next_advert: MonotonicTime,
-    last_advert: MonotonicTime,
+    /// Before this time no rival is answered at once.
+    next_reply: MonotonicTime,
     next_announce: MonotonicTime,
     last_announce: MonotonicTime,
     repeats_left: u16,
@@ -33,16 +35,43 @@ impl Active {
     pub(super) fn renew(&mut self, at: MonotonicTime, parameters: &Parameters) {
         let interval = parameters.interval.duration();
         self.lease_until = at + interval * LEASE_INTERVALS;
-        self.last_advert = at;
     }
 
     /// Schedules the next regular advertisement without drift; a late one does not make the next come early.
     pub(super) fn advertise(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
         let interval = parameters.interval.duration();
         let on_schedule = self.next_advert + interval;
+        if self.next_advert == self.next_reply {
+            // The reply that was put off.
+            self.next_reply = now + reply_gap(parameters);
+        }
         self.next_advert =
             if self.next_advert <= now && on_schedule > now { on_schedule } else { now + interval };
         output.actions.push(Action::Advertise);
+    }
+
+    /// Answers a rival: at once, or as soon as the gap to the last answer allows.
+    fn reply(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
+        if now < self.next_reply {
+            self.next_advert = self.next_advert.min(self.next_reply);
+            return;
+        }
+        self.next_reply = now + reply_gap(parameters);
+        self.next_advert = now + parameters.interval.duration();
+        output.actions.push(Action::Advertise);
+    }
+
+    /// A rival that held the VIPs has told everybody so, or is about to: tell them otherwise, now and once it is done.
+    fn announce_over_rival(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
+        let earliest = self.last_announce + SHORTEST_ANNOUNCE_GAP;
+        self.repeats_left = parameters.announce_repeat;
+        if now < earliest {
+            self.next_announce = self.next_announce.min(earliest);
+            return;
+        }
+        self.announced(now, parameters);
+        self.next_announce = self.next_announce.min(now + SHORTEST_ANNOUNCE_GAP);
+        output.actions.push(Action::Announce);
     }
 
     /// Schedules the announcement after this one.
@@ -57,6 +86,10 @@ impl Active {
     }
 }
 
+fn reply_gap(parameters: &Parameters) -> Duration {
+    SHORTEST_REPLY_GAP.min(parameters.interval.duration() / 4)
+}
+
 impl Machine {
     /// Takes the VIPs: connections of the former owner first, then advertisement and lease, then announcements.
     pub(super) fn become_active(&mut self, cause: Cause, now: MonotonicTime, output: &mut Output) {
@@ -65,7 +98,7 @@ impl Machine {
         let mut active = Active {
             lease_until: MonotonicTime::ZERO,
             next_advert: now + self.parameters.interval.duration(),
-            last_advert: now,
+            next_reply: now,
             next_announce: MonotonicTime::NEVER,
             last_announce: now,
             repeats_left: self.parameters.announce_repeat,
@@ -80,17 +113,13 @@ impl Machine {
     }
 
     /// An owner whose lease has run out is no owner: others may have taken over meanwhile. It must not act as one.
-    pub(super) fn fence(&mut self, event: Event, now: MonotonicTime, output: &mut Output) {
+    pub(super) fn fence(&mut self, refused: bool, now: MonotonicTime, output: &mut Output) {
         let Phase::Active(active) = &self.phase else { return };
         if now < active.lease_until {
             return;
         }
         let never_owned = active.lease_until == MonotonicTime::ZERO;
-        let cause = if event == Event::AdvertFailed && never_owned {
-            Cause::AdvertRefused
-        } else {
-            Cause::LeaseExpired
-        };
+        let cause = if refused && never_owned { Cause::AdvertRefused } else { Cause::LeaseExpired };
         output.actions.extend([Action::Release, Action::ForwardNothing, Action::Unstage]);
         self.enter(Phase::Backup(Backup::arm(self.parameters.interval, now)), cause, output);
     }
@@ -106,21 +135,12 @@ impl Machine {
         let wins = advert.priority > ours || (advert.priority == ours && advert.address == Ordering::Greater);
         if wins {
             output.actions.extend([Action::Release, Action::ForwardNothing, Action::UnstageAfterGrace]);
-            self.enter(Phase::Backup(Backup::arm(advert.interval, now)), Cause::HigherPriority, output);
+            self.enter(Phase::Backup(Backup::follow(advert.interval, now)), Cause::HigherPriority, output);
             return;
         }
-        let shortest = SHORTEST_REPLY_GAP.min(self.parameters.interval.duration() / 4);
-        if now.since(active.last_advert) < shortest {
-            return;
-        }
-        active.last_advert = now;
-        active.next_advert = now + self.parameters.interval.duration();
-        output.actions.push(Action::Advertise);
-        // A rival that held the VIPs has told everybody so: tell them otherwise.
-        if advert.priority > 0 && now.since(active.last_announce) >= SHORTEST_ANNOUNCE_GAP {
-            active.repeats_left = self.parameters.announce_repeat;
-            active.announced(now, &self.parameters);
-            output.actions.push(Action::Announce);
+        active.reply(now, &self.parameters, output);
+        if advert.priority > 0 {
+            active.announce_over_rival(now, &self.parameters, output);
         }
     }
 

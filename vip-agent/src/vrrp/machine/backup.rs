@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::timing::{active_down, skew, staging};
 use super::{Action, Cause, Machine, Output, Parameters, PeerAdvert, Phase};
-use crate::types::{Centiseconds, MonotonicTime};
+use crate::types::{Centiseconds, MonotonicTime, Priority};
 
 /// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for
 /// an interval + 100 ms, so this costs nobody a packet; 20 ms is what the routing lock was seen to take at worst.
@@ -12,8 +12,10 @@ const STAGING_PATIENCE: Duration = Duration::from_millis(20);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backup {
-    /// Active_Adver_Interval: learned from the owner.
+    /// Active_Adver_Interval: learned from the owner, our own until one was heard.
     interval: Centiseconds,
+    /// Whether it was learned.
+    learned: bool,
     /// Active_Down_Timer.
     down_at: DownTimer,
     staged: Staged,
@@ -39,14 +41,21 @@ enum Staged {
 }
 
 impl Backup {
-    pub(super) fn arm(interval: Centiseconds, now: MonotonicTime) -> Self {
+    /// Watches an owner that has not been heard yet.
+    pub(super) fn arm(own_interval: Centiseconds, now: MonotonicTime) -> Self {
         Self {
-            interval,
+            interval: own_interval,
+            learned: false,
             down_at: DownTimer::Silence(now),
             staged: Staged::No,
             lower_since: None,
             lower_heard: None,
         }
+    }
+
+    /// Watches an owner by the interval that it announced.
+    pub(super) fn follow(interval: Centiseconds, now: MonotonicTime) -> Self {
+        Self { learned: true, ..Self::arm(interval, now) }
     }
 
     fn due(&self, parameters: &Parameters) -> MonotonicTime {
@@ -91,15 +100,18 @@ impl Backup {
         }
     }
 
-    pub(super) fn reconfigure(&mut self, before: &Parameters, after: &Parameters) {
-        // Without an owner to learn from, the interval is our own.
-        if self.interval == before.interval {
-            self.interval = after.interval;
+    pub(super) fn reconfigure(&mut self, parameters: &Parameters) {
+        if !self.learned {
+            self.interval = parameters.interval;
         }
     }
 
     /// Whether a lower-priority owner is left alone: by configuration, or for the preempt delay.
     fn tolerates_lower(&mut self, parameters: &Parameters, now: MonotonicTime) -> bool {
+        if parameters.priority == Priority::OWNER {
+            // "... always preempts, independent of the setting of this flag": RFC 9568, 6.1.
+            return false;
+        }
         if !parameters.preempt {
             return true;
         }
@@ -107,9 +119,17 @@ impl Backup {
         now.since(since) < parameters.preempt_delay
     }
 
+    fn stage_if_foreseeable(&mut self, parameters: &Parameters, now: MonotonicTime, output: &mut Output) {
+        if parameters.staging && self.staged == Staged::No && self.stage_at() <= now {
+            self.staged = Staged::Asked;
+            output.actions.push(Action::Stage);
+        }
+    }
+
     /// The owner holds us: learn its interval and wait again.
     fn rearm(&mut self, interval: Centiseconds, now: MonotonicTime, output: &mut Output) {
         self.interval = interval;
+        self.learned = true;
         self.down_at = DownTimer::Silence(now);
         self.lower_heard = None;
         if self.staged != Staged::No {
@@ -138,15 +158,13 @@ impl Machine {
             // The timer runs on: this owner is to be replaced.
             backup.lower_heard = Some(now);
         }
-        self.timer_while_backup(now, output);
+        // Not the takeover, even if it is due: a better owner's advertisement may be next in the queue.
+        backup.stage_if_foreseeable(&self.parameters, now, output);
     }
 
     pub(super) fn timer_while_backup(&mut self, now: MonotonicTime, output: &mut Output) {
         let Phase::Backup(backup) = &mut self.phase else { return };
-        if self.parameters.staging && backup.staged == Staged::No && backup.stage_at() <= now {
-            backup.staged = Staged::Asked;
-            output.actions.push(Action::Stage);
-        }
+        backup.stage_if_foreseeable(&self.parameters, now, output);
         if backup.take_over_at(&self.parameters) <= now {
             let cause = match backup.down_at {
                 DownTimer::Leaving(_) => Cause::PriorityZero,
@@ -157,11 +175,11 @@ impl Machine {
         }
     }
 
-    pub(super) fn staged(&mut self, now: MonotonicTime, output: &mut Output) {
+    /// A takeover that waited for this is due now: the timer, before which the queues are read, carries it out.
+    pub(super) fn staged(&mut self) {
         let Phase::Backup(backup) = &mut self.phase else { return };
         if backup.staged == Staged::Asked {
             backup.staged = Staged::Yes;
-            self.timer_while_backup(now, output);
         }
     }
 }

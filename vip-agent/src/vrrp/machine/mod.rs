@@ -273,15 +273,15 @@ impl Machine {
             }
             return output;
         }
-        self.fence(event, now, &mut output);
+        self.fence(event == Event::AdvertFailed, now, &mut output);
         match event {
             Event::Startup => self.startup(now, &mut output),
             Event::Shutdown => self.shutdown(now, &mut output),
             Event::Advert(advert) => self.advert(advert, now, &mut output),
             Event::Timer => self.timer(now, &mut output),
             Event::AdvertSent(_) | Event::AdvertFailed => {}
-            Event::Staged => self.staged(now, &mut output),
-            Event::Fault => self.fault(now, &mut output),
+            Event::Staged => self.staged(),
+            Event::Fault => self.fault(&mut output),
             Event::Recovered => self.recovered(now, &mut output),
             Event::Drain => self.drain(now, &mut output),
             Event::Undrain => self.undrain(now, &mut output),
@@ -292,12 +292,13 @@ impl Machine {
     /// Takes new parameters in, in whatever state the machine is. An owner tells its peers at once.
     pub fn reconfigure(&mut self, parameters: Parameters, now: MonotonicTime) -> Output {
         let mut output = Output::default();
+        self.fence(false, now, &mut output);
         let before = std::mem::replace(&mut self.parameters, parameters);
         if before == parameters {
             return output;
         }
         match &mut self.phase {
-            Phase::Backup(backup) => backup.reconfigure(&before, &parameters),
+            Phase::Backup(backup) => backup.reconfigure(&parameters),
             Phase::Active(active) => active.advertise(now, &parameters, &mut output),
             Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
         }
@@ -367,12 +368,13 @@ impl Machine {
         }
     }
 
-    fn fault(&mut self, now: MonotonicTime, output: &mut Output) {
+    fn fault(&mut self, output: &mut Output) {
         self.faulty = true;
         match &self.phase {
             Phase::Fault | Phase::Initialize { .. } => return,
             Phase::Backup(_) => output.actions.push(Action::Unstage),
-            Phase::Active(_) | Phase::Draining(_) if self.owns(now) => {
+            Phase::Draining(draining) if draining.answers_until.is_none() => {}
+            Phase::Active(_) | Phase::Draining(_) => {
                 // Silent first: the heir may be quicker than our next instruction.
                 output.actions.extend([
                     Action::Release,
@@ -381,7 +383,6 @@ impl Machine {
                     Action::UnstageAfterGrace,
                 ]);
             }
-            Phase::Active(_) | Phase::Draining(_) => output.actions.push(Action::Release),
         }
         let gone_for_good = matches!(&self.phase, Phase::Draining(draining) if draining.for_good);
         let next =
