@@ -1,0 +1,159 @@
+//! One agent per network namespace, and one per runtime directory.
+//!
+//! Two would undo each other's work and answer each other's adverts. The kernel keeps both locks for exactly as long
+//! as the process lives, stopped or not: an abstract socket, whose names are per network namespace, and a flock.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, getsockopt, listen, socket, sockopt,
+};
+
+/// Name of the abstract socket.
+const NAME: &[u8] = b"viplane";
+const LOCK_FILE: &str = "agent.lock";
+
+/// Who holds a lock, if it can be told: a process of another PID namespace has no number here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Holder(Option<i32>);
+
+impl Holder {
+    /// Its process id.
+    pub fn pid(self) -> Option<i32> {
+        self.0
+    }
+}
+
+impl std::fmt::Display for Holder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Some(pid) => write!(f, "pid {pid}"),
+            None => write!(f, "in another container"),
+        }
+    }
+}
+
+/// Why this process may not be the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum LockError {
+    /// An agent runs in this network namespace.
+    #[error(
+        "vip-agent ({holder}) runs already on this host; it serves all instances of this network namespace"
+    )]
+    Running {
+        /// That agent.
+        holder: Holder,
+    },
+    /// An agent of another network namespace uses the same runtime directory.
+    #[error(
+        "{runtime_dir} is in use by vip-agent ({holder}) of another network namespace; give this one a runtime_dir and \
+         a state_dir of its own"
+    )]
+    DirectoryInUse {
+        /// The directory.
+        runtime_dir: PathBuf,
+        /// That agent.
+        holder: Holder,
+    },
+    /// The system refused.
+    #[error("cannot {action} {path}: {source}")]
+    Io {
+        /// "create", "lock"...
+        action: &'static str,
+        /// What it was about.
+        path: PathBuf,
+        /// The system's answer.
+        source: io::Error,
+    },
+}
+
+/// Held by the agent for as long as it lives; dropping it lets the next one in.
+#[derive(Debug)]
+pub struct InstanceLock {
+    _namespace: OwnedFd,
+    _directory: Flock<File>,
+}
+
+impl InstanceLock {
+    /// Takes both locks, or says who has them. `runtime_dir` is made if missing.
+    ///
+    /// # Errors
+    /// Another agent holds one of them, or the directory cannot be written.
+    pub fn acquire(runtime_dir: &Path) -> Result<Self, LockError> {
+        let path = runtime_dir.join(LOCK_FILE);
+        let namespace = match bind_name() {
+            Ok(socket) => socket,
+            Err(Errno::EADDRINUSE) => {
+                let holder = Holder(pid_of_listener().or_else(|| pid_in(&path)));
+                return Err(LockError::Running { holder });
+            }
+            Err(error) => {
+                return Err(LockError::Io { action: "bind", path: "@viplane".into(), source: error.into() });
+            }
+        };
+        let directory = lock_directory(runtime_dir, &path)?;
+        Ok(Self { _namespace: namespace, _directory: directory })
+    }
+}
+
+fn bind_name() -> Result<OwnedFd, Errno> {
+    let socket = unix_socket(SockFlag::empty())?;
+    bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new_abstract(NAME)?)?;
+    // Nobody accepts: a connection that waits is all that it takes to read our credentials.
+    listen(&socket, Backlog::MAXCONN)?;
+    Ok(socket)
+}
+
+/// Who listens, by SO_PEERCRED: the kernel remembers who called listen(2), so a stopped process answers as well.
+fn pid_of_listener() -> Option<i32> {
+    // Not blocking: the backlog of a holder that was asked very often is full.
+    let socket = unix_socket(SockFlag::SOCK_NONBLOCK).ok()?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new_abstract(NAME).ok()?).ok()?;
+    let credentials = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
+    Some(credentials.pid()).filter(|&pid| pid > 0)
+}
+
+fn unix_socket(flags: SockFlag) -> Result<OwnedFd, Errno> {
+    socket(AddressFamily::Unix, SockType::Stream, flags | SockFlag::SOCK_CLOEXEC, None)
+}
+
+fn lock_directory(runtime_dir: &Path, path: &Path) -> Result<Flock<File>, LockError> {
+    let failed = |action, path: &Path| {
+        let path = path.to_owned();
+        move |source| LockError::Io { action, path, source }
+    };
+    fs::create_dir_all(runtime_dir).map_err(failed("create", runtime_dir))?;
+    // Truncated only once it is ours: until then it names its holder.
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path)
+        .map_err(failed("open", path))?;
+    let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+        Errno::EWOULDBLOCK => {
+            LockError::DirectoryInUse { runtime_dir: runtime_dir.to_owned(), holder: Holder(pid_in(path)) }
+        }
+        error => failed("lock", path)(error.into()),
+    })?;
+    write_pid(&mut file).map_err(failed("write", path))?;
+    Ok(file)
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
+}
+
+fn pid_in(path: &Path) -> Option<i32> {
+    let mut text = String::new();
+    File::open(path).ok()?.take(32).read_to_string(&mut text).ok()?;
+    text.trim().parse().ok()
+}

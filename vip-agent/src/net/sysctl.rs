@@ -1,0 +1,224 @@
+//! Sysctls of interfaces: arp_ignore set where it must be, put back where it still is ours.
+//!
+//! Files below /proc/sys/net show the network namespace of the thread that opens them.
+
+use std::fs;
+use std::io;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::journal::{Journal, JournalError};
+
+/// Where sysctls are; fixed, as /proc is mounted there wherever an agent can run.
+const ROOT: &str = "/proc/sys";
+
+/// Why a sysctl was not read or set.
+#[derive(Debug, thiserror::Error)]
+pub enum SysctlError {
+    /// /proc/sys is mounted read-only, or we may not write there. No reason to stop: arp_ignore only covers the time
+    /// without an XDP program.
+    #[error(
+        "cannot set {sysctl}={wanted}: {source} (mount /proc/sys writable or run `sysctl -w {sysctl}={wanted}` on the host)"
+    )]
+    ReadOnly {
+        /// The sysctl as `sysctl` names it.
+        sysctl: Sysctl,
+        /// The value it should have.
+        wanted: i32,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// No such interface.
+    #[error("cannot {action} {sysctl}: there is no interface {}", sysctl.interface)]
+    NoInterface {
+        /// "read" or "set".
+        action: &'static str,
+        /// The sysctl as `sysctl` names it.
+        sysctl: Sysctl,
+    },
+    /// Anything else.
+    #[error("cannot {action} {sysctl}: {source}")]
+    Io {
+        /// "read" or "set".
+        action: &'static str,
+        /// The sysctl as `sysctl` names it.
+        sysctl: Sysctl,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The previous value is not on disk, so it was not changed.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+}
+
+/// The settings that we look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Setting {
+    /// net.ipv4.conf.IF.arp_ignore: which ARP requests the kernel answers.
+    ArpIgnore,
+    /// net.ipv6.conf.IF.forwarding: whether the interface is a router's.
+    Ipv6Forwarding,
+}
+
+/// One setting of one interface ("all" and "default" included).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sysctl {
+    interface: String,
+    setting: Setting,
+}
+
+impl std::fmt::Display for Sysctl {
+    /// As `sysctl -w` takes it: dots of the interface's name become slashes.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (family, name) = self.parts();
+        write!(f, "net.{family}.conf.{}.{name}", self.interface.replace('.', "/"))
+    }
+}
+
+impl Sysctl {
+    /// Names a setting of an interface.
+    pub fn new(interface: impl Into<String>, setting: Setting) -> Self {
+        Self { interface: interface.into(), setting }
+    }
+
+    /// Its value.
+    ///
+    /// # Errors
+    /// No such interface, or the file does not hold a number.
+    pub fn read(&self) -> Result<i32, SysctlError> {
+        let text = self.path().and_then(fs::read_to_string).map_err(|source| self.error("read", source))?;
+        text.trim()
+            .parse()
+            .map_err(|_| self.error("read", io::Error::other(format!("{text:?} is no number"))))
+    }
+
+    fn write(&self, value: i32) -> Result<(), SysctlError> {
+        self.path().and_then(|path| fs::write(path, value.to_string())).map_err(|source| {
+            match source.kind() {
+                io::ErrorKind::ReadOnlyFilesystem | io::ErrorKind::PermissionDenied => {
+                    SysctlError::ReadOnly { sysctl: self.clone(), wanted: value, source }
+                }
+                _ => self.error("set", source),
+            }
+        })
+    }
+
+    fn parts(&self) -> (&'static str, &'static str) {
+        match self.setting {
+            Setting::ArpIgnore => ("ipv4", "arp_ignore"),
+            Setting::Ipv6Forwarding => ("ipv6", "forwarding"),
+        }
+    }
+
+    /// A name is one component of the path, whatever stands in a configuration or a journal.
+    fn path(&self) -> io::Result<PathBuf> {
+        if matches!(self.interface.as_str(), "" | "." | "..") || self.interface.contains('/') {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let (family, name) = self.parts();
+        Ok([ROOT, "net", family, "conf", &self.interface, name].iter().collect())
+    }
+
+    fn error(&self, action: &'static str, source: io::Error) -> SysctlError {
+        let sysctl = self.clone();
+        match source.kind() {
+            io::ErrorKind::NotFound => SysctlError::NoInterface { action, sysctl },
+            _ => SysctlError::Io { action, sysctl, source },
+        }
+    }
+}
+
+/// A sysctl that we set: what it was, and what we made of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SavedSysctl {
+    /// Which one.
+    pub sysctl: Sysctl,
+    /// The administrator's value.
+    pub previous: i32,
+    /// Ours.
+    pub ours: i32,
+}
+
+impl SavedSysctl {
+    /// Puts the previous value back, unless somebody has changed ours since or the interface is gone.
+    ///
+    /// # Errors
+    /// The file cannot be read or written.
+    pub fn restore(&self) -> Result<(), SysctlError> {
+        match self.sysctl.read() {
+            Ok(value) if value == self.ours => self.sysctl.write(self.previous),
+            Ok(_) | Err(SysctlError::NoInterface { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// arp_ignore: no answers for addresses of scope host, which is what VIPs on lo have; all others are answered for as
+/// before (linux/Documentation/networking/ip-sysctl.rst).
+const SILENT_FOR_HOST_SCOPE: i32 = 3;
+
+/// What became of an interface's arp_ignore.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ArpIgnore {
+    /// It is 3 now and will be restored.
+    Set,
+    /// It had been set by us before.
+    AlreadyOurs,
+    /// An administrator's value is in force, which keeps quiet about VIPs on lo or is meant otherwise.
+    Administrators(i32),
+}
+
+/// Keeps the kernel from answering ARP for VIPs on lo while no XDP program does it: sets arp_ignore to 3 on
+/// `interface` if the value in force (the higher one of the interface and of `all`) is 0.
+///
+/// # Errors
+/// [`SysctlError::ReadOnly`] is worth a warning; the others mean that the interface or the journal is not in order.
+pub fn silence_arp(interface: &str, journal: &Journal) -> Result<ArpIgnore, SysctlError> {
+    let sysctl = Sysctl::new(interface, Setting::ArpIgnore);
+    let own = sysctl.read()?;
+    let ours = |saved: &SavedSysctl| saved.sysctl == sysctl && saved.ours == own;
+    if journal.entries().sysctls.iter().any(ours) {
+        return Ok(ArpIgnore::AlreadyOurs);
+    }
+    let effective = own.max(Sysctl::new("all", Setting::ArpIgnore).read()?);
+    if effective != 0 {
+        return Ok(ArpIgnore::Administrators(effective));
+    }
+    let saved = SavedSysctl { sysctl: sysctl.clone(), previous: own, ours: SILENT_FOR_HOST_SCOPE };
+    journal.record_sysctl(saved.clone())?;
+    if let Err(error) = sysctl.write(SILENT_FOR_HOST_SCOPE) {
+        journal.forget_sysctl(&saved)?;
+        return Err(error);
+    }
+    Ok(ArpIgnore::Set)
+}
+
+/// Puts back what [`silence_arp`] set on `interface`, if it is still as we set it.
+///
+/// # Errors
+/// The sysctl cannot be written, or the journal cannot; what is not restored stays in the journal.
+pub fn restore_arp(interface: &str, journal: &Journal) -> Result<(), SysctlError> {
+    let sysctl = Sysctl::new(interface, Setting::ArpIgnore);
+    for saved in journal.entries().sysctls.iter().filter(|saved| saved.sysctl == sysctl) {
+        saved.restore()?;
+        journal.forget_sysctl(saved)?;
+    }
+    Ok(())
+}
+
+/// Whether `interface` forwards IPv6, so that neighbour advertisements for VIPs on it carry the R flag (RFC 4861, 4.4).
+/// An interface without IPv6 does not.
+///
+/// # Errors
+/// The file cannot be read.
+pub fn forwards_ipv6(interface: &str) -> Result<bool, SysctlError> {
+    match Sysctl::new(interface, Setting::Ipv6Forwarding).read() {
+        Ok(value) => Ok(value != 0),
+        Err(SysctlError::NoInterface { .. }) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
