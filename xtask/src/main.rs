@@ -1,2 +1,120 @@
-//! stub
-fn main() {}
+//! `cargo xtask`: what this repository needs done, one file per command. Each command does the set-up it needs.
+
+mod bench;
+mod build;
+mod build_ebpf;
+mod demo;
+mod elevate;
+mod fingerprint;
+mod release;
+mod setup;
+mod test;
+mod workspace;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use setup::{Consent, Need};
+
+#[derive(Parser)]
+#[command(
+    name = "cargo xtask",
+    about = "What this repository needs done; each command does the set-up it needs"
+)]
+struct Arguments {
+    /// Install what is missing without asking
+    #[arg(short, long)]
+    yes: bool,
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Get all that builds, tests and demo need and this system lacks
+    Setup {
+        /// Without asking
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Build the XDP program into target/bpf
+    BuildEbpf,
+    /// Build the XDP program, then the workspace
+    Build {
+        /// Options of cargo build
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Watch a VIP move between three nodes; results in target/demo
+    Demo {
+        /// Options of the demo: --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Run the lints and all tests
+    Test(test::Selection),
+    /// Measure; results in target/bench
+    Bench {
+        /// What
+        bench: bench::Bench,
+        /// Options of the benchmark
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Become a command, as root: cargo's runner for privileged binaries
+    #[command(hide = true)]
+    Elevate {
+        /// The command
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    match perform(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn perform(arguments: Arguments) -> Result<()> {
+    let consent = |yes| if yes { Consent::Given } else { Consent::Ask };
+    let set_up = |needs: &[Need]| setup::ensure(needs, consent(arguments.yes));
+    let with_program = |needs: &[Need]| {
+        let toolchain = set_up(needs)?;
+        build_ebpf::refresh(&toolchain)?;
+        Ok::<_, anyhow::Error>(toolchain)
+    };
+    match arguments.command {
+        Task::Setup { yes } => {
+            setup::ensure(&[Need::Lab, Need::Lints], consent(yes || arguments.yes))?;
+            println!("set-up: nothing is missing");
+        }
+        Task::BuildEbpf => build_ebpf::build(&set_up(&[])?)?,
+        Task::Build { options } => {
+            with_program(&[])?;
+            build::all(&options)?;
+        }
+        Task::Demo { options } => {
+            with_program(&[Need::Lab])?;
+            demo::start(&options)?;
+        }
+        Task::Test(selection) => {
+            let toolchain = with_program(&[Need::Lab, Need::Lints])?;
+            test::all(&selection, &toolchain)?;
+        }
+        Task::Bench { bench, options } => {
+            with_program(&[Need::Lab])?;
+            bench::measure(bench, &options)?;
+        }
+        Task::Elevate { command } => {
+            elevate::become_root(&command)?;
+        }
+    }
+    Ok(())
+}

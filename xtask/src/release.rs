@@ -1,0 +1,23 @@
+//! Release builds of the programs that show and measure, started as root.
+
+use std::fs;
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::elevate;
+use crate::workspace::{cargo, root, run};
+
+/// Builds the agent and `package`; returns the command that runs `package`'s binary as root. Cargo replaces itself by
+/// that binary, so signals and the exit code pass straight through. `folder` will take the results: it is made here,
+/// lest it be root's.
+pub(crate) fn prepare(package: &str, folder: &str, options: &[String]) -> Result<Command> {
+    fs::create_dir_all(root().join(folder)).with_context(|| format!("cannot create {folder}"))?;
+    // One command for both, and for the run: another choice of packages would mean other features, and a rebuild.
+    let packages = ["--package", "vip-agent", "--package", package];
+    run(cargo().args(["build", "--release"]).args(packages), "cargo build")?;
+    let mut command = cargo();
+    command.args(["run", "--release", "--quiet"]).args(elevate::cargo_runner()?);
+    command.args(["--package", package, "--bin", package, "--"]).args(options);
+    Ok(command)
+}

@@ -1,0 +1,61 @@
+//! `cargo xtask test`: lints, then unit and property tests as the user, then the tests that need root.
+
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::setup::toolchain::Toolchain;
+use crate::workspace::{cargo, run};
+use crate::{build_ebpf, elevate};
+
+/// Which tests to run.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Selection {
+    /// The long suites too (sets VIPLANE_FULL=1)
+    #[arg(long)]
+    full: bool,
+    /// Only tests whose name contains this, and no lints
+    filter: Option<String>,
+}
+
+/// Runs the lints and the selected tests; the last lines are those of cargo test.
+pub(crate) fn all(selection: &Selection, toolchain: &Toolchain) -> Result<()> {
+    elevate::require_namespaces()?;
+    if selection.filter.is_none() {
+        lint(toolchain)?;
+    }
+    heading("unit and property tests");
+    let others = ["--workspace", "--exclude", "vip-ebpf", "--exclude", "vip-agent"];
+    run(&mut selection.cargo_test(&others, &[]), "cargo test")?;
+    run(&mut selection.cargo_test(&["--package", "vip-agent", "--lib", "--bins"], &[]), "cargo test")?;
+
+    heading("tests as root, in network namespaces");
+    let [config, runner] = elevate::cargo_runner()?;
+    // One at a time: they watch the clock, and each runs several nodes already.
+    let privileged = ["--package", "vip-agent", "--test", "*", &config, &runner];
+    run(&mut selection.cargo_test(&privileged, &["--test-threads=1"]), "cargo test")
+}
+
+impl Selection {
+    fn cargo_test(&self, targets: &[&str], options: &[&str]) -> Command {
+        let mut command = cargo();
+        command.arg("test").args(targets).arg("--").args(options).args(&self.filter);
+        if self.full {
+            command.env("VIPLANE_FULL", "1");
+        }
+        command
+    }
+}
+
+fn lint(toolchain: &Toolchain) -> Result<()> {
+    heading("formatting and lints");
+    run(cargo().args(["fmt", "--all", "--check"]), "cargo fmt --all --check")?;
+    let mut clippy = cargo();
+    clippy.args(["clippy", "--workspace", "--exclude", "vip-ebpf", "--all-targets", "--", "-Dwarnings"]);
+    run(&mut clippy, "clippy")?;
+    build_ebpf::lint(toolchain)
+}
+
+fn heading(title: &str) {
+    eprintln!("\n=== {title}");
+}
