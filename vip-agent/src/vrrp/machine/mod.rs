@@ -299,7 +299,7 @@ impl Machine {
         }
         match &mut self.phase {
             Phase::Backup(backup) => backup.reconfigure(&parameters),
-            Phase::Active(active) => active.advertise(now, &parameters, &mut output),
+            Phase::Active(active) => active.reconfigure(&before, &parameters, now, &mut output),
             Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
         }
         output
@@ -311,8 +311,7 @@ impl Machine {
         if let Phase::Active(active) = &mut self.phase
             && now < active.lease_until
         {
-            active.announced(now, &self.parameters);
-            output.actions.push(Action::Announce);
+            active.announce(now, &self.parameters, &mut output);
         }
         output
     }
