@@ -32,7 +32,10 @@ pub(super) struct Active {
 
 impl Active {
     pub(super) fn next_timer(&self) -> MonotonicTime {
-        self.next_advert.min(self.next_announce)
+        // ZERO: the first advertisement's result is about to be reported.
+        let lease =
+            if self.lease_until == MonotonicTime::ZERO { MonotonicTime::NEVER } else { self.lease_until };
+        self.next_advert.min(self.next_announce).min(lease)
     }
 
     /// An advertisement was accepted for sending; `at` is from before the send.
