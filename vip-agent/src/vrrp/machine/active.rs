@@ -169,7 +169,12 @@ impl Machine {
         let ours = self.parameters.priority.get();
         let wins = advert.priority > ours || (advert.priority == ours && advert.address == Ordering::Greater);
         if wins {
-            output.actions.extend([Action::Release, Action::ForwardNothing, Action::UnstageAfterGrace]);
+            output.actions.extend([
+                Action::Release,
+                Action::AdvertiseYielding,
+                Action::ForwardNothing,
+                Action::UnstageAfterGrace,
+            ]);
             self.enter(Phase::Backup(Backup::follow(advert.interval, now)), Cause::HigherPriority, output);
             return;
         }

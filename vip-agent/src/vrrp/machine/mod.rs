@@ -122,6 +122,9 @@ pub enum Action {
     Advertise,
     /// Send an advertisement with priority 0. Its failure is of no consequence.
     AdvertiseLeaving,
+    /// Send our advertisement without renewing anything: the winner of a healed split announces only if it hears that
+    /// there was another owner. Its failure is of no consequence.
+    AdvertiseYielding,
     /// The ownership word must not lie after this time.
     CapLease(MonotonicTime),
     /// Clear the ownership word.
