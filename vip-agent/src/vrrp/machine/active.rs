@@ -10,8 +10,11 @@ use crate::types::MonotonicTime;
 /// ones do not count: a rival that missed ours appears a skew after it, and must not own for an interval.
 const SHORTEST_REPLY_GAP: Duration = Duration::from_millis(10);
 
+/// Shortest time between announcements, whatever is configured: the timer must not spin.
+const SHORTEST_ANNOUNCE_GAP: Duration = Duration::from_millis(10);
+
 /// Shortest time between announcements that answer rivals.
-const SHORTEST_ANNOUNCE_GAP: Duration = Duration::from_millis(100);
+const RIVAL_ANNOUNCE_GAP: Duration = Duration::from_millis(100);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Active {
@@ -23,18 +26,39 @@ pub(super) struct Active {
     next_reply: MonotonicTime,
     next_announce: MonotonicTime,
     last_announce: MonotonicTime,
+    /// Repeats still to come, the scheduled one included.
     repeats_left: u16,
 }
 
 impl Active {
     pub(super) fn next_timer(&self) -> MonotonicTime {
-        self.next_advert.min(self.next_announce)
+        // ZERO: the first advertisement's result is about to be reported.
+        let lease =
+            if self.lease_until == MonotonicTime::ZERO { MonotonicTime::NEVER } else { self.lease_until };
+        self.next_advert.min(self.next_announce).min(lease)
     }
 
     /// An advertisement was accepted for sending; `at` is from before the send.
     pub(super) fn renew(&mut self, at: MonotonicTime, parameters: &Parameters) {
         let interval = parameters.interval.duration();
         self.lease_until = at + interval * LEASE_INTERVALS;
+    }
+
+    /// Tells the peers, and brings what was begun under the old parameters in line.
+    pub(super) fn reconfigure(
+        &mut self,
+        before: &Parameters,
+        after: &Parameters,
+        now: MonotonicTime,
+        output: &mut Output,
+    ) {
+        self.advertise(now, after, output);
+        self.schedule_announcement(after);
+        match (before.staging, after.staging) {
+            (false, true) => output.actions.push(Action::Stage),
+            (true, false) => output.actions.push(Action::Unstage),
+            _ => {}
+        }
     }
 
     /// Schedules the next regular advertisement without drift; a late one does not make the next come early.
@@ -63,26 +87,37 @@ impl Active {
 
     /// A rival that held the VIPs has told everybody so, or is about to: tell them otherwise, now and once it is done.
     fn announce_over_rival(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
-        let earliest = self.last_announce + SHORTEST_ANNOUNCE_GAP;
-        self.repeats_left = parameters.announce_repeat;
+        let earliest = self.last_announce + RIVAL_ANNOUNCE_GAP;
         if now < earliest {
+            self.repeats_left = parameters.announce_repeat.saturating_add(1);
             self.next_announce = self.next_announce.min(earliest);
             return;
         }
-        self.announced(now, parameters);
-        self.next_announce = self.next_announce.min(now + SHORTEST_ANNOUNCE_GAP);
+        self.announce(now, parameters, output);
+        self.repeats_left = self.repeats_left.saturating_add(1);
+        self.next_announce = self.next_announce.min(now + RIVAL_ANNOUNCE_GAP);
+    }
+
+    /// Announces, and begins the schedule of repeats anew.
+    pub(super) fn announce(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
+        self.repeats_left = parameters.announce_repeat;
+        self.announced(now, parameters, output);
+    }
+
+    fn announced(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
+        self.last_announce = now;
+        self.schedule_announcement(parameters);
         output.actions.push(Action::Announce);
     }
 
-    /// Schedules the announcement after this one.
-    pub(super) fn announced(&mut self, now: MonotonicTime, parameters: &Parameters) {
-        self.last_announce = now;
-        self.next_announce = if self.repeats_left > 0 {
-            self.repeats_left -= 1;
-            now + parameters.announce_interval
+    fn schedule_announcement(&mut self, parameters: &Parameters) {
+        let gap = if self.repeats_left > 0 {
+            Some(parameters.announce_interval)
         } else {
-            parameters.announce_refresh.map_or(MonotonicTime::NEVER, |refresh| now + refresh)
+            parameters.announce_refresh
         };
+        self.next_announce =
+            gap.map_or(MonotonicTime::NEVER, |gap| self.last_announce + gap.max(SHORTEST_ANNOUNCE_GAP));
     }
 }
 
@@ -101,10 +136,10 @@ impl Machine {
             next_reply: now,
             next_announce: MonotonicTime::NEVER,
             last_announce: now,
-            repeats_left: self.parameters.announce_repeat,
+            repeats_left: 0,
         };
-        active.announced(now, &self.parameters);
-        output.actions.extend([Action::Advertise, Action::Announce]);
+        output.actions.push(Action::Advertise);
+        active.announce(now, &self.parameters, output);
         if self.parameters.staging {
             // Most often a confirmation of what was staged before.
             output.actions.push(Action::Stage);
@@ -134,7 +169,12 @@ impl Machine {
         let ours = self.parameters.priority.get();
         let wins = advert.priority > ours || (advert.priority == ours && advert.address == Ordering::Greater);
         if wins {
-            output.actions.extend([Action::Release, Action::ForwardNothing, Action::UnstageAfterGrace]);
+            output.actions.extend([
+                Action::Release,
+                Action::AdvertiseYielding,
+                Action::ForwardNothing,
+                Action::UnstageAfterGrace,
+            ]);
             self.enter(Phase::Backup(Backup::follow(advert.interval, now)), Cause::HigherPriority, output);
             return;
         }
@@ -150,8 +190,8 @@ impl Machine {
             active.advertise(now, &self.parameters, output);
         }
         if active.next_announce <= now {
-            active.announced(now, &self.parameters);
-            output.actions.push(Action::Announce);
+            active.repeats_left = active.repeats_left.saturating_sub(1);
+            active.announced(now, &self.parameters, output);
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Draining: make before break, and the time that an operator keeps the instance out.
 
-use super::{Action, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase};
+use super::{Action, Active, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase};
 use crate::types::MonotonicTime;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Draining {
     /// Until when we go on answering unless the heir is heard; `None` = we do not answer any more.
     pub(super) answers_until: Option<MonotonicTime>,
+    /// Where the lease ended before the drain.
+    lease_until: MonotonicTime,
     /// When priority 0 is said once more, in case the first was lost. Soon, because each one starts a Backup's skew anew.
     say_again: MonotonicTime,
     /// The agent ends: without an heir the VIPs are given up.
@@ -16,7 +18,12 @@ pub(super) struct Draining {
 impl Draining {
     /// Out of the election, not answering.
     pub(super) fn drained() -> Self {
-        Self { answers_until: None, say_again: MonotonicTime::NEVER, for_good: false }
+        Self {
+            answers_until: None,
+            lease_until: MonotonicTime::ZERO,
+            say_again: MonotonicTime::NEVER,
+            for_good: false,
+        }
     }
 
     pub(super) fn next_timer(&self) -> MonotonicTime {
@@ -27,12 +34,20 @@ impl Draining {
 impl Machine {
     /// Active says priority 0 and goes on answering until the heir is heard.
     pub(super) fn leave(&mut self, for_good: bool, now: MonotonicTime, output: &mut Output) {
+        let Phase::Active(Active { lease_until, .. }) = self.phase else { return };
         let interval = self.parameters.interval.duration();
         let until = now + interval + DRAIN_MARGIN;
-        output.actions.extend([Action::AdvertiseLeaving, Action::CapLease(until)]);
-        let draining = Draining { answers_until: Some(until), say_again: now + interval / 16, for_good };
+        output.actions.extend([Action::AdvertiseLeaving, Action::HoldLease(until)]);
+        let draining =
+            Draining { answers_until: Some(until), lease_until, say_again: now + interval / 16, for_good };
         let cause = if for_good { Cause::Shutdown } else { Cause::Drain };
         self.enter(Phase::Draining(draining), cause, output);
+    }
+
+    /// Priority 0 was not sent: backups still wait for the lease, so it stays the limit.
+    pub(super) fn leaving_refused(&mut self) {
+        let Phase::Draining(draining) = &mut self.phase else { return };
+        draining.answers_until = draining.answers_until.map(|until| until.min(draining.lease_until));
     }
 
     pub(super) fn drain(&mut self, now: MonotonicTime, output: &mut Output) {

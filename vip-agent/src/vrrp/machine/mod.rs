@@ -86,10 +86,11 @@ pub enum Event {
     Advert(PeerAdvert),
     /// The time of [`Machine::next_timer`] has come, and the receive queues were read before.
     Timer,
-    /// The advertisement that the last [`Action::Advertise`] asked for was accepted for sending; the time is from just
-    /// before the send.
+    /// The advertisement that the last [`Action::Advertise`] asked for was accepted for sending; the time is the `now` of
+    /// the event that asked.
     AdvertSent(MonotonicTime),
     /// It was refused (EPERM, ENETDOWN, ENOBUFS, ...): nothing was renewed, and what followed it was not carried out.
+    /// Or priority 0 was, before an [`Action::HoldLease`].
     AdvertFailed,
     /// The local addresses asked for by [`Action::Stage`] are in place.
     Staged,
@@ -117,13 +118,19 @@ pub struct PeerAdvert {
 /// What the driver has to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Send our advertisement; if it was accepted store the lease (time before the send + [`LEASE_INTERVALS`] x
-    /// interval) and report [`Event::AdvertSent`], otherwise report [`Event::AdvertFailed`] and drop what follows.
+    /// Send our advertisement; if it was accepted store the lease ([`LEASE_INTERVALS`] x interval from the `now` of the
+    /// event that led here) and report [`Event::AdvertSent`], otherwise report [`Event::AdvertFailed`] and drop what
+    /// follows. From that `now` and not from the send: a thread that is stopped in between must not resume as an owner.
     Advertise,
     /// Send an advertisement with priority 0. Its failure is of no consequence.
     AdvertiseLeaving,
-    /// The ownership word must not lie after this time.
-    CapLease(MonotonicTime),
+    /// Send our advertisement without renewing anything: the winner of a healed split announces only if it hears that
+    /// there was another owner. Its failure is of no consequence.
+    AdvertiseYielding,
+    /// If the [`Action::AdvertiseLeaving`] before it was accepted, the ownership word becomes this time, be it earlier
+    /// or later than it was: peers now wait for us to hear them, not for our lease. Otherwise they do wait for the
+    /// lease: the word must not become later, and [`Event::AdvertFailed`] is reported.
+    HoldLease(MonotonicTime),
     /// Clear the ownership word.
     Release,
     /// Forward the frames of connections that the former owner still serves to it.
@@ -279,7 +286,8 @@ impl Machine {
             Event::Shutdown => self.shutdown(now, &mut output),
             Event::Advert(advert) => self.advert(advert, now, &mut output),
             Event::Timer => self.timer(now, &mut output),
-            Event::AdvertSent(_) | Event::AdvertFailed => {}
+            Event::AdvertSent(_) => {}
+            Event::AdvertFailed => self.leaving_refused(),
             Event::Staged => self.staged(),
             Event::Fault => self.fault(&mut output),
             Event::Recovered => self.recovered(now, &mut output),
@@ -299,7 +307,7 @@ impl Machine {
         }
         match &mut self.phase {
             Phase::Backup(backup) => backup.reconfigure(&parameters),
-            Phase::Active(active) => active.advertise(now, &parameters, &mut output),
+            Phase::Active(active) => active.reconfigure(&before, &parameters, now, &mut output),
             Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
         }
         output
@@ -311,8 +319,7 @@ impl Machine {
         if let Phase::Active(active) = &mut self.phase
             && now < active.lease_until
         {
-            active.announced(now, &self.parameters);
-            output.actions.push(Action::Announce);
+            active.announce(now, &self.parameters, &mut output);
         }
         output
     }
