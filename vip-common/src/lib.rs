@@ -3,5 +3,10 @@
 //! Everything here is `no_std` and runs in three places unchanged: in the kernel (vip-ebpf), in the agent (which fills
 //! the maps), and in user-space tests, which call the very decision that the kernel runs on plain byte slices.
 #![no_std]
+#![forbid(unsafe_code)]
 
+pub mod decision;
 pub mod maps;
+pub mod packet;
+pub mod reason;
+pub mod rewrite;

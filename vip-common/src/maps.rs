@@ -17,6 +17,18 @@ pub const MAX_VIPS: u32 = 8192;
 /// Interfaces that one agent can attach to; bounds the per-interface counters.
 pub const MAX_LINKS: u32 = 64;
 
+/// VLAN sub-interfaces that carry VIPs.
+pub const MAX_VLANS: u32 = 1024;
+
+/// TCP flows that a node remembers while the former owner still serves its own; the least recently used go first.
+pub const MAX_HANDOVER_FLOWS: u32 = 65536;
+
+/// Bytes of the `EVENTS` ring buffer: a page, the least there is, and more than a hundred events.
+pub const EVENT_BYTES: u32 = 4096;
+
+/// Least time between two events of one router, in nanoseconds: 100 ms.
+pub const EVENT_INTERVAL: u64 = 100_000_000;
+
 /// Where a frame came from, as the VIP tables see it: the index of the interface that carries the VIP.
 ///
 /// For a frame without a tag (or with the priority tag, VLAN 0) that is the ingress interface; for a tagged one the

@@ -1,2 +1,66 @@
-//! stub
-fn main() {}
+//! The XDP program: glue between the kernel and vip-common, where all reading, deciding and rewriting lives.
+#![no_std]
+#![no_main]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
+
+mod frame;
+mod tables;
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
+use aya_ebpf::macros::xdp;
+use aya_ebpf::programs::XdpContext;
+use aya_log_ebpf::warn;
+use vip_common::decision::{Action, decide};
+use vip_common::reason::Reason;
+use vip_common::rewrite::{self, Verdict};
+
+use crate::frame::Frame;
+use crate::tables::Maps;
+
+/// Answers ARP and neighbour discovery for owned VIPs, keeps the kernel from answering for others, and forwards what
+/// belongs to a former owner.
+///
+/// `frags` (Linux 5.18): else a veth or NIC with an MTU above a page refuses the program. Headers are always in the
+/// first, directly readable part.
+#[xdp(frags)]
+fn viplane(ctx: XdpContext) -> u32 {
+    let mut frame = Frame::new(&ctx);
+    let maps = Maps::new(&ctx);
+    let Some(decision) = decide(&frame, &maps) else {
+        return XDP_PASS;
+    };
+    if let Some(claim) = &decision.claim {
+        maps.report(&frame, decision.link, claim);
+    }
+    if let Action::PassNewFlow(flow) = &decision.action {
+        maps.remember(&frame, flow);
+    }
+    let Some(verdict) = rewrite::apply(&mut frame, &decision.action) else {
+        maps.count(decision.link, Reason::NdNoRoom);
+        warn!(&ctx, "no room behind a neighbour solicitation for the link-layer option: not answered");
+        return XDP_DROP;
+    };
+    maps.count(decision.link, decision.reason);
+    match verdict {
+        Verdict::Pass => XDP_PASS,
+        Verdict::Drop => XDP_DROP,
+        Verdict::Transmit => XDP_TX,
+    }
+}
+
+/// Only passes: the measure of what the other program costs, and what a veth's peer needs for XDP_TX to arrive.
+#[xdp(frags)]
+fn pass(_: XdpContext) -> u32 {
+    XDP_PASS
+}
+
+/// Which helpers the kernel lets the program call depends on it.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

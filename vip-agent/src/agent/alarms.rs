@@ -1,0 +1,70 @@
+//! What an operator should look at: other stations that claim our VIPs, other routers that do not fit ours.
+
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use crate::status::Alarm;
+use crate::types::MacAddr;
+
+/// Alarms kept; the oldest go first. A spoofer makes as many as it likes.
+const KEPT: usize = 64;
+
+/// The alarms since the agent started, oldest first.
+#[derive(Debug, Default)]
+pub(super) struct Alarms(Vec<Alarm>);
+
+impl Alarms {
+    /// Notes one; whether it is new.
+    pub(super) fn raise(&mut self, kind: &str, instance: &str, address: IpAddr, mac: MacAddr) -> bool {
+        let mac = mac.to_string();
+        let same = |alarm: &&mut Alarm| {
+            alarm.kind == kind && alarm.instance == instance && alarm.address == address && alarm.mac == mac
+        };
+        if let Some(known) = self.0.iter_mut().find(same) {
+            known.count += 1;
+            return false;
+        }
+        if self.0.len() == KEPT {
+            self.0.remove(0);
+        }
+        let since = rfc3339(SystemTime::now());
+        self.0.push(Alarm { kind: kind.into(), instance: instance.into(), address, mac, since, count: 1 });
+        true
+    }
+
+    pub(super) fn list(&self) -> Vec<Alarm> {
+        self.0.clone()
+    }
+}
+
+/// A time as status shows it: RFC 3339, UTC, milliseconds.
+pub(super) fn rfc3339(time: SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
+
+    #[test]
+    fn the_same_rogue_is_counted_not_listed_again() {
+        let mut alarms = Alarms::default();
+        let vip = IpAddr::from([10, 0, 0, 50]);
+        assert!(alarms.raise("foreign_owner", "edge", vip, MAC));
+        assert!(!alarms.raise("foreign_owner", "edge", vip, MAC));
+        assert_eq!(alarms.list().len(), 1);
+        assert_eq!(alarms.list()[0].count, 2);
+    }
+
+    #[test]
+    fn a_spoofer_cannot_fill_the_memory() {
+        let mut alarms = Alarms::default();
+        for n in 0..=255 {
+            alarms.raise("foreign_owner", "edge", IpAddr::from([10, 0, 0, 50]), MacAddr([2, 0, 0, 0, 0, n]));
+        }
+        assert_eq!(alarms.list().len(), KEPT);
+        assert_eq!(alarms.list()[KEPT - 1].mac, "02:00:00:00:00:ff");
+    }
+}

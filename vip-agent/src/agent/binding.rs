@@ -1,0 +1,91 @@
+//! Makes what the driver thread works with: sockets, advertisements and announcements of one instance.
+
+use std::net::IpAddr;
+
+use arrayvec::ArrayVec;
+
+use super::place::Place;
+use crate::config;
+use crate::dataplane::announce::Announcements;
+use crate::types::Family;
+use crate::vrrp::codec::{self, DecodeOptions, EncodeError, Fields, LEAVING, advert_group};
+use crate::vrrp::driver;
+use crate::vrrp::machine::Parameters;
+use crate::vrrp::prepared::PreparedAdverts;
+use crate::vrrp::receive::{Rules, Senders};
+use crate::vrrp::socket::{AdvertSender, AnnounceSender, OpenError};
+
+/// Why an instance cannot work on its interfaces.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum BindError {
+    /// A socket.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// An advertisement.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+}
+
+/// The machine's parameters as configured.
+pub(super) fn parameters(instance: &config::Instance) -> Parameters {
+    Parameters {
+        priority: instance.priority,
+        interval: instance.advert_interval,
+        preempt: instance.preempt,
+        preempt_delay: instance.preempt_delay,
+        hold_down: instance.hold_down,
+        staging: instance.local_address == config::LocalAddress::Active,
+        // The configuration counts the round at takeover.
+        announce_repeat: instance.announce.repeat.saturating_sub(1),
+        announce_interval: instance.announce.interval,
+        announce_refresh: instance.announce.refresh,
+    }
+}
+
+/// Opens the sockets and builds the frames.
+pub(super) fn bind(
+    instance: &config::Instance,
+    place: &Place,
+    router: bool,
+) -> Result<Box<driver::Binding>, BindError> {
+    let families = place.sources.iter().map(|&source| family(instance, place, source));
+    Ok(Box::new(driver::Binding {
+        ifindex: place.advert.index,
+        families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
+        announcements: Announcements::build(instance.vips.iter().map(|vip| vip.address), place.mac, router),
+        announcer: AnnounceSender::open(&place.vip)?,
+    }))
+}
+
+fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<driver::Family, BindError> {
+    let family = Family::of(source);
+    let of_family = |address: &IpAddr| Family::of(*address) == family;
+    let vips: Vec<IpAddr> = instance.vips.iter().map(|vip| vip.address).filter(of_family).collect();
+    let (destinations, senders) = match &instance.unicast {
+        None => (vec![advert_group(family)], Senders::Multicast),
+        Some(unicast) => {
+            let peers: Vec<IpAddr> = unicast.peers.iter().copied().filter(of_family).collect();
+            (peers.clone(), Senders::Unicast { peers, min_ttl: unicast.min_ttl })
+        }
+    };
+    let adverts = |priority| {
+        let fields = Fields {
+            virtual_router_id: instance.virtual_router_id,
+            priority,
+            interval: instance.advert_interval,
+            addresses: &vips,
+        };
+        PreparedAdverts::build(&fields, source, &destinations, instance.checksum)
+    };
+    Ok(driver::Family {
+        sender: AdvertSender::open(&place.advert, source)?,
+        adverts: adverts(instance.priority.get())?,
+        leaving: adverts(LEAVING)?,
+        rules: Rules {
+            own: source,
+            senders,
+            decode: DecodeOptions { checksum: instance.checksum, strict: instance.strict },
+        },
+        vips: codec::in_advert_order(&vips),
+    })
+}

@@ -1,0 +1,181 @@
+//! The agent: configuration and links in, instances and dataplane out. Runs on tokio, off the takeover path.
+//!
+//! One task owns everything. What it prepares goes to the driver thread as commands; what happens there comes back as
+//! reports, which it turns into local addresses, log lines and status.
+
+mod alarms;
+mod binding;
+mod housing;
+mod instance;
+mod linger;
+mod place;
+mod reload;
+mod reports;
+mod requests;
+mod start;
+mod status;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use futures_util::StreamExt as _;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
+
+use self::alarms::Alarms;
+use self::instance::{Leaving, Managed};
+use crate::config::Config;
+use crate::control::ControlServer;
+use crate::dataplane::{Dataplane, ForeignOwnerStream};
+use crate::net::addresses::LocalAddresses;
+use crate::net::instance_lock::InstanceLock;
+use crate::net::journal::Journal;
+use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
+use crate::net::netlink::Rtnetlink;
+use crate::types::Family;
+use crate::vrrp::driver::{Command, Driver};
+use crate::vrrp::machine::{Event, State};
+
+pub use self::start::{StartOptions, start};
+
+/// How often the runtime shows the driver that it lives.
+const BEAT: Duration = Duration::from_millis(250);
+
+/// A running agent. Made by [`start`].
+#[derive(Debug)]
+pub struct Agent {
+    config: Config,
+    config_file: PathBuf,
+    links: Arc<LinkTable>,
+    routes: DefaultRoutes,
+    rtnetlink: Rtnetlink,
+    journal: Arc<Journal>,
+    addresses: LocalAddresses,
+    dataplane: Dataplane,
+    driver: Driver,
+    instances: Vec<Managed>,
+    /// What the driver listens to.
+    listening: BTreeSet<(u32, Family)>,
+    alarms: Alarms,
+    /// Instances that a reload is replacing, and who waits for that.
+    reload: reload::Reload,
+    stopping: Option<Stopping>,
+    /// Held until the end: one agent per network namespace.
+    _lock: InstanceLock,
+}
+
+/// What the agent listens to besides its driver.
+#[derive(Debug)]
+pub struct Inputs {
+    watcher: LinkWatcher,
+    control: ControlServer,
+    foreign_owners: ForeignOwnerStream,
+    signals: Signals,
+}
+
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+/// The way out.
+#[derive(Debug)]
+struct Stopping {
+    since: Instant,
+    /// A second signal: no more waiting for anything.
+    at_once: bool,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Agent {
+    /// Runs until a signal ends it; leaves nothing behind.
+    ///
+    /// # Errors
+    /// The driver thread died, or something of ours could not be removed.
+    pub async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
+        let outcome = self.serve(&mut inputs).await;
+        let left = self.leave().await;
+        outcome.and(left)
+    }
+
+    async fn serve(&mut self, inputs: &mut Inputs) -> anyhow::Result<()> {
+        let mut beat = tokio::time::interval(BEAT);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        while !self.is_finished() {
+            let lingers = self.next_linger().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
+            tokio::select! {
+                // Reports first: local addresses wait for them.
+                biased;
+                report = self.driver.report() => self.on_report(report).await?,
+                links = inputs.watcher.changed() => self.on_links(links).await,
+                _ = inputs.signals.terminate.recv() => self.stop("SIGTERM").await,
+                _ = inputs.signals.interrupt.recv() => self.stop("SIGINT").await,
+                _ = inputs.signals.reload.recv() => self.reload_by_signal().await,
+                pending = inputs.control.request() => self.on_request(pending).await,
+                Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
+                () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
+                _ = beat.tick() => self.driver.beat(),
+            }
+        }
+        Ok(())
+    }
+
+    /// Hands everything over. The second call ends the waiting.
+    async fn stop(&mut self, why: &str) {
+        if let Some(stopping) = &mut self.stopping {
+            tracing::warn!("{why} again: not waiting any longer");
+            stopping.at_once = true;
+            return;
+        }
+        tracing::info!("{why}: handing over");
+        self.stopping = Some(Stopping { since: Instant::now(), at_once: false });
+        for index in 0..self.instances.len() {
+            self.instances[index].leaving = Some(Leaving::Removed);
+            self.driver.send(Command::Tell(self.instances[index].id, Event::Shutdown)).await;
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        let Some(stopping) = &self.stopping else { return false };
+        let gone = |managed: &Managed| managed.state == State::Initialize && managed.lingers_until.is_none();
+        stopping.at_once || self.instances.iter().all(gone)
+    }
+
+    /// Removes everything of ours: words first, so that nobody answers for what is being taken apart.
+    async fn leave(mut self) -> anyhow::Result<()> {
+        let words = self.dataplane.words();
+        for managed in &self.instances {
+            words.clear(managed.slot);
+        }
+        drop(self.driver);
+        let addresses = self.addresses.remove_all().await.context("taking VIPs off lo");
+        let mut left = Vec::new();
+        for managed in &self.instances {
+            if let Some(home) = &managed.home {
+                left.push(housing::restore_arp(home, &self.journal));
+            }
+        }
+        self.instances.clear();
+        let dataplane = self.dataplane.shutdown().context("taking the XDP program off");
+        let pins = match &self.config.pin_dir {
+            Some(pin_dir) if dataplane.is_ok() => self.journal.forget_pin_dir(pin_dir).map_err(Into::into),
+            _ => Ok(()),
+        };
+        tracing::info!("ended");
+        left.into_iter().fold(addresses.and(dataplane).and(pins), Result::and)
+    }
+}

@@ -1,0 +1,77 @@
+//! The command line (clap): `vip-agent --help`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Virtual IPs that move in microseconds: XDP answers for them, VRRP elects their owner.
+#[derive(Debug, Parser)]
+#[command(name = "vip-agent", version, max_term_width = 100)]
+pub struct Cli {
+    /// Control socket of the agent [default: runtime_dir/agent.sock, or /run/viplane/agent.sock]
+    #[arg(long, global = true, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands. Exit code 0: done, 1: failed, 2: wrong usage.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the agent. SIGHUP reloads; SIGTERM and SIGINT hand over, then remove everything of ours; a second one skips
+    /// the waiting
+    Run(ConfigFile),
+    /// Check a configuration file; errors as FILE:LINE:COL: path.to.field: message
+    Check {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Print the effective configuration of the running agent (or of FILE), secrets masked
+    Config(ConfigFile),
+    /// Show how the agent and its VIPs are
+    Status {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// Again every second, until interrupted.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// Hand VIPs over to a peer and keep out of the election; returns when they have moved
+    Drain(InstanceName),
+    /// Take part in the election again
+    Undrain(InstanceName),
+    /// Apply the configuration file anew; returns when applied, or says why the old one stays
+    Reload,
+    /// Remove what a dead agent left: pins, addresses, sysctls. Refuses while one runs
+    Cleanup(ConfigFile),
+}
+
+/// Which configuration.
+#[derive(Debug, Args)]
+pub struct ConfigFile {
+    /// Configuration file [default: /etc/viplane/config.yaml]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+}
+
+/// Which instance.
+#[derive(Debug, Args)]
+pub struct InstanceName {
+    /// Its name [default: all instances]
+    #[arg(value_name = "INSTANCE")]
+    pub instance: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,218 @@
+//! What `vip-agent status` shows: the JSON of the contract, and a table made of it.
+
+use std::fmt::Write as _;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+/// The agent and everything that it looks after.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Status {
+    /// The node's name.
+    pub node: String,
+    /// The agent's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// Real-time scheduling of the driver thread: `fifo`, or why not.
+    pub realtime: String,
+    /// Bytes of memory that the BPF maps take.
+    pub map_memory: u64,
+    /// In the order of the configuration.
+    pub instances: Vec<InstanceStatus>,
+    /// None in this version.
+    pub services: Vec<serde_json::Value>,
+    /// What an operator should look at.
+    pub alarms: Vec<Alarm>,
+}
+
+/// One instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct InstanceStatus {
+    /// Its name.
+    pub name: String,
+    /// `initialize`, `backup`, `active`, `draining` or `fault`.
+    pub state: String,
+    /// Why it is not Active.
+    pub reason: Option<String>,
+    /// As configured.
+    pub priority: u8,
+    /// As advertised.
+    pub effective_priority: u8,
+    /// VRID.
+    pub virtual_router_id: u8,
+    /// Its VIPs.
+    pub vips: Vec<IpAddr>,
+    /// The owner's address: our own, or that of the last advertisement.
+    pub active_router: Option<IpAddr>,
+    /// Since when it is in this state (RFC 3339).
+    pub since: String,
+    /// Changes of state since the agent started.
+    pub transitions: u64,
+    /// Where VIPs are answered.
+    pub interface: Option<String>,
+    /// `driver` or `skb`.
+    pub xdp_mode: Option<String>,
+    /// Whether this node answers for the VIPs now.
+    pub owned: bool,
+    /// For how many milliseconds it will without another advertisement.
+    pub lease_ms: u64,
+    /// Other routers heard.
+    pub peers: Vec<PeerStatus>,
+    /// None in this version.
+    pub probes: Vec<serde_json::Value>,
+    /// The last time that it became Active.
+    pub last_takeover: Option<Takeover>,
+    /// Advertisements.
+    pub adverts: AdvertStatus,
+    /// Connections that were still open when the grace time after a handover ended.
+    pub connections_cut: u64,
+}
+
+/// Another router of the same id.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PeerStatus {
+    /// Its address.
+    pub address: IpAddr,
+    /// As it advertised; 0 = it was leaving.
+    pub priority: u8,
+    /// Milliseconds since it was last heard.
+    pub last_advert_ms: u64,
+}
+
+/// How long each step of a takeover took, in microseconds.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Takeover {
+    /// What led to it.
+    pub cause: String,
+    /// Last advertisement of the former owner (or the signal) -> acted on.
+    pub detect_us: u64,
+    /// -> the machine returned.
+    pub decide_us: u64,
+    /// -> the ownership word was stored (the advertisement went out before it).
+    pub flip_us: u64,
+    /// -> the first announcements were handed to the kernel.
+    pub announce_us: u64,
+}
+
+/// Advertisements counted since the agent started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AdvertStatus {
+    /// Accepted for sending.
+    pub sent: u64,
+    /// Refused locally.
+    pub refused: u64,
+    /// Received and accepted.
+    pub received: u64,
+    /// Received and discarded.
+    pub discarded: u64,
+}
+
+/// Something that is wrong around this node.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Alarm {
+    /// `foreign_owner` (another answers ARP or neighbour discovery for a VIP that we own), or the name of what is wrong
+    /// with another router's advertisements.
+    pub kind: String,
+    /// The instance concerned.
+    pub instance: String,
+    /// The VIP, or the other router's address.
+    pub address: IpAddr,
+    /// The other's MAC.
+    pub mac: String,
+    /// When it was first seen (RFC 3339).
+    pub since: String,
+    /// How often it was reported; floods are reported once a second at most.
+    pub count: u64,
+}
+
+impl Status {
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let mut table = Table::new(&["INSTANCE", "STATE", "OWNER", "PRIO", "VRID", "INTERFACE", "LEASE", "SINCE", "VIPS"]);
+        for instance in &self.instances {
+            let interface = instance.interface.as_deref().unwrap_or("-");
+            let mode = instance.xdp_mode.as_deref().map(|mode| format!(" ({mode})")).unwrap_or_default();
+            table.row([
+                instance.name.clone(),
+                instance.state.clone(),
+                instance.active_router.map_or("-".into(), |owner| owner.to_string()),
+                instance.effective_priority.to_string(),
+                instance.virtual_router_id.to_string(),
+                format!("{interface}{mode}"),
+                if instance.owned { format!("{} ms", instance.lease_ms) } else { "-".into() },
+                instance.since.clone(),
+                summary(&instance.vips),
+            ]);
+        }
+        let mut text = format!("node {}  vip-agent {}  pid {}\n\n", self.node, self.version, self.pid);
+        text.push_str(&table.render());
+        for instance in &self.instances {
+            if let Some(reason) = &instance.reason {
+                let _ = writeln!(text, "{}: {reason}", instance.name);
+            }
+        }
+        for alarm in &self.alarms {
+            let Alarm { kind, instance, address, mac, since, count } = alarm;
+            let _ = writeln!(text, "ALARM {instance}: {kind} {address} by {mac}, {count} times since {since}");
+        }
+        text
+    }
+}
+
+/// The first VIPs, and how many more there are: a table with 256 in a row helps nobody.
+fn summary(vips: &[IpAddr]) -> String {
+    const SHOWN: usize = 3;
+    let shown: Vec<String> = vips.iter().take(SHOWN).map(ToString::to_string).collect();
+    match vips.len().saturating_sub(SHOWN) {
+        0 => shown.join(" "),
+        more => format!("{} +{more}", shown.join(" ")),
+    }
+}
+
+/// Columns as wide as their widest cell.
+struct Table {
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    fn new(header: &[&str]) -> Self {
+        Self { rows: vec![header.iter().map(ToString::to_string).collect()] }
+    }
+
+    fn row<const N: usize>(&mut self, cells: [String; N]) {
+        self.rows.push(cells.to_vec());
+    }
+
+    fn render(&self) -> String {
+        let columns = self.rows[0].len();
+        let widths: Vec<usize> =
+            (0..columns).map(|column| self.rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+        let mut text = String::new();
+        for row in &self.rows {
+            let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));
+            text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_vips_are_summed_up() {
+        let vips: Vec<IpAddr> = (1..=5).map(|n| IpAddr::from([10, 0, 0, n])).collect();
+        assert_eq!(summary(&vips), "10.0.0.1 10.0.0.2 10.0.0.3 +2");
+        assert_eq!(summary(&vips[..1]), "10.0.0.1");
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut table = Table::new(&["A", "B"]);
+        table.row(["long".into(), "x".into()]);
+        assert_eq!(table.render(), "A     B\nlong  x\n");
+    }
+}

@@ -1,0 +1,479 @@
+//! One virtual router in the driver: its machine, sockets, prebuilt frames and ownership word.
+
+use std::cmp::Ordering;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use super::{InstanceId, Report, Shared, Unstage};
+use crate::dataplane::announce::Announcements;
+use crate::dataplane::{OwnershipWords, RouterSlot};
+use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
+use crate::vrrp::discard::Discard;
+use crate::vrrp::machine::{Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition};
+use crate::vrrp::prepared::PreparedAdverts;
+use crate::vrrp::receive::{Packet, Received, Rules};
+use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
+
+/// Other routers that are remembered per instance.
+const PEERS: usize = 16;
+
+/// All that one instance needs to send and receive on its present interfaces, prepared beforehand.
+#[derive(Debug)]
+pub struct Binding {
+    /// Interface of the advertisements.
+    pub ifindex: u32,
+    /// One per family of the VIPs; IPv4 first, it breaks ties.
+    pub families: ArrayVec<Family, 2>,
+    /// Frames for the interface that carries the VIPs.
+    pub announcements: Announcements,
+    /// Socket for them.
+    pub announcer: AnnounceSender,
+}
+
+/// One family of an instance: its socket, its advertisements and what it accepts.
+#[derive(Debug)]
+pub struct Family {
+    /// Sends the advertisements.
+    pub sender: AdvertSender,
+    /// Our advertisement, for each destination.
+    pub adverts: PreparedAdverts,
+    /// The same with priority 0.
+    pub leaving: PreparedAdverts,
+    /// The VIPs, in the advertisement's order: others should list the same.
+    pub vips: Vec<IpAddr>,
+    /// What is accepted of others; its `own` address breaks ties.
+    pub rules: Rules,
+}
+
+/// How long each step of a change of state took (microseconds in status): contract of `last_takeover`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Phases {
+    /// Last advertisement of the owner (or the signal) -> read, or the timer handled.
+    pub detect: Duration,
+    /// -> the machine returned.
+    pub decide: Duration,
+    /// -> the ownership word was stored.
+    pub flip: Duration,
+    /// -> the first announcements were handed to the kernel.
+    pub announce: Duration,
+}
+
+/// Another router's advertisement that does not fit ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mismatch {
+    /// The sender.
+    pub source: IpAddr,
+    /// Its MAC.
+    pub source_mac: MacAddr,
+    /// What is wrong with it.
+    pub why: Discard,
+}
+
+/// Another router as it was last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotPeer {
+    /// Its address.
+    pub address: IpAddr,
+    /// 0-255.
+    pub priority: u8,
+    /// When it was last heard.
+    pub heard: MonotonicTime,
+}
+
+/// How an instance is.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// State of the machine.
+    pub state: State,
+    /// Until when this node answers; in the past = it does not.
+    pub lease_until: MonotonicTime,
+    /// The owner, if it is another.
+    pub active_router: Option<IpAddr>,
+    /// Other routers heard of late.
+    pub peers: ArrayVec<SnapshotPeer, PEERS>,
+    /// Advertisements sent and received.
+    pub adverts: AdvertCounts,
+    /// The runtime has been silent for too long.
+    pub runtime_silent: bool,
+}
+
+/// Advertisements counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct AdvertCounts {
+    /// Accepted for sending.
+    pub sent: u64,
+    /// Refused locally.
+    pub refused: u64,
+    /// Received and accepted.
+    pub received: u64,
+    /// Received and discarded.
+    pub discarded: u64,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Router {
+    id: InstanceId,
+    virtual_router_id: VirtualRouterId,
+    machine: Machine,
+    grace: Duration,
+    words: OwnershipWords,
+    slot: RouterSlot,
+    binding: Option<Box<Binding>>,
+    peers: ArrayVec<SnapshotPeer, PEERS>,
+    /// Who was last heard as owner, and how.
+    owner: Option<Owner>,
+    faulty: bool,
+    runtime_silent: bool,
+    adverts: AdvertCounts,
+    /// The last discard that was reported, to report each kind once a second at most.
+    mismatch_reported: MonotonicTime,
+    refusal_reported: MonotonicTime,
+    /// Index of the family whose advertisement was refused last.
+    refused_family: usize,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Owner {
+    address: IpAddr,
+    mac: MacAddr,
+    heard: MonotonicTime,
+}
+
+/// The stages of one change of state as they are reached.
+struct Stopwatch {
+    /// The `now` of the event.
+    detected: MonotonicTime,
+    detect: Duration,
+    decided: MonotonicTime,
+    flipped: Option<MonotonicTime>,
+    announced: Option<MonotonicTime>,
+}
+
+/// Announcements handed to the kernel in one system call.
+const ANNOUNCED_AT_ONCE: usize = 128;
+
+/// Complaints about one instance are reported once in this time.
+const REPORT_GAP: Duration = Duration::from_secs(1);
+
+impl Router {
+    /// An instance in Initialize, not yet bound to interfaces.
+    pub fn new(
+        id: InstanceId,
+        virtual_router_id: VirtualRouterId,
+        parameters: Parameters,
+        grace: Duration,
+        words: OwnershipWords,
+        slot: RouterSlot,
+    ) -> Self {
+        Self {
+            id,
+            virtual_router_id,
+            machine: Machine::new(parameters),
+            grace,
+            words,
+            slot,
+            binding: None,
+            peers: ArrayVec::new(),
+            owner: None,
+            faulty: false,
+            runtime_silent: false,
+            adverts: AdvertCounts::default(),
+            mismatch_reported: MonotonicTime::ZERO,
+            refusal_reported: MonotonicTime::ZERO,
+            refused_family: 0,
+        }
+    }
+
+    pub(super) fn virtual_router_id(&self) -> VirtualRouterId {
+        self.virtual_router_id
+    }
+
+    pub(super) fn listens_on(&self, ifindex: u32, family: IpFamily) -> bool {
+        self.binding.as_ref().is_some_and(|binding| {
+            binding.ifindex == ifindex && binding.families.iter().any(|own| own.family() == family)
+        })
+    }
+
+    pub(super) fn next_timer(&self) -> MonotonicTime {
+        self.machine.next_timer()
+    }
+
+    pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
+        std::mem::replace(&mut self.binding, binding)
+    }
+
+    /// An advertisement of this virtual router's id has arrived.
+    pub(super) fn receive(&mut self, packet: &Packet<'_>, received_at: MonotonicTime, shared: &Shared) {
+        let Some(binding) = &self.binding else { return };
+        let Some(index) = binding.families.iter().position(|family| family.family() == packet.family()) else { return };
+        let family = &binding.families[index];
+        let received = match packet.accept(&family.rules) {
+            Ok(received) => received,
+            Err(why) => return self.discarded(packet, why, shared),
+        };
+        let lists_ours = received.advert.lists(&family.vips);
+        if !lists_ours && family.rules.decode.strict {
+            return self.discarded(packet, Discard::AddressMismatch, shared);
+        }
+        let event = Event::Advert(PeerAdvert {
+            priority: received.advert.priority,
+            interval: received.advert.interval,
+            // The first family breaks ties, or two routers could each lose in one family.
+            address: if index == 0 { received.source.cmp(&family.rules.own) } else { Ordering::Less },
+        });
+        if !lists_ours {
+            self.complain(packet, Discard::AddressMismatch, shared);
+        }
+        self.adverts.received += 1;
+        self.note_peer(&received, received_at);
+        self.handle(event, received_at, shared);
+    }
+
+    pub(super) fn discarded(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
+        self.adverts.discarded += 1;
+        self.complain(packet, why, shared);
+    }
+
+    fn complain(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
+        let now = MonotonicTime::now();
+        if now.since(self.mismatch_reported) >= REPORT_GAP {
+            self.mismatch_reported = now;
+            let (source, source_mac) = (packet.addresses.source(), packet.source_mac);
+            shared.report(Report::Mismatch(self.id, Mismatch { source, source_mac, why }));
+        }
+    }
+
+    fn note_peer(&mut self, received: &Received<'_>, heard: MonotonicTime) {
+        let peer = SnapshotPeer { address: received.source, priority: received.advert.priority, heard };
+        if let Some(known) = self.peers.iter_mut().find(|known| known.address == peer.address) {
+            *known = peer;
+        } else {
+            if self.peers.is_full()
+                && let Some(oldest) = (0..PEERS).min_by_key(|&index| self.peers[index].heard)
+            {
+                self.peers.swap_remove(oldest);
+            }
+            self.peers.push(peer);
+        }
+        // Whoever advertises owns, or owned until now.
+        self.owner = Some(Owner { address: received.source, mac: received.source_mac, heard });
+    }
+
+    /// An event whose cause is now.
+    pub(super) fn tell(&mut self, event: Event, shared: &Shared) {
+        let since = match (event, self.owner) {
+            (Event::Timer, Some(owner)) => owner.heard,
+            _ => MonotonicTime::now(),
+        };
+        self.handle(event, since, shared);
+    }
+
+    pub(super) fn tell_from_runtime(&mut self, event: Event, shared: &Shared) {
+        match event {
+            Event::Fault => self.faulty = true,
+            Event::Recovered => {
+                self.faulty = false;
+                if self.runtime_silent {
+                    return;
+                }
+            }
+            _ => {}
+        }
+        self.tell(event, shared);
+    }
+
+    pub(super) fn runtime_is_silent(&mut self, silent: bool, shared: &Shared) {
+        if std::mem::replace(&mut self.runtime_silent, silent) == silent {
+            return;
+        }
+        if silent {
+            self.tell(Event::Fault, shared);
+        } else if !self.faulty {
+            self.tell(Event::Recovered, shared);
+        }
+    }
+
+    pub(super) fn announce_again(&mut self, shared: &Shared) {
+        let now = MonotonicTime::now();
+        let output = self.machine.announce_again(now);
+        self.carry_out(output, Stopwatch::start(now, now, now), shared);
+    }
+
+    pub(super) fn reconfigure(&mut self, parameters: Parameters, grace: Duration, shared: &Shared) {
+        self.grace = grace;
+        let now = MonotonicTime::now();
+        let output = self.machine.reconfigure(parameters, now);
+        self.carry_out(output, Stopwatch::start(now, now, now), shared);
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        let state = self.machine.state();
+        Snapshot {
+            state,
+            lease_until: self.words.load(self.slot),
+            active_router: self.owner.filter(|_| state != State::Active).map(|owner| owner.address),
+            peers: self.peers.clone(),
+            adverts: self.adverts,
+            runtime_silent: self.runtime_silent,
+        }
+    }
+
+    fn handle(&mut self, event: Event, since: MonotonicTime, shared: &Shared) {
+        let now = MonotonicTime::now();
+        let output = self.machine.handle(event, now);
+        let stopwatch = Stopwatch::start(since, now, MonotonicTime::now());
+        self.carry_out(output, stopwatch, shared);
+    }
+
+    fn carry_out(&mut self, output: Output, mut stopwatch: Stopwatch, shared: &Shared) {
+        let mut leaving = Ok(());
+        for action in output.actions {
+            match action {
+                Action::Advertise => {
+                    if let Err(error) = self.advertise(&mut stopwatch) {
+                        self.refused(error, output.transition, shared);
+                        return;
+                    }
+                }
+                Action::AdvertiseLeaving => leaving = self.send_in_all(|family| &family.leaving),
+                Action::AdvertiseYielding => drop(self.send_in_all(|family| &family.adverts)),
+                Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
+                    Ok(()) => self.words.store(self.slot, until),
+                    Err(error) => {
+                        self.words.cap(self.slot, until);
+                        self.refused(error, None, shared);
+                    }
+                },
+                Action::Release => {
+                    self.words.store(self.slot, MonotonicTime::ZERO);
+                    stopwatch.flip();
+                }
+                Action::ForwardToFormer => self.forward_to_former(),
+                Action::ForwardNothing => self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO),
+                Action::Announce => self.announce(&mut stopwatch),
+                Action::Stage => shared.report(Report::Stage(self.id)),
+                Action::Unstage => shared.report(Report::Unstage(self.id, Unstage::Now)),
+                Action::UnstageAfterGrace => shared.report(Report::Unstage(self.id, Unstage::AfterGrace)),
+            }
+        }
+        if let Some(transition) = output.transition {
+            shared.report(Report::Moved {
+                id: self.id,
+                transition,
+                phases: stopwatch.phases(),
+                at: stopwatch.decided,
+            });
+        }
+    }
+
+    /// Sends in every family. Only if all were accepted the lease runs on: losing in one family loses both.
+    fn advertise(&mut self, stopwatch: &mut Stopwatch) -> Result<(), Option<SendError>> {
+        let decided = stopwatch.detected;
+        self.send_in_all(|family| &family.adverts)?;
+        // From the decision, not from the send: a thread that was stopped in between must not resume as an owner.
+        let interval = self.machine.parameters().interval.duration();
+        self.words.store(self.slot, decided + interval * LEASE_INTERVALS);
+        stopwatch.flip();
+        self.adverts.sent += 1;
+        self.machine.handle(Event::AdvertSent(decided), decided);
+        Ok(())
+    }
+
+    /// Sends until one family is refused; `None` = there are no sockets at present.
+    fn send_in_all(&mut self, adverts: impl Fn(&Family) -> &PreparedAdverts) -> Result<(), Option<SendError>> {
+        let binding = self.binding.as_ref().ok_or(None)?;
+        // A family that was refused goes first the next time. Otherwise peers would hear in the other one, again and
+        // again, that we own, and we never would.
+        let order = if self.refused_family == 0 { [0, 1] } else { [1, 0] };
+        for index in order {
+            let Some(family) = binding.families.get(index) else { continue };
+            if let Err(error) = family.sender.send(adverts(family)) {
+                self.refused_family = index;
+                return Err(Some(error));
+            }
+        }
+        Ok(())
+    }
+
+    /// The advertisement was refused: what was to follow it is off, and so is a takeover that it was to begin.
+    fn refused(&mut self, error: Option<SendError>, transition: Option<Transition>, shared: &Shared) {
+        self.adverts.refused += 1;
+        let now = MonotonicTime::now();
+        if let Some(error) = error
+            && now.since(self.refusal_reported) >= REPORT_GAP
+        {
+            self.refusal_reported = now;
+            shared.report(Report::Refused(self.id, error));
+        }
+        let mut output = self.machine.handle(Event::AdvertFailed, now);
+        if let (Some(promotion), Some(fall)) = (transition, &mut output.transition) {
+            // Nobody saw us Active.
+            fall.from = promotion.from;
+            if fall.from == fall.to {
+                output.transition = None;
+            }
+        }
+        self.carry_out(output, Stopwatch::start(now, now, now), shared);
+    }
+
+    fn announce(&mut self, stopwatch: &mut Stopwatch) {
+        let Some(binding) = &mut self.binding else { return };
+        let Binding { announcements, announcer, .. } = &mut **binding;
+        let (words, slot) = (&self.words, self.slot);
+        // Asked before each system call: a process that was stopped in between must not announce what it lost.
+        let owned = || MonotonicTime::now() < words.load(slot);
+        let batches = [&announcements.first, &announcements.second];
+        for batch in batches.into_iter().flat_map(|frames| frames.chunks(ANNOUNCED_AT_ONCE)) {
+            if !owned() {
+                return;
+            }
+            // A full queue costs an announcement; repeats and refreshes make up for it.
+            let _ = announcer.send(batch);
+            stopwatch.announce();
+        }
+    }
+
+    fn forward_to_former(&mut self) {
+        let now = MonotonicTime::now();
+        match self.owner {
+            // A virtual MAC is by now our own, or nobody's.
+            Some(owner) if owner.mac.is_unicast() && !owner.mac.is_virtual() && !self.grace.is_zero() => {
+                self.words.hand_over(self.slot, owner.mac, now + self.grace);
+            }
+            _ => self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO),
+        }
+    }
+}
+
+impl Family {
+    fn family(&self) -> IpFamily {
+        IpFamily::of(self.rules.own)
+    }
+}
+
+impl Stopwatch {
+    fn start(since: MonotonicTime, detected: MonotonicTime, decided: MonotonicTime) -> Self {
+        Self { detected, detect: detected.since(since), decided, flipped: None, announced: None }
+    }
+
+    fn flip(&mut self) {
+        self.flipped.get_or_insert_with(MonotonicTime::now);
+    }
+
+    fn announce(&mut self) {
+        self.announced.get_or_insert_with(MonotonicTime::now);
+    }
+
+    fn phases(&self) -> Phases {
+        let flipped = self.flipped.unwrap_or(self.decided);
+        Phases {
+            detect: self.detect,
+            decide: self.decided.since(self.detected),
+            flip: flipped.since(self.decided),
+            announce: self.announced.map_or(Duration::ZERO, |announced| announced.since(flipped)),
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Traffic to a VIP: up the stack, or, for a while after a planned move, on to the former owner.
+
+use super::{Action, Decision, Family, Flow, Forward, PROTOCOL_TCP, Tables, owns};
+use crate::maps::Vip;
+use crate::packet::ethernet::{self, Mac};
+use crate::packet::{Bytes, ipv4, ipv6, tcp};
+use crate::reason::Reason;
+
+/// Decides about an IPv4 packet to `vip`.
+#[inline(always)]
+pub(super) fn to_vip4<B: Bytes + ?Sized, T: Tables>(
+    frame: &B,
+    at: usize,
+    protocol: u8,
+    vip: Vip,
+    tables: &T,
+) -> Decision {
+    decide(frame, protocol, &vip, tables, || {
+        Some(Flow { family: Family::V4, network: at, transport: ipv4::transport(frame, at)? })
+    })
+}
+
+/// Decides about an IPv6 packet to `vip`.
+#[inline(always)]
+pub(super) fn to_vip6<B: Bytes + ?Sized, T: Tables>(
+    frame: &B,
+    at: usize,
+    next_header: u8,
+    vip: Vip,
+    tables: &T,
+) -> Decision {
+    decide(frame, next_header, &vip, tables, || {
+        Some(Flow { family: Family::V6, network: at, transport: at + ipv6::HEADER })
+    })
+}
+
+#[inline(always)]
+fn decide<B: Bytes + ?Sized, T: Tables>(
+    frame: &B,
+    protocol: u8,
+    vip: &Vip,
+    tables: &T,
+    flow: impl FnOnce() -> Option<Flow>,
+) -> Decision {
+    let now = tables.now_coarse();
+    if !owns(tables, vip, now) {
+        return Decision::new(vip, Reason::TrafficNotOwned, Action::Pass);
+    }
+    let (reason, action) = match former_owner(frame, protocol, vip, now, tables) {
+        Some(former) => {
+            handed_over(frame, vip, former, flow, tables).unwrap_or((Reason::TrafficOwned, Action::Pass))
+        }
+        None => (Reason::TrafficOwned, Action::Pass),
+    };
+    Decision::new(vip, reason, action)
+}
+
+/// Who may have to have the frame, if it is a TCP one for us and a handover runs.
+#[inline(always)]
+fn former_owner<B: Bytes + ?Sized, T: Tables>(
+    frame: &B,
+    protocol: u8,
+    vip: &Vip,
+    now: u64,
+    tables: &T,
+) -> Option<Mac> {
+    let handover = tables.handover(vip.router)?;
+    if protocol != PROTOCOL_TCP || handover.until <= now {
+        return None;
+    }
+    let former = Mac::new(handover.former);
+    // What the former owner sends, it does not serve: never back to where it came from.
+    (ethernet::destination(frame)? == Mac::new(vip.mac) && ethernet::source(frame)? != former)
+        .then_some(former)
+}
+
+/// What to do with a segment while the VIP's former owner still serves connections; `None` if it holds no header.
+#[inline(always)]
+fn handed_over<B: Bytes + ?Sized, T: Tables>(
+    frame: &B,
+    vip: &Vip,
+    former: Mac,
+    flow: impl FnOnce() -> Option<Flow>,
+    tables: &T,
+) -> Option<(Reason, Action)> {
+    let flow = flow()?;
+    if tcp::opens(frame, flow.transport)? {
+        return Some((Reason::TrafficOwned, Action::PassNewFlow(flow)));
+    }
+    if tables.flow_is_known(flow.family, &flow.key(frame)?) {
+        return Some((Reason::TrafficOwned, Action::Pass));
+    }
+    let forward = Forward { own: Mac::new(vip.mac), former };
+    Some((Reason::HandoverForwarded, Action::Forward(forward)))
+}
