@@ -1,7 +1,12 @@
 //! The agent: elects owners by VRRP and moves VIPs by writing one word into a BPF map.
 
+pub mod agent;
+pub mod cleanup;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod dataplane;
 pub mod net;
+pub mod status;
 pub mod types;
 pub mod vrrp;

@@ -1,2 +1,141 @@
-//! stub
-fn main() {}
+//! `vip-agent`: the commands. The work is in the library.
+
+use std::io::IsTerminal as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::Parser as _;
+use tracing_subscriber::EnvFilter;
+use vip_agent::agent;
+use vip_agent::cleanup::{self, Places};
+use vip_agent::cli::{Cli, Command};
+use vip_agent::config::{self, Config, LogFormat};
+use vip_agent::control::{self, Request};
+use vip_agent::status::Status;
+
+/// The control socket of an agent with the default runtime_dir.
+const CONTROL: &str = "/run/viplane/agent.sock";
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<()> {
+    let ask = |request| control::ask(&control_path(cli.control.as_deref()), &request);
+    match cli.command {
+        Command::Run(file) => run_agent(file.config.as_deref(), cli.control),
+        Command::Check { file } => {
+            let loaded = config::load(&file, &config::default_node())?;
+            loaded.warnings.lines().for_each(|line| eprintln!("warning: {line}"));
+            Ok(())
+        }
+        Command::Config(file) => {
+            match file.config {
+                Some(file) => {
+                    print!("{}", config::effective(&config::load(&file, &config::default_node())?.config))
+                }
+                None => print_text(&ask(Request::Config)?),
+            }
+            Ok(())
+        }
+        Command::Status { json, watch } => loop {
+            let value = ask(Request::Status)?;
+            show(&value, json, watch)?;
+            if !watch {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_secs(1));
+        },
+        Command::Drain(which) => {
+            ask(Request::Drain { instance: which.instance }).map(drop).map_err(Into::into)
+        }
+        Command::Undrain(which) => {
+            ask(Request::Undrain { instance: which.instance }).map(drop).map_err(Into::into)
+        }
+        Command::Reload => {
+            print_text(&ask(Request::Reload)?);
+            Ok(())
+        }
+        Command::Cleanup(file) => {
+            let places = cleanup_places(file.config.as_deref())?;
+            let removed = runtime()?.block_on(cleanup::cleanup(&places))?;
+            removed.iter().for_each(|line| println!("{line}"));
+            Ok(())
+        }
+    }
+}
+
+fn run_agent(file: Option<&Path>, control: Option<PathBuf>) -> anyhow::Result<()> {
+    let config_file = config::find(file)?;
+    let loaded = config::load(&config_file, &config::default_node())?;
+    log_to_stderr(&loaded.config);
+    runtime()?.block_on(async {
+        let (agent, inputs) = agent::start(agent::StartOptions { loaded, config_file, control }).await?;
+        agent.run(inputs).await
+    })
+}
+
+/// One thread: everything that is in a hurry has one of its own.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().context("starting the runtime")
+}
+
+fn log_to_stderr(config: &Config) {
+    let level = config.log.level.as_str();
+    let filter = EnvFilter::try_from_env("VIPLANE_LOG").unwrap_or_else(|_| EnvFilter::new(level));
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    match config.log.format {
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).init(),
+    }
+}
+
+fn control_path(named: Option<&Path>) -> PathBuf {
+    named.map_or_else(
+        || {
+            let configured = config::find(None).ok().and_then(|file| config::load(&file, "").ok());
+            configured.map_or_else(|| CONTROL.into(), |loaded| loaded.config.control_socket())
+        },
+        Path::to_owned,
+    )
+}
+
+/// What `cleanup` is to look through: the configuration named, the usual one, or the usual directories. A configuration
+/// that is broken by now is no reason to leave things behind; one that was named must be right.
+fn cleanup_places(named: Option<&Path>) -> anyhow::Result<Places> {
+    let loaded = config::find(named).and_then(|file| config::load(&file, &config::default_node()));
+    match loaded {
+        Ok(loaded) => Ok(loaded.config.into()),
+        Err(error) if named.is_some() => Err(error.into()),
+        Err(_) => Ok(Places::default()),
+    }
+}
+
+fn show(value: &serde_json::Value, json: bool, watch: bool) -> anyhow::Result<()> {
+    if watch && std::io::stdout().is_terminal() {
+        // Clear, and home.
+        print!("\x1b[2J\x1b[H");
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(value)?);
+    } else {
+        let status: Status =
+            serde_json::from_value(value.clone()).context("status of another version's agent")?;
+        print!("{}", status.table());
+    }
+    Ok(())
+}
+
+fn print_text(value: &serde_json::Value) {
+    println!("{}", value.as_str().unwrap_or_default().trim_end());
+}

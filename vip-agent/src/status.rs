@@ -129,7 +129,17 @@ pub struct Alarm {
 impl Status {
     /// The table for people.
     pub fn table(&self) -> String {
-        let mut table = Table::new(&["INSTANCE", "STATE", "OWNER", "PRIO", "VRID", "INTERFACE", "LEASE", "SINCE", "VIPS"]);
+        let mut table = Table::new(&[
+            "INSTANCE",
+            "STATE",
+            "OWNER",
+            "PRIO",
+            "VRID",
+            "INTERFACE",
+            "LEASE",
+            "SINCE",
+            "VIPS",
+        ]);
         for instance in &self.instances {
             let interface = instance.interface.as_deref().unwrap_or("-");
             let mode = instance.xdp_mode.as_deref().map(|mode| format!(" ({mode})")).unwrap_or_default();
@@ -154,7 +164,8 @@ impl Status {
         }
         for alarm in &self.alarms {
             let Alarm { kind, instance, address, mac, since, count } = alarm;
-            let _ = writeln!(text, "ALARM {instance}: {kind} {address} by {mac}, {count} times since {since}");
+            let _ =
+                writeln!(text, "ALARM {instance}: {kind} {address} by {mac}, {count} times since {since}");
         }
         text
     }
@@ -186,8 +197,9 @@ impl Table {
 
     fn render(&self) -> String {
         let columns = self.rows[0].len();
-        let widths: Vec<usize> =
-            (0..columns).map(|column| self.rows.iter().map(|row| row[column].len()).max().unwrap_or(0)).collect();
+        let widths: Vec<usize> = (0..columns)
+            .map(|column| self.rows.iter().map(|row| row[column].len()).max().unwrap_or(0))
+            .collect();
         let mut text = String::new();
         for row in &self.rows {
             let cells = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:width$}"));

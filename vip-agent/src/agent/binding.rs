@@ -8,7 +8,7 @@ use super::place::Place;
 use crate::config;
 use crate::dataplane::announce::Announcements;
 use crate::types::Family;
-use crate::vrrp::codec::{self, DecodeOptions, EncodeError, Fields, LEAVING, advert_group};
+use crate::vrrp::codec::{DecodeOptions, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
 use crate::vrrp::machine::Parameters;
 use crate::vrrp::prepared::PreparedAdverts;
@@ -60,7 +60,9 @@ pub(super) fn bind(
 fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<driver::Family, BindError> {
     let family = Family::of(source);
     let of_family = |address: &IpAddr| Family::of(*address) == family;
-    let vips: Vec<IpAddr> = instance.vips.iter().map(|vip| vip.address).filter(of_family).collect();
+    let mut vips: Vec<IpAddr> = instance.vips.iter().map(|vip| vip.address).filter(of_family).collect();
+    // A link-local address comes first, where there is one (RFC 9568, erratum 8300).
+    vips.sort_by_key(|vip| !matches!(vip, IpAddr::V6(vip) if vip.is_unicast_link_local()));
     let (destinations, senders) = match &instance.unicast {
         None => (vec![advert_group(family)], Senders::Multicast),
         Some(unicast) => {
@@ -86,6 +88,6 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
             senders,
             decode: DecodeOptions { checksum: instance.checksum, strict: instance.strict },
         },
-        vips: codec::in_advert_order(&vips),
+        vips,
     })
 }

@@ -10,7 +10,6 @@ use super::place::Place;
 use crate::config;
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
-use crate::net::neighbors::NeighborKeeper;
 use crate::status::Takeover;
 use crate::vrrp::driver::InstanceId;
 use crate::vrrp::machine::State;
@@ -39,6 +38,8 @@ pub(super) struct Managed {
     pub(super) drain_waiters: Vec<oneshot::Sender<Answer>>,
     /// Set when it is on its way out.
     pub(super) leaving: Option<Leaving>,
+    /// Out: to be removed.
+    pub(super) gone: bool,
 }
 
 /// What an instance holds of its interfaces.
@@ -49,10 +50,7 @@ pub(super) struct Home {
     /// VIPs in the program's tables.
     pub(super) vips: Vec<IpAddr>,
     /// Solicited-node groups of the IPv6 VIPs, without which the NIC drops solicitations for them.
-    #[expect(dead_code, reason = "held for its memberships")]
     pub(super) groups: MulticastGroups,
-    #[expect(dead_code, reason = "held for its task")]
-    pub(super) neighbors: Option<NeighborKeeper>,
 }
 
 /// What comes after an instance that leaves.
@@ -81,6 +79,7 @@ impl Managed {
             connections_cut: 0,
             drain_waiters: Vec::new(),
             leaving: None,
+            gone: false,
         }
     }
 

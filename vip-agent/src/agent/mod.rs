@@ -30,13 +30,15 @@ use self::instance::{Leaving, Managed};
 use crate::config::Config;
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, ForeignOwnerStream};
+use crate::net::Rtnetlink;
 use crate::net::addresses::LocalAddresses;
+use crate::net::connections::Connections;
 use crate::net::instance_lock::InstanceLock;
 use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
-use crate::net::netlink::Rtnetlink;
+use crate::net::neighbors::NeighborKeeper;
 use crate::types::Family;
-use crate::vrrp::driver::{Command, Driver};
+use crate::vrrp::driver::{Command, Driver, InstanceId};
 use crate::vrrp::machine::{Event, State};
 
 pub use self::start::{StartOptions, start};
@@ -54,6 +56,8 @@ pub struct Agent {
     rtnetlink: Rtnetlink,
     journal: Arc<Journal>,
     addresses: LocalAddresses,
+    neighbors: NeighborKeeper,
+    connections: Connections,
     dataplane: Dataplane,
     driver: Driver,
     instances: Vec<Managed>,
@@ -147,6 +151,12 @@ impl Agent {
             self.instances[index].leaving = Some(Leaving::Removed);
             self.driver.send(Command::Tell(self.instances[index].id, Event::Shutdown)).await;
         }
+    }
+
+    /// The lowest id that no instance has.
+    fn free_id(&self) -> InstanceId {
+        let taken = |id: &InstanceId| self.instances.iter().any(|managed| managed.id == *id);
+        (0..=u16::MAX).map(InstanceId).find(|id| !taken(id)).unwrap_or(InstanceId(u16::MAX))
     }
 
     fn is_finished(&self) -> bool {

@@ -65,7 +65,10 @@ pub(super) enum Misplaced {
 impl Misplaced {
     /// Whether an administrator has to change the configuration or the host; other faults pass by themselves.
     pub(super) fn is_permanent(&self) -> bool {
-        matches!(self, Self::Unresolved(_) | Self::Unattachable(_) | Self::NotEthernet(_) | Self::ForeignSource { .. })
+        matches!(
+            self,
+            Self::Unresolved(_) | Self::Unattachable(_) | Self::NotEthernet(_) | Self::ForeignSource { .. }
+        )
     }
 }
 
@@ -77,7 +80,9 @@ pub(super) fn place(
 ) -> Result<Place, Misplaced> {
     let advert = choose(&instance.interface, instance, links, routes)?;
     let vip = choose(&instance.vip_interface, instance, links, routes)?;
-    let tags = links.attach_point(vip.ifindex).map_err(|error: AttachError| Misplaced::Unattachable(error.to_string()))?;
+    let tags = links
+        .attach_point(vip.ifindex)
+        .map_err(|error: AttachError| Misplaced::Unattachable(error.to_string()))?;
     let parent = links.get(tags.ifindex).unwrap_or(vip);
     for link in [advert, vip, parent] {
         passable(link)?;
@@ -140,7 +145,10 @@ fn passable(link: &LinkState) -> Result<(), Misplaced> {
 /// The source address for each family of the VIPs, IPv4 first.
 fn sources(instance: &config::Instance, link: &LinkState) -> Result<Vec<IpAddr>, Misplaced> {
     let families = [Family::V4, Family::V6].into_iter();
-    families.filter(|&family| has_family(instance, family)).map(|family| source(instance, link, family)).collect()
+    families
+        .filter(|&family| has_family(instance, family))
+        .map(|family| source(instance, link, family))
+        .collect()
 }
 
 /// Whether the instance has VIPs of a family.

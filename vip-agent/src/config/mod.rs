@@ -34,6 +34,7 @@ pub use model::{
     XdpModeChoice, control_socket,
 };
 pub use problem::{Position, Problem, Problems};
+pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
 
 /// Reads a configuration; `file` is its name in messages, `default_node` the node's name where the text has none.
 ///

@@ -76,6 +76,19 @@ pub enum LogLevel {
     Trace,
 }
 
+impl LogLevel {
+    /// The word in the configuration, which the log's filter knows as well.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 /// `log.format`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]

@@ -30,6 +30,15 @@ const KEYS: [&str; 13] = [
 /// Longest delay that makes sense anywhere: beyond it a typing error is likelier.
 pub(super) const UP_TO_AN_HOUR: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(3600);
 
+/// `runtime_dir` where the file has none.
+pub const DEFAULT_RUNTIME_DIR: &str = "/run/viplane";
+
+/// `state_dir` where the file has none.
+pub const DEFAULT_STATE_DIR: &str = "/var/lib/viplane";
+
+/// `pin_dir` where the file has none.
+pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/viplane";
+
 /// The whole file; `None` after something was reported.
 pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
     if root.is_null() {
@@ -38,9 +47,9 @@ pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
     let file = root.mapping(&KEYS)?;
     unavailable::in_file(&file);
     let node = file.or("node", default_node.to_owned(), node);
-    let runtime_dir = file.or("runtime_dir", PathBuf::from("/run/viplane"), Field::absolute_path);
-    let state_dir = file.or("state_dir", PathBuf::from("/var/lib/viplane"), Field::absolute_path);
-    let pin_dir = file.or("pin_dir", Some(PathBuf::from("/sys/fs/bpf/viplane")), |field| {
+    let runtime_dir = file.or("runtime_dir", PathBuf::from(DEFAULT_RUNTIME_DIR), Field::absolute_path);
+    let state_dir = file.or("state_dir", PathBuf::from(DEFAULT_STATE_DIR), Field::absolute_path);
+    let pin_dir = file.or("pin_dir", Some(PathBuf::from(DEFAULT_PIN_DIR)), |field| {
         if field.is_null() { Some(None) } else { field.absolute_path().map(Some) }
     });
     let log = file.or("log", Log::default(), log);

@@ -35,7 +35,8 @@ pub enum ControlError {
 /// # Errors
 /// See [`ControlError`].
 pub fn ask(path: &Path, request: &Request) -> Result<serde_json::Value, ControlError> {
-    let mut stream = UnixStream::connect(path).map_err(|error| ControlError::NoAgent { path: path.into(), error })?;
+    let mut stream =
+        UnixStream::connect(path).map_err(|error| ControlError::NoAgent { path: path.into(), error })?;
     match exchange(&mut stream, request) {
         Ok(Answer::Ok(value)) => Ok(value),
         Ok(Answer::Error(text)) => Err(ControlError::Refused(text)),

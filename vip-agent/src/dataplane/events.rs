@@ -72,6 +72,12 @@ pub struct ForeignOwnerStream {
     events: AsyncFd<EventsFd>,
 }
 
+impl std::fmt::Debug for ForeignOwnerStream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ForeignOwnerStream")
+    }
+}
+
 impl Stream for ForeignOwnerStream {
     type Item = io::Result<ForeignOwner>;
 

@@ -3,6 +3,7 @@
 pub(crate) mod checksum;
 pub mod codec;
 pub mod discard;
+pub mod driver;
 pub mod machine;
 pub mod prepared;
 pub mod receive;

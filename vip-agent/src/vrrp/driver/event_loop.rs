@@ -9,7 +9,9 @@ use std::time::Duration;
 
 use rustix::event::{Timespec, epoll};
 use rustix::fd::OwnedFd;
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
+};
 
 use super::{Command, InstanceId, Report, Retired, Router, Shared};
 use crate::types::{Family, MonotonicTime};
@@ -68,8 +70,14 @@ struct Pulse {
 impl EventLoop {
     pub(super) fn new(shared: Arc<Shared>) -> io::Result<Self> {
         let epoll = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let timer = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
-        epoll::add(&epoll, &shared.command_waits, epoll::EventData::new_u64(COMMANDS), epoll::EventFlags::IN)?;
+        let timer =
+            timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK)?;
+        epoll::add(
+            &epoll,
+            &shared.command_waits,
+            epoll::EventData::new_u64(COMMANDS),
+            epoll::EventFlags::IN,
+        )?;
         epoll::add(&epoll, &timer, epoll::EventData::new_u64(TIMER), epoll::EventFlags::IN)?;
         Ok(Self {
             shared,
@@ -113,9 +121,12 @@ impl EventLoop {
         for event in events {
             let mut count = [0u8; 8];
             match event.data.u64() {
-                COMMANDS => drop(rustix::io::read(&self.shared.command_waits, &mut count)),
+                // Both only count; EAGAIN means that there was nothing to count.
+                COMMANDS => {
+                    let _ = rustix::io::read(&self.shared.command_waits, &mut count);
+                }
                 TIMER => {
-                    drop(rustix::io::read(&self.timer, &mut count));
+                    let _ = rustix::io::read(&self.timer, &mut count);
                     self.armed_for = MonotonicTime::NEVER;
                 }
                 _ => {}
@@ -138,7 +149,11 @@ impl EventLoop {
             tv_nsec: (nanos % 1_000_000_000).cast_signed(),
         };
         let never = Timespec { tv_sec: 0, tv_nsec: 0 };
-        timerfd_settime(&self.timer, TimerfdTimerFlags::ABSTIME, &Itimerspec { it_interval: never, it_value: value })?;
+        timerfd_settime(
+            &self.timer,
+            TimerfdTimerFlags::ABSTIME,
+            &Itimerspec { it_interval: never, it_value: value },
+        )?;
         Ok(())
     }
 
@@ -157,7 +172,9 @@ impl EventLoop {
                     // What is no advertisement at all belongs to no instance, nor does a frame longer than any.
                     let Ok(packet) = Packet::parse(frame.bytes) else { continue };
                     let route = routes[usize::from(packet.virtual_router_id.get())];
-                    let Some(router) = route.and_then(|id| self.routers[usize::from(id.0)].as_mut()) else { continue };
+                    let Some(router) = route.and_then(|id| self.routers[usize::from(id.0)].as_mut()) else {
+                        continue;
+                    };
                     if frame.truncated {
                         router.discarded(&packet, Discard::Truncated, &self.shared);
                     } else {
@@ -184,7 +201,8 @@ impl EventLoop {
         }
         self.pulse.next = now + PULSE;
         let beats = self.shared.beats.load(Ordering::Relaxed);
-        self.pulse.silent = if beats == self.pulse.last_beats { self.pulse.silent.saturating_add(1) } else { 0 };
+        self.pulse.silent =
+            if beats == self.pulse.last_beats { self.pulse.silent.saturating_add(1) } else { 0 };
         self.pulse.last_beats = beats;
         let silent = self.pulse.silent >= SILENT_PULSES;
         for router in self.routers.iter_mut().flatten() {
@@ -236,7 +254,9 @@ impl EventLoop {
             Command::Reconfigure(id, parameters, grace) => {
                 self.with(id, |router, shared| router.reconfigure(parameters, grace, shared));
             }
-            Command::Tell(id, event) => self.with(id, |router, shared| router.tell_from_runtime(event, shared)),
+            Command::Tell(id, event) => {
+                self.with(id, |router, shared| router.tell_from_runtime(event, shared))
+            }
         }
     }
 
@@ -267,8 +287,9 @@ impl EventLoop {
 
     fn unlisten(&mut self, ifindex: u32, family: Family) {
         for slot in &mut self.listeners {
-            if slot.as_ref().is_some_and(|listener| (listener.receiver.interface().index, listener.receiver.family()) == (ifindex, family))
-                && let Some(listener) = slot.take()
+            if slot.as_ref().is_some_and(|listener| {
+                (listener.receiver.interface().index, listener.receiver.family()) == (ifindex, family)
+            }) && let Some(listener) = slot.take()
             {
                 let _ = epoll::delete(&self.epoll, listener.receiver.as_fd());
                 self.shared.report(Report::Retired(Retired::Receiver(listener.receiver)));
@@ -282,7 +303,9 @@ impl EventLoop {
             listener.routes.fill(None);
             let (ifindex, family) = (listener.receiver.interface().index, listener.receiver.family());
             for (index, router) in self.routers.iter().enumerate() {
-                let Some(router) = router.as_ref().filter(|router| router.listens_on(ifindex, family)) else { continue };
+                let Some(router) = router.as_ref().filter(|router| router.listens_on(ifindex, family)) else {
+                    continue;
+                };
                 let id = u16::try_from(index).expect("instance ids are u16");
                 listener.routes[usize::from(router.virtual_router_id().get())] = Some(InstanceId(id));
             }

@@ -96,7 +96,6 @@ pub enum Unstage {
 
 /// See [`Report::Retired`].
 #[derive(Debug)]
-#[expect(dead_code, reason = "held only to be dropped by the receiver")]
 pub enum Retired {
     /// An instance that was removed.
     Router(Box<Router>),
@@ -140,12 +139,13 @@ impl Driver {
             lost_reports: AtomicU64::new(0),
             beats: AtomicU64::new(0),
         });
-        let mut event_loop = event_loop::EventLoop::new(Arc::clone(&shared))?;
+        let event_loop = event_loop::EventLoop::new(Arc::clone(&shared))?;
         let (started, realtime) = std::sync::mpsc::sync_channel(1);
-        let thread = std::thread::Builder::new().name("vrrp".into()).stack_size(realtime::STACK).spawn(move || {
-            let _ = started.send(Realtime::enter());
-            event_loop.run();
-        })?;
+        let thread =
+            std::thread::Builder::new().name("vrrp".into()).stack_size(realtime::STACK).spawn(move || {
+                let _ = started.send(Realtime::enter());
+                event_loop.run();
+            })?;
         let realtime = realtime.recv().map_err(io::Error::other)?;
         Ok(Self { shared, thread: Some(thread), realtime })
     }

@@ -31,7 +31,10 @@ impl Realtime {
 fn scheduling() -> Result<(), String> {
     let parameters = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: the pointer is to a live sched_param; 0 names the calling thread.
-    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters) } == 0 {
+    if unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
+    } == 0
+    {
         return Ok(());
     }
     let error = io::Error::last_os_error();
@@ -45,7 +48,9 @@ fn scheduling() -> Result<(), String> {
 fn memory() -> Result<(), String> {
     let capabilities = rustix::thread::capabilities(None).map_err(|error| format!("capget: {error}"))?;
     if !capabilities.effective.contains(CapabilitySet::IPC_LOCK) {
-        return Err("without CAP_IPC_LOCK memory is not locked: the agent may be late when memory is short".into());
+        return Err(
+            "without CAP_IPC_LOCK memory is not locked: the agent may be late when memory is short".into()
+        );
     }
     // SAFETY: no pointers; it changes only how this process's pages are kept.
     if unsafe { libc::mlockall(libc::MCL_CURRENT | libc::MCL_FUTURE | libc::MCL_ONFAULT) } == 0 {

@@ -11,7 +11,9 @@ use crate::dataplane::announce::Announcements;
 use crate::dataplane::{OwnershipWords, RouterSlot};
 use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
 use crate::vrrp::discard::Discard;
-use crate::vrrp::machine::{Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition};
+use crate::vrrp::machine::{
+    Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
+};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
@@ -97,6 +99,13 @@ pub struct Snapshot {
     pub adverts: AdvertCounts,
     /// The runtime has been silent for too long.
     pub runtime_silent: bool,
+}
+
+impl Snapshot {
+    /// Whether this node answers for the VIPs.
+    pub fn answers(&self) -> bool {
+        MonotonicTime::now() < self.lease_until
+    }
 }
 
 /// Advertisements counted.
@@ -208,7 +217,10 @@ impl Router {
     /// An advertisement of this virtual router's id has arrived.
     pub(super) fn receive(&mut self, packet: &Packet<'_>, received_at: MonotonicTime, shared: &Shared) {
         let Some(binding) = &self.binding else { return };
-        let Some(index) = binding.families.iter().position(|family| family.family() == packet.family()) else { return };
+        let Some(index) = binding.families.iter().position(|family| family.family() == packet.family())
+        else {
+            return;
+        };
         let family = &binding.families[index];
         let received = match packet.accept(&family.rules) {
             Ok(received) => received,
@@ -352,7 +364,9 @@ impl Router {
                     stopwatch.flip();
                 }
                 Action::ForwardToFormer => self.forward_to_former(),
-                Action::ForwardNothing => self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO),
+                Action::ForwardNothing => {
+                    self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO)
+                }
                 Action::Announce => self.announce(&mut stopwatch),
                 Action::Stage => shared.report(Report::Stage(self.id)),
                 Action::Unstage => shared.report(Report::Unstage(self.id, Unstage::Now)),
@@ -383,7 +397,10 @@ impl Router {
     }
 
     /// Sends until one family is refused; `None` = there are no sockets at present.
-    fn send_in_all(&mut self, adverts: impl Fn(&Family) -> &PreparedAdverts) -> Result<(), Option<SendError>> {
+    fn send_in_all(
+        &mut self,
+        adverts: impl Fn(&Family) -> &PreparedAdverts,
+    ) -> Result<(), Option<SendError>> {
         let binding = self.binding.as_ref().ok_or(None)?;
         // A family that was refused goes first the next time. Otherwise peers would hear in the other one, again and
         // again, that we own, and we never would.

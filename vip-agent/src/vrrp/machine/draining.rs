@@ -1,6 +1,6 @@
 //! Draining: make before break, and the time that an operator keeps the instance out.
 
-use super::{Action, Active, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase};
+use super::{Action, Active, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase, State, Transition};
 use crate::types::MonotonicTime;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,6 +84,9 @@ impl Machine {
             self.enter(Phase::Initialize { begins: MonotonicTime::NEVER }, Cause::HandedOver, output);
         } else {
             self.phase = Phase::Draining(Draining::drained());
+            // The state keeps its name, but whoever waits for the handover wants to know.
+            output.transition =
+                Some(Transition { from: State::Draining, to: State::Draining, cause: Cause::HandedOver });
         }
     }
 

@@ -80,6 +80,16 @@ impl PacketReceiver {
         Ok(())
     }
 
+    /// The interface that it listens on.
+    pub fn interface(&self) -> &Interface {
+        &self.interface
+    }
+
+    /// The family that it receives.
+    pub fn family(&self) -> Family {
+        self.family
+    }
+
     /// Takes what has queued up: at most 16 frames, in order of arrival. None means that the queue is empty.
     ///
     /// # Errors

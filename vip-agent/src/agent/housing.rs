@@ -1,0 +1,294 @@
+//! Moving instances in and out of interfaces: program, tables, groups, sysctls, sockets. Follows the links.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use vip_common::maps::{Vip, VlanKey, vip_flags};
+
+use super::Agent;
+use super::binding::bind;
+use super::instance::{Home, Managed};
+use super::place::{Misplaced, Place, off_subnet, place};
+use crate::config::{self, LocalAddress};
+use crate::dataplane::{Attached, RouterSlot};
+use crate::net::journal::Journal;
+use crate::net::links::LinkTable;
+use crate::net::neighbors::Neighbor;
+use crate::net::sysctl::{self, SysctlError};
+use crate::types::Family;
+use crate::vrrp::driver::Command;
+use crate::vrrp::machine::Event;
+use crate::vrrp::socket::{MulticastGroups, PacketReceiver};
+
+impl Agent {
+    /// Links or addresses have changed.
+    pub(super) async fn on_links(&mut self, links: Arc<LinkTable>) {
+        self.links = links;
+        self.read_routes().await;
+        for index in 0..self.instances.len() {
+            self.settle(index).await;
+        }
+        self.tidy().await;
+    }
+
+    /// Default routes matter only where somebody chooses an interface by them.
+    pub(super) async fn read_routes(&mut self) {
+        let by_route = |instance: &config::Instance| {
+            [&instance.interface, &instance.vip_interface].contains(&&config::InterfaceSelector::DefaultRoute)
+        };
+        if self.instances.iter().any(|managed| by_route(&managed.config)) {
+            match crate::net::links::DefaultRoutes::read(&self.rtnetlink).await {
+                Ok(routes) => self.routes = routes,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot read the default routes: keeping the former choice")
+                }
+            }
+        }
+    }
+
+    /// Brings an instance to where it belongs now, or tells it that there is no such place.
+    pub(super) async fn settle(&mut self, index: usize) {
+        let managed = &self.instances[index];
+        let housed = match place(&managed.config, &self.links, &self.routes) {
+            Ok(place)
+                if managed.fault.is_none()
+                    && managed.home.as_ref().is_some_and(|home| home.place == place) =>
+            {
+                return;
+            }
+            Ok(place) => self.move_in(index, place).await,
+            Err(misplaced) => Err(misplaced.into()),
+        };
+        match housed {
+            Ok(()) => self.recovered(index).await,
+            Err(error) => self.fault(index, format!("{error:#}")).await,
+        }
+    }
+
+    async fn recovered(&mut self, index: usize) {
+        let managed = &mut self.instances[index];
+        if let Some(fault) = managed.fault.take() {
+            tracing::info!(instance = managed.name(), "can serve again (was: {fault})");
+            let id = managed.id;
+            self.driver.send(Command::Tell(id, Event::Recovered)).await;
+        }
+    }
+
+    async fn fault(&mut self, index: usize, why: String) {
+        let managed = &mut self.instances[index];
+        if managed.fault.as_ref() == Some(&why) {
+            return;
+        }
+        tracing::warn!(instance = managed.name(), "cannot serve: {why}");
+        let first = managed.fault.replace(why).is_none();
+        if first {
+            let id = managed.id;
+            self.driver.send(Command::Tell(id, Event::Fault)).await;
+        }
+    }
+
+    /// Makes everything that an instance needs at a place, replacing what it had elsewhere.
+    async fn move_in(&mut self, index: usize, place: Place) -> anyhow::Result<()> {
+        let attached = self.dataplane.attach(place.attach.index, &place.attach.name)?;
+        let config = self.instances[index].config.clone();
+        let router = sysctl::forwards_ipv6(&place.vip.name).unwrap_or(false);
+        let binding = bind(&config, &place, router)?;
+        let groups = join_groups(&config, &place)?;
+        for vip in off_subnet(&config, &place, &self.links) {
+            tracing::warn!(
+                instance = config.name.as_str(),
+                "{vip} lies in no subnet of {}: only hosts that have a route to it by this network will ask for it",
+                place.vip.name
+            );
+        }
+        self.move_out_of_tables(index);
+        if place.tags.outer != 0 {
+            self.dataplane.insert_vlan(vlan_key(&place), place.vip.index)?;
+        }
+        let value = vip_value(self.instances[index].slot, attached, &place, router);
+        let vips: Vec<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
+        for &vip in &vips {
+            self.dataplane.insert_vip(place.vip.index, vip, value)?;
+        }
+        if config.local_address != LocalAddress::Never && vips.iter().any(IpAddr::is_ipv4) {
+            silence_arp(&place, &self.journal)?;
+        }
+        self.instances[index].home = Some(Home { place, mode: attached.mode, vips, groups });
+        self.listen().await?;
+        self.keep_peers_resolved();
+        let id = self.instances[index].id;
+        self.driver.send(Command::Bind(id, Some(binding))).await;
+        Ok(())
+    }
+
+    /// Other VIPs at the same place.
+    pub(super) fn change_vips(
+        &mut self,
+        index: usize,
+        gone: &[IpAddr],
+        come: &[IpAddr],
+        router: bool,
+    ) -> anyhow::Result<()> {
+        let managed = &mut self.instances[index];
+        let Some(home) = &mut managed.home else { return Ok(()) };
+        for vip in gone {
+            self.dataplane.remove_vip(home.place.vip.index, *vip)?;
+            home.vips.retain(|known| known != vip);
+            if let IpAddr::V6(vip) = vip {
+                home.groups.leave(*vip);
+            }
+        }
+        let attached = self.dataplane.attach(home.place.attach.index, &home.place.attach.name)?;
+        let value = vip_value(managed.slot, attached, &home.place, router);
+        for vip in come {
+            if let IpAddr::V6(vip) = vip {
+                home.groups.join(*vip)?;
+            }
+            self.dataplane.insert_vip(home.place.vip.index, *vip, value)?;
+            home.vips.push(*vip);
+        }
+        Ok(())
+    }
+
+    /// Takes an instance's VIPs out of the program's tables; from then on they are addresses like others.
+    pub(super) fn move_out_of_tables(&mut self, index: usize) {
+        let Some(home) = self.instances[index].home.take() else { return };
+        for vip in &home.vips {
+            if let Err(error) = self.dataplane.remove_vip(home.place.vip.index, *vip) {
+                tracing::warn!(%error, %vip, "cannot take a VIP out of the program's table");
+            }
+        }
+        let shared = self.homes().any(|other| other.place.vip == home.place.vip);
+        if !shared {
+            if home.place.tags.outer != 0
+                && let Err(error) = self.dataplane.remove_vlan(vlan_key(&home.place))
+            {
+                tracing::warn!(%error, "cannot take a VLAN out of the program's table");
+            }
+            if let Err(error) = restore_arp(&home, &self.journal) {
+                tracing::warn!("{error:#}");
+            }
+        }
+    }
+
+    /// Lets go of interfaces that nobody needs any more.
+    pub(super) async fn tidy(&mut self) {
+        let used: BTreeSet<u32> = self.homes().map(|home| home.place.attach.index).collect();
+        let unused: Vec<u32> = self
+            .dataplane
+            .attached()
+            .map(|(ifindex, ..)| ifindex)
+            .filter(|ifindex| !used.contains(ifindex))
+            .collect();
+        for ifindex in unused {
+            if let Err(error) = self.dataplane.detach(ifindex) {
+                tracing::warn!(%error, "cannot take the program off an interface that is no longer used");
+            }
+        }
+        if let Err(error) = self.listen().await {
+            tracing::warn!("{error:#}");
+        }
+        self.keep_peers_resolved();
+    }
+
+    /// Opens a receiver for each interface and family that instances use, and closes the others.
+    async fn listen(&mut self) -> anyhow::Result<()> {
+        let wanted: BTreeSet<(u32, Family)> = self
+            .homes()
+            .flat_map(|home| {
+                home.place.sources.iter().map(|source| (home.place.advert.index, Family::of(*source)))
+            })
+            .collect();
+        let unwanted: Vec<_> = self.listening.difference(&wanted).copied().collect();
+        for (ifindex, family) in unwanted {
+            self.driver.send(Command::Unlisten(ifindex, family)).await;
+            self.listening.remove(&(ifindex, family));
+        }
+        for (ifindex, family) in wanted {
+            if self.listening.contains(&(ifindex, family)) {
+                continue;
+            }
+            let home = self.homes().find(|home| home.place.advert.index == ifindex);
+            let Some(interface) = home.map(|home| home.place.advert.clone()) else { continue };
+            let mut receiver = PacketReceiver::open(&interface, family)?;
+            // Harmless for unicast instances, and another instance on the interface may be multicast.
+            receiver.join_group()?;
+            self.driver.send(Command::Listen(Box::new(receiver))).await;
+            self.listening.insert((ifindex, family));
+        }
+        Ok(())
+    }
+
+    /// An expired neighbour entry would delay a unicast advertisement by its resolution.
+    fn keep_peers_resolved(&self) {
+        let peers = self.instances.iter().filter_map(|managed| {
+            let (home, unicast) = (managed.home.as_ref()?, managed.config.unicast.as_ref()?);
+            let ifindex = home.place.advert.index;
+            Some(unicast.peers.iter().map(move |&address| Neighbor { ifindex, address }))
+        });
+        self.neighbors.set(peers.flatten().collect());
+    }
+
+    fn homes(&self) -> impl Iterator<Item = &Home> {
+        self.instances.iter().filter_map(|managed: &Managed| managed.home.as_ref())
+    }
+}
+
+/// Checks, before anything is changed, that every instance has a place, or will have one without anybody's help.
+pub(super) fn check_places(agent: &Agent, instances: &[config::Instance]) -> anyhow::Result<()> {
+    for instance in instances {
+        let name = instance.name.as_str();
+        match place(instance, &agent.links, &agent.routes) {
+            Ok(place) => agent
+                .dataplane
+                .check_interface(place.attach.index, &place.attach.name)
+                .with_context(|| format!("instance {name}"))?,
+            Err(misplaced) if misplaced.is_permanent() => return Err(in_instance(misplaced, name)),
+            Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+fn in_instance(misplaced: Misplaced, name: &str) -> anyhow::Error {
+    anyhow::Error::from(misplaced).context(format!("instance {name}"))
+}
+
+/// Puts back what [`silence_arp`] set.
+pub(super) fn restore_arp(home: &Home, journal: &Journal) -> anyhow::Result<()> {
+    sysctl::restore_arp(&home.place.vip.name, journal).context("restoring arp_ignore")
+}
+
+/// Covers the time without a program: the kernel must not answer ARP for VIPs on lo.
+fn silence_arp(place: &Place, journal: &Journal) -> anyhow::Result<()> {
+    match sysctl::silence_arp(&place.vip.name, journal) {
+        Ok(_) => Ok(()),
+        Err(error @ SysctlError::ReadOnly { .. }) => {
+            tracing::warn!(
+                "{error}: without the XDP program this node's kernel would answer ARP for its VIPs"
+            );
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Without membership the NIC's filter drops solicitations for the VIPs.
+fn join_groups(config: &config::Instance, place: &Place) -> anyhow::Result<MulticastGroups> {
+    let mut groups = MulticastGroups::new(&place.vip);
+    for vip in config.vips_v6() {
+        groups.join(vip)?;
+    }
+    Ok(groups)
+}
+
+fn vip_value(slot: RouterSlot, attached: Attached, place: &Place, router: bool) -> Vip {
+    let flags = if router { vip_flags::ROUTER } else { 0 };
+    Vip { router: slot.get(), link: attached.slot.get(), mac: place.mac.0, flags }
+}
+
+fn vlan_key(place: &Place) -> VlanKey {
+    VlanKey { parent: place.attach.index, outer: place.tags.outer, inner: place.tags.inner }
+}

@@ -1,0 +1,164 @@
+//! What the driver reports: transitions, refusals, rogues; and what the program reports of foreign owners.
+
+use std::io;
+use std::net::IpAddr;
+use std::time::SystemTime;
+
+use anyhow::bail;
+use vip_common::maps::ForeignOwner;
+
+use super::Agent;
+use super::instance::Leaving;
+use crate::control::Answer;
+use crate::status::Takeover;
+use crate::types::MacAddr;
+use crate::vrrp::driver::{InstanceId, Mismatch, Phases, Report};
+use crate::vrrp::machine::{Cause, State, Transition};
+
+impl Agent {
+    pub(super) async fn on_report(&mut self, report: Report) -> anyhow::Result<()> {
+        match report {
+            Report::Moved { id, transition, phases, .. } => {
+                if let Some(index) = self.index_of(id) {
+                    self.moved(index, transition, phases).await;
+                }
+            }
+            Report::Stage(id) => {
+                if let Some(index) = self.index_of(id) {
+                    self.stage(index).await;
+                }
+            }
+            Report::Unstage(id, when) => {
+                if let Some(index) = self.index_of(id) {
+                    self.unstage(index, when).await;
+                }
+            }
+            Report::Refused(id, error) => {
+                if let Some(index) = self.index_of(id) {
+                    let managed = &mut self.instances[index];
+                    tracing::warn!(instance = managed.name(), "advertisement not sent: {error}");
+                    managed.refused = Some(error.to_string());
+                }
+            }
+            Report::Mismatch(id, mismatch) => self.on_mismatch(id, mismatch),
+            Report::Retired(retired) => drop(retired),
+            Report::Died(why) => bail!("{why}"),
+        }
+        Ok(())
+    }
+
+    pub(super) fn index_of(&self, id: InstanceId) -> Option<usize> {
+        self.instances.iter().position(|managed| managed.id == id)
+    }
+
+    async fn moved(&mut self, index: usize, transition: Transition, phases: Phases) {
+        let Transition { from, to, cause } = transition;
+        let managed = &mut self.instances[index];
+        let takeover = Takeover::new(cause, phases);
+        tracing::info!(
+            instance = managed.name(),
+            from = word(&from),
+            to = word(&to),
+            cause = word(&cause),
+            detect_us = takeover.detect_us,
+            decide_us = takeover.decide_us,
+            flip_us = takeover.flip_us,
+            announce_us = takeover.announce_us,
+            "{} -> {}",
+            word(&from),
+            word(&to),
+        );
+        if from != to {
+            managed.state = to;
+            managed.since = SystemTime::now();
+            managed.transitions += 1;
+        }
+        if to == State::Active {
+            managed.last_takeover = Some(takeover);
+            managed.refused = None;
+        }
+        match (to, cause) {
+            (State::Draining, Cause::HandedOver) | (State::Fault | State::Initialize, _) => {
+                managed.answer_drain(&Answer::Ok(serde_json::Value::Null));
+            }
+            (State::Active, Cause::NoHeir) => {
+                let waited = managed.config.advert_interval.duration() + crate::vrrp::machine::DRAIN_MARGIN;
+                let name = managed.name().to_owned();
+                managed.answer_drain(&Answer::Error(format!(
+                    "{name}: no peer took over within {waited:?}, so this node keeps the VIPs and is not drained"
+                )));
+            }
+            _ => {}
+        }
+        if to == State::Initialize {
+            self.left(index).await;
+        }
+    }
+
+    /// An instance that was told to leave has left.
+    async fn left(&mut self, index: usize) {
+        if self.stopping.is_some() {
+            return;
+        }
+        let managed = &mut self.instances[index];
+        match &managed.leaving {
+            Some(Leaving::Removed) if managed.lingers_until.is_some() => {}
+            Some(_) => managed.gone = true,
+            None => {}
+        }
+        self.remove_gone().await;
+    }
+
+    fn on_mismatch(&mut self, id: InstanceId, mismatch: Mismatch) {
+        let Some(index) = self.index_of(id) else { return };
+        let name = self.instances[index].name();
+        let Mismatch { source, source_mac, why } = mismatch;
+        if self.alarms.raise(why.name(), name, source, source_mac) {
+            tracing::warn!(instance = name, address = %source, mac = %source_mac, "another router's advertisement: {why}");
+        }
+    }
+
+    /// Somebody else answers for a VIP that this node owns.
+    pub(super) fn on_foreign_owner(&mut self, event: io::Result<ForeignOwner>) {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => return tracing::warn!(%error, "cannot read the program's events"),
+        };
+        let address = match event.family {
+            4 => IpAddr::from([event.address[0], event.address[1], event.address[2], event.address[3]]),
+            _ => IpAddr::from(event.address),
+        };
+        let mac = MacAddr(event.mac);
+        let Some(managed) = self.instances.iter().find(|managed| managed.slot.get() == event.router) else {
+            return;
+        };
+        // While it hands over, both may answer: that is the plan.
+        if managed.state != State::Active {
+            return;
+        }
+        if self.alarms.raise("foreign_owner", managed.name(), address, mac) {
+            tracing::warn!(instance = managed.name(), %address, %mac, "another station answers for a VIP that we own");
+        }
+    }
+}
+
+impl Takeover {
+    fn new(cause: Cause, phases: Phases) -> Self {
+        let micros = |span: std::time::Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        Self {
+            cause: word(&cause),
+            detect_us: micros(phases.detect),
+            decide_us: micros(phases.decide),
+            flip_us: micros(phases.flip),
+            announce_us: micros(phases.announce),
+        }
+    }
+}
+
+/// The name that a state or cause has in JSON, for logs as well.
+pub(super) fn word(value: &impl serde::Serialize) -> String {
+    match serde_json::to_value(value) {
+        Ok(serde_json::Value::String(word)) => word,
+        _ => "?".into(),
+    }
+}

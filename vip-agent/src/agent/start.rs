@@ -1,0 +1,130 @@
+//! Coming up: everything that can be wrong is found before anything is changed.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::housing::check_places;
+use super::{Agent, Inputs, Signals};
+use crate::config::{self, LastGood, Loaded};
+use crate::control::ControlServer;
+use crate::dataplane::{Dataplane, LoadOptions, XdpModeChoice};
+use crate::net::Rtnetlink;
+use crate::net::addresses::{Lifetime, LocalAddresses};
+use crate::net::connections::Connections;
+use crate::net::instance_lock::InstanceLock;
+use crate::net::journal::Journal;
+use crate::net::links::{DefaultRoutes, LinkWatcher, WatchOptions};
+use crate::net::neighbors::{DEFAULT_PERIOD, NeighborKeeper};
+use crate::vrrp::driver::Driver;
+
+/// What `vip-agent run` is told.
+#[derive(Debug)]
+pub struct StartOptions {
+    /// The configuration as read.
+    pub loaded: Loaded,
+    /// Where it was read from: a reload reads it again.
+    pub config_file: PathBuf,
+    /// The control socket, if not in runtime_dir.
+    pub control: Option<PathBuf>,
+}
+
+/// Makes an agent that owns nothing yet: every instance watches.
+///
+/// # Errors
+/// Another agent runs; a privilege, interface or kernel feature is missing; an interface is occupied. Nothing has been
+/// changed then.
+pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
+    let StartOptions { loaded, config_file, control } = options;
+    for line in loaded.warnings.lines() {
+        tracing::warn!("{line}");
+    }
+    let config = loaded.config;
+    let signals = Signals::listen().context("listening to signals")?;
+    let lock = InstanceLock::acquire(&config.runtime_dir)?;
+    let journal = Arc::new(Journal::open(&config.state_dir)?);
+    let rtnetlink = Rtnetlink::connect()?;
+    let watcher = LinkWatcher::start(WatchOptions::default()).await?;
+    let xdp_mode = match config.xdp_mode {
+        config::XdpModeChoice::Auto => XdpModeChoice::Auto,
+        config::XdpModeChoice::Driver => XdpModeChoice::Driver,
+        config::XdpModeChoice::Skb => XdpModeChoice::Skb,
+    };
+    let mut dataplane = Dataplane::load(LoadOptions { pin_dir: config.pin_dir.clone(), xdp_mode })?;
+    let foreign_owners = dataplane.take_events().context("the program's events are taken")?.into_stream()?;
+    if let Some(log) = dataplane.take_log() {
+        tokio::spawn(log.forward());
+    }
+    let mut agent = Agent {
+        links: watcher.snapshot(),
+        routes: DefaultRoutes::read(&rtnetlink).await?,
+        addresses: LocalAddresses::start(Arc::clone(&journal), Lifetime::default())?,
+        neighbors: NeighborKeeper::start(DEFAULT_PERIOD)?,
+        connections: Connections::connect()?,
+        rtnetlink,
+        journal,
+        dataplane,
+        driver: Driver::start().context("starting the VRRP driver thread")?,
+        instances: Vec::new(),
+        listening: BTreeSet::new(),
+        alarms: super::Alarms::default(),
+        reload: super::reload::Reload::default(),
+        stopping: None,
+        config,
+        config_file,
+        _lock: lock,
+    };
+    check_places(&agent, &agent.config.instances)?;
+    let socket = control.unwrap_or_else(|| agent.config.control_socket());
+    let control = ControlServer::listen(&socket)
+        .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;
+    agent.say_how_it_runs();
+    if let Err(error) = agent.begin(&loaded.source).await {
+        return Err(match agent.leave().await {
+            Ok(()) => error,
+            Err(left) => anyhow::anyhow!("{error:#}; and {left:#}"),
+        });
+    }
+    Ok((agent, Inputs { watcher, control, foreign_owners, signals }))
+}
+
+impl Agent {
+    /// The first changes to the system.
+    async fn begin(&mut self, source: &str) -> anyhow::Result<()> {
+        // A dead agent's addresses and sysctls; its pins stay until the program is swapped in place.
+        for failure in self.journal.undo_all(&self.rtnetlink, |_| Ok(())).await {
+            tracing::warn!("what an earlier agent left: {failure}");
+        }
+        if let Some(pin_dir) = &self.config.pin_dir {
+            self.journal.record_pin_dir(pin_dir.clone())?;
+        }
+        for instance in self.config.instances.clone() {
+            let name = instance.name.clone();
+            self.bring_up(instance).await.with_context(|| format!("instance {name}"))?;
+        }
+        self.dataplane.commit()?;
+        if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(source) {
+            tracing::warn!(%error, "cannot keep the configuration in state_dir");
+        }
+        Ok(())
+    }
+
+    fn say_how_it_runs(&self) {
+        let realtime = self.driver.realtime();
+        if let Err(why) = &realtime.scheduling {
+            tracing::warn!("no real-time priority, adverts may be late under load: {why}");
+        }
+        if let Err(why) = &realtime.memory {
+            tracing::warn!("memory is not locked: {why}");
+        }
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"),
+            node = self.config.node,
+            realtime = realtime.scheduling.is_ok(),
+            map_memory = self.dataplane.map_memory(),
+            "vip-agent runs"
+        );
+    }
+}
