@@ -12,7 +12,7 @@ use super::unavailable;
 use super::unicast::unicast;
 use crate::types::{Centiseconds, ChecksumMode, Priority, VirtualRouterId};
 
-const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 23] = [
     "name",
     "virtual_router_id",
     "interface",
