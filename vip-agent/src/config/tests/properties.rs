@@ -82,7 +82,7 @@ prop_compose! {
         priority in 1..=255_u8,
         advert_interval in 1..=4095_u16,
         delays in [span(Duration::from_secs(3600)), span(Duration::from_secs(3600)), span(Duration::from_secs(3600))],
-        repeat in 1..=100_u16,
+        repeat in 0..=100_u16,
         interval in 10_000..3_600_000_000_u64,
         refresh in option::of(1_000_000..86_400_000_000_u64),
     ) -> (Priority, Centiseconds, [Duration; 3], Announce) {

@@ -145,8 +145,8 @@ fn a_number_out_of_range() {
         ),
         ("priority: -5", "6:15: instances[0].priority: must not be negative, as -5 is"),
         (
-            "announce: {repeat: 0}",
-            "6:24: instances[0].announce.repeat: must be a whole number, 1-100, not the number 0",
+            "announce: {repeat: -1}",
+            "6:24: instances[0].announce.repeat: must be a whole number, 0-100, not the number -1",
         ),
     ]);
     for (id, found) in [("0", "0"), ("256", "256"), ("0x1ff", "511")] {
