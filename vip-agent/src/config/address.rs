@@ -76,11 +76,6 @@ fn check_prefix(vip: VipAddress) -> Result<(), AddressError> {
     }
 }
 
-/// `IPv4` or `IPv6`.
-pub(super) fn family(address: IpAddr) -> &'static str {
-    if address.is_ipv4() { "IPv4" } else { "IPv6" }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

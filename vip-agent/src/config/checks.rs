@@ -9,6 +9,7 @@ use super::field::Field;
 use super::instance::Draft;
 use super::interface::InterfaceSelector;
 use super::problem::Path;
+use crate::types::Family;
 
 /// Reports what two instances share and must not, and totals that the maps cannot hold.
 pub(super) fn across_instances(list: &Field<'_>, drafts: &[Draft<'_>]) {
@@ -71,7 +72,7 @@ fn totals(list: &Field<'_>, drafts: &[Draft<'_>]) {
             "make {routers} virtual routers (one for each family of each instance): at most {MAX_ROUTERS} fit"
         ));
     }
-    for (family, count) in [("IPv4", vips[0]), ("IPv6", vips[1])] {
+    for (family, count) in [(Family::V4, vips[0]), (Family::V6, vips[1])] {
         if exceeds(count, MAX_VIPS) {
             list.error(format_args!("have {count} {family} VIPs: at most {MAX_VIPS} fit"));
         }

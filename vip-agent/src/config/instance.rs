@@ -10,9 +10,10 @@ use super::model::{Announce, Instance, InstanceName, LocalAddress, VipAddress};
 use super::schema::{UP_TO_AN_HOUR, interface};
 use super::unavailable;
 use super::unicast::unicast;
-use crate::types::{Centiseconds, ChecksumMode, Priority, VirtualRouterId};
+use crate::types::{Centiseconds, ChecksumMode, Family, Priority, VirtualRouterId};
+use crate::vrrp::codec::{MAX_ADDRESSES, capacity};
 
-const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 23] = [
     "name",
     "virtual_router_id",
     "interface",
@@ -38,11 +39,8 @@ const KEYS: [&str; 23] = [
     "sync_group",
 ];
 
-/// VIPs of one family that an advert can hold (RFC 9568, 5.2.5: an 8-bit count).
-const MOST_VIPS: usize = 255;
-
-/// IPv6 VIPs that fit an advert in one Ethernet frame: (1500 - 40 - 8) / 16. Receivers do not reassemble.
-const MOST_VIPS_PER_FRAME_V6: usize = 90;
+/// IPv6 VIPs whose advert fits an Ethernet frame without a jumbo MTU.
+const MOST_VIPS_PER_FRAME_V6: usize = capacity(Family::V6, 1500);
 
 /// An instance of the file: what was valid of that which other instances must not repeat, and the whole if all was.
 pub(super) struct Draft<'a> {
@@ -167,15 +165,15 @@ fn vips<'a>(mapping: &Mapping<'a>) -> (Vec<(Field<'a>, VipAddress)>, Option<Vec<
         field.error("needs at least one address");
         valid = false;
     }
-    for (family, count) in [("IPv4", v4), ("IPv6", v6)] {
-        if count > MOST_VIPS {
+    for (family, count) in [(Family::V4, v4), (Family::V6, v6)] {
+        if count > MAX_ADDRESSES {
             let message =
-                format!("has {count} {family} addresses: an advert holds {MOST_VIPS}; make another instance");
+                format!("has {count} {family} addresses: an advert holds {MAX_ADDRESSES}; make another instance");
             field.error(message);
             valid = false;
         }
     }
-    if (MOST_VIPS_PER_FRAME_V6 + 1..=MOST_VIPS).contains(&v6) {
+    if (MOST_VIPS_PER_FRAME_V6 + 1..=MAX_ADDRESSES).contains(&v6) {
         field.warn(format_args!(
             "has {v6} IPv6 addresses: above {MOST_VIPS_PER_FRAME_V6} their advert needs an MTU of {}",
             48 + 16 * v6
@@ -214,7 +212,7 @@ fn announce(field: &Field<'_>) -> Option<Announce> {
     const SECOND: Duration = Duration::from_secs(1);
     let default = Announce::default();
     let announce = field.mapping(&["repeat", "interval", "refresh"])?;
-    let repeat = announce.or("repeat", default.repeat, |field| field.integer(1..=100));
+    let repeat = announce.or("repeat", default.repeat, |field| field.integer(0..=100));
     let interval = announce
         .or("interval", default.interval, |field| field.duration_within(Duration::from_millis(10)..=HOUR));
     let refresh = announce.or("refresh", default.refresh, |field| match field.duration()? {

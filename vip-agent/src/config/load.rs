@@ -79,7 +79,7 @@ pub fn load(path: &Path, default_node: &str) -> Result<Loaded, LoadError> {
     let file = path.display().to_string();
     let source = String::from_utf8(bytes).map_err(|error| {
         let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
-        Problems::single(&file, end_of(&valid), "is not UTF-8 text from here on".to_owned())
+        Problems::single(&file, end_of(&valid), "is not UTF-8 text from here on")
     })?;
     let (config, warnings) = parse(&source, &file, default_node)?;
     Ok(Loaded { config, warnings, source })

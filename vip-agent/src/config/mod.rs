@@ -44,11 +44,15 @@ pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
 /// All that is wrong, by place.
 pub fn parse(text: &str, file: &str, default_node: &str) -> Result<(Config, Problems), Problems> {
     let root = tree::Node::read(text)
-        .map_err(|malformed| Problems::single(file, malformed.at, malformed.message))?;
+        .map_err(|malformed| Problems::single(file, malformed.at, &malformed.message))?;
+    if root.value == tree::Value::Null {
+        let message = "the file says nothing: it needs `instances` at least";
+        return Err(Problems::single(file, Position::START, message));
+    }
     let report = problem::Report::default();
     let config = schema::config(&field::Field::root(&root, &report), default_node);
     let warnings = report.finish(file)?;
-    let unexplained = || Problems::single(file, Position::START, "is not valid".to_owned());
+    let unexplained = || Problems::single(file, Position::START, "is not valid");
     Ok((config.ok_or_else(unexplained)?, warnings))
 }
 

@@ -301,9 +301,9 @@ pub enum LocalAddress {
 /// `announce`: how a new owner makes itself known (gratuitous ARP, unsolicited neighbour advertisements).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Announce {
-    /// Rounds after a takeover, the one at once included: 1-100.
+    /// Rounds after the one at takeover: 0-100.
     pub repeat: u16,
-    /// From one round to the next: 10 ms to 1 h.
+    /// From one of these rounds to the next: 10 ms to 1 h.
     #[serde(serialize_with = "span")]
     pub interval: Duration,
     /// From one refresh to the next while Active: 1 s to 24 h; `None`: no refresh.

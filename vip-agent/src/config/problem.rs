@@ -55,8 +55,8 @@ impl Problems {
     }
 
     /// One error and nothing else.
-    pub(super) fn single(file: &str, at: Position, message: String) -> Self {
-        let list = vec![Problem { at, path: String::new(), message }];
+    pub(super) fn single(file: &str, at: Position, message: &str) -> Self {
+        let list = vec![Problem { at, path: String::new(), message: one_line(message) }];
         Self { file: file.to_owned(), severity: Severity::Error, list, unlisted: 0 }
     }
 
@@ -134,13 +134,18 @@ impl Findings {
             self.unlisted += 1;
             return;
         }
-        self.list.push(Problem { at, path: path.to_string(), message: message.to_string() });
+        self.list.push(Problem { at, path: path.to_string(), message: one_line(&message.to_string()) });
     }
 
     fn problems(mut self, file: &str, severity: Severity) -> Problems {
         self.list.sort_by_key(|problem| problem.at);
         Problems { file: file.to_owned(), severity, list: self.list, unlisted: self.unlisted }
     }
+}
+
+/// A message may quote the file or a library: whatever that holds, it stays on its line.
+fn one_line(message: &str) -> String {
+    message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// The way to a field from the top of the file.

@@ -11,7 +11,7 @@ use super::model::{Config, Log, LogFormat, LogLevel, XdpModeChoice};
 use super::tree::Value;
 use super::{checks, unavailable};
 
-const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 13] = [
     "node",
     "runtime_dir",
     "state_dir",
@@ -41,9 +41,6 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/viplane";
 
 /// The whole file; `None` after something was reported.
 pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
-    if root.is_null() {
-        return root.refuse("the file says nothing: it needs `instances` at least");
-    }
     let file = root.mapping(&KEYS)?;
     unavailable::in_file(&file);
     let node = file.or("node", default_node.to_owned(), node);

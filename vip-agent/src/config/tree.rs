@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::options::{DuplicateKeyPolicy, NonFiniteFloatPolicy};
-use serde_saphyr::{DefaultMessageFormatter, Error, Location, MessageFormatter, Options, Spanned};
+use serde_saphyr::{Error, Location, MessageFormatter, Options, Spanned, UserMessageFormatter};
 
 use super::problem::Position;
 
@@ -61,10 +61,11 @@ fn options() -> Options {
             max_depth: 32,
             max_documents: 1,
             max_aliases: 10_000,
-            max_nodes: 250_000,
+            max_nodes: 100_000,
+            max_total_scalar_bytes: 4 << 20,
         },
         duplicate_keys: DuplicateKeyPolicy::Error,
-        non_finite_float_policy: NonFiniteFloatPolicy::AsString,
+        non_finite_float_policy: NonFiniteFloatPolicy::PassThrough,
         // `no` is a text: YAML 1.1 would make it false.
         strict_booleans: true,
         with_snippet: false,
@@ -74,7 +75,11 @@ fn options() -> Options {
 
 fn malformed(error: &Error, text: &str) -> Malformed {
     let at = error.location().map_or(Position::START, position);
-    let message = match error {
+    let mut cause = error;
+    while let Error::AliasError { error, .. } = cause {
+        cause = error;
+    }
+    let message = match cause {
         Error::DuplicateMappingKey { key: Some(key), .. } => {
             format!("the key {key:?} stands twice in one mapping")
         }
@@ -90,7 +95,7 @@ fn malformed(error: &Error, text: &str) -> Malformed {
             Some(at) => {
                 return Malformed { at, message: "a tab indents this line: YAML wants spaces".to_owned() };
             }
-            None => format!("is not YAML: {}", DefaultMessageFormatter.format_message(error)),
+            None => format!("is not YAML: {}", UserMessageFormatter.format_message(cause)),
         },
     };
     Malformed { at, message }

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::address::{self, family};
+use super::address;
 use super::field::{Field, Mapping};
 use super::model::{Unicast, VipAddress};
 use super::tree::Value;
-use crate::types::Priority;
+use crate::types::{Family, Priority};
 
 /// Peers of one instance; each costs a frame per advert.
 const MOST_PEERS: usize = 64;
@@ -112,7 +112,7 @@ fn families_match(
     let mut valid = true;
     for (field, router) in sources.iter().chain(peers) {
         if vips.iter().all(|vip| vip.address.is_ipv4() != router.is_ipv4()) {
-            let family = family(*router);
+            let family = Family::of(*router);
             field.error(format_args!("{router}: the instance has no {family} VIP"));
             valid = false;
         }
@@ -122,7 +122,7 @@ fn families_match(
             |vip: &&VipAddress| routers.iter().all(|(_, router)| router.is_ipv4() != vip.address.is_ipv4());
         let Some(vip) = vips.iter().find(lacking) else { continue };
         if let Some(field) = unicast.get(key) {
-            let family = family(vip.address);
+            let family = Family::of(vip.address);
             field.error(format_args!("has no {family} {what}, which the VIP {} needs", vip.address));
             valid = false;
         }

@@ -1,0 +1,169 @@
+//! What holds for every configuration and for every text.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use proptest::collection::{btree_set, vec};
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use super::super::{
+    Announce, Config, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector,
+    LocalAddress, Log, LogFormat, LogLevel, Unicast, VipAddress, XdpModeChoice, diff, effective, parse,
+};
+use super::edge;
+use crate::types::{Centiseconds, ChecksumMode, Priority, VirtualRouterId};
+
+/// Text that YAML would read as something else, were it not quoted.
+fn tricky_word() -> impl Strategy<Value = String> {
+    const WORDS: &[&str] = &["true", "no", "null", "1e3", "0x1F", "1_000", "007", "1.5", "2026-11-21", "y"];
+    prop_oneof![select(WORDS).prop_map(str::to_owned), "[a-z0-9][a-zA-Z0-9._-]{0,14}"]
+}
+
+fn path() -> impl Strategy<Value = PathBuf> {
+    "(/[^/\\pC\\pZ]{1,12}( [#:'\"])?){1,4}".prop_map(PathBuf::from)
+}
+
+fn span(most: Duration) -> impl Strategy<Value = Duration> {
+    (0..=u64::try_from(most.as_micros()).expect("fits")).prop_map(Duration::from_micros)
+}
+
+fn interface() -> impl Strategy<Value = InterfaceSelector> {
+    prop_oneof![
+        tricky_word().prop_map(|name| InterfaceSelector::Name(InterfaceName::new(&name).expect("valid"))),
+        Just(InterfaceSelector::VipSubnet),
+        Just(InterfaceSelector::DefaultRoute),
+        select(&["^en", "eth[0-9]+$", "a: b", "#", "'", "\\d"][..])
+            .prop_map(|text| InterfaceSelector::Pattern(InterfacePattern::new(text).expect("valid"))),
+    ]
+}
+
+/// Addresses of 10.0.0.0/8 and fd00::/64 without the ends of a /24.
+fn v4() -> impl Strategy<Value = IpAddr> {
+    (any::<u8>(), any::<u8>(), 1..255_u8).prop_map(|(b, c, d)| Ipv4Addr::new(10, b, c, d).into())
+}
+
+fn v6() -> impl Strategy<Value = IpAddr> {
+    (1..=u64::MAX).prop_map(|host| Ipv6Addr::from_bits(0xfd00 << 112 | u128::from(host)).into())
+}
+
+/// VIPs of either family or both, and unicast routers that fit them.
+fn vips_and_unicast() -> impl Strategy<Value = (Vec<VipAddress>, Option<Unicast>)> {
+    let addresses = (btree_set(v4(), 3..9), btree_set(v6(), 3..9));
+    (addresses, 0..3_u8, option::of(option::of(1..=255_u8)), any::<bool>()).prop_map(
+        |((v4, v6), families, unicast, prefix)| {
+            let mut of_v4: Vec<_> = v4.into_iter().filter(|_| families != 1).collect();
+            let mut of_v6: Vec<_> = v6.into_iter().filter(|_| families != 2).collect();
+            let (source_v4, source_v6) = (of_v4.pop(), of_v6.pop());
+            let peers: Vec<_> = of_v4.pop().into_iter().chain(of_v6.pop()).collect();
+            let vip = |address: IpAddr| {
+                let length = if address.is_ipv4() { 24 } else { 64 };
+                VipAddress { address, prefix: prefix.then_some(length) }
+            };
+            let vips = of_v4.into_iter().chain(of_v6).map(vip).collect();
+            let unicast = unicast.map(|min_ttl| Unicast {
+                source_v4: source_v4
+                    .and_then(|source| if let IpAddr::V4(source) = source { Some(source) } else { None }),
+                source_v6: source_v6
+                    .and_then(|source| if let IpAddr::V6(source) = source { Some(source) } else { None }),
+                peers,
+                min_ttl,
+            });
+            (vips, unicast)
+        },
+    )
+}
+
+prop_compose! {
+    fn timing()(
+        priority in 1..=255_u8,
+        advert_interval in 1..=4095_u16,
+        delays in [span(Duration::from_secs(3600)), span(Duration::from_secs(3600)), span(Duration::from_secs(3600))],
+        repeat in 0..=100_u16,
+        interval in 10_000..3_600_000_000_u64,
+        refresh in option::of(1_000_000..86_400_000_000_u64),
+    ) -> (Priority, Centiseconds, [Duration; 3], Announce) {
+        let announce = Announce {
+            repeat,
+            interval: Duration::from_micros(interval),
+            refresh: refresh.map(Duration::from_micros),
+        };
+        let (priority, interval) = (Priority::new(priority), Centiseconds::new(advert_interval));
+        (priority.expect("valid"), interval.expect("valid"), delays, announce)
+    }
+}
+
+prop_compose! {
+    fn instance()(
+        name in tricky_word(),
+        virtual_router_id in 1..=255_u8,
+        (interface, vip_interface) in (interface(), interface()),
+        (priority, advert_interval, [preempt_delay, hold_down, grace], announce) in timing(),
+        (preempt, strict) in any::<(bool, bool)>(),
+        checksum in select(&[ChecksumMode::Pseudo, ChecksumMode::Rfc9568, ChecksumMode::OldUnicast][..]),
+        local_address in select(&[LocalAddress::Active, LocalAddress::Always, LocalAddress::Never][..]),
+        (vips, unicast) in vips_and_unicast(),
+    ) -> Instance {
+        Instance {
+            name: InstanceName::new(&name).expect("valid"),
+            virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
+            interface, vip_interface, priority, advert_interval, preempt, preempt_delay, hold_down, strict, checksum,
+            unicast, vips, local_address, announce, grace,
+        }
+    }
+}
+
+prop_compose! {
+    fn any_config()(
+        node in tricky_word(),
+        (runtime_dir, state_dir, pin_dir) in (path(), path(), option::of(path())),
+        level in select(&[LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace][..]),
+        format in select(&[LogFormat::Text, LogFormat::Json][..]),
+        xdp_mode in select(&[XdpModeChoice::Auto, XdpModeChoice::Driver, XdpModeChoice::Skb][..]),
+        mut instances in vec(instance(), 0..5),
+    ) -> Config {
+        let (mut names, mut ids, mut vips) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        instances.retain(|instance: &Instance| {
+            names.insert(instance.name.clone())
+                & ids.insert(instance.virtual_router_id)
+                & instance.vips.iter().all(|vip| vips.insert(vip.address))
+        });
+        Config { node, runtime_dir, state_dir, pin_dir, log: Log { level, format }, xdp_mode, instances }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_effective_form_reads_back_as_the_same_configuration(config in any_config()) {
+        let text = effective(&config);
+        let read = parse(&text, "effective", "another-node");
+        prop_assert!(read.is_ok(), "{}\n{}", read.unwrap_err(), text);
+        prop_assert_eq!(read.unwrap().0, config);
+    }
+
+    #[test]
+    fn two_configurations_differ_if_and_only_if_they_are_unequal(old in any_config(), new in any_config()) {
+        prop_assert!(diff(&old, &old).is_empty());
+        prop_assert_eq!(diff(&old, &new).is_empty(), old == new);
+    }
+
+    #[test]
+    fn no_text_makes_it_panic(text in "\\PC*|[\\[\\]{}:,&*!|>'\"\\-# \\n\\ta-b0-9]*") {
+        let _ = parse(&text, "f", "n");
+    }
+
+    #[test]
+    fn no_edit_of_a_valid_file_makes_it_panic(at in 0..400_usize, length in 0..20_usize, put in "\\PC{0,4}|[\\[\\]{}:*&\\n\\t ]{0,4}") {
+        let text = edge("unicast: {source: [10.0.0.1, \"fd00::1\"], peers: [10.0.0.2, \"fd00::2\"]}\nannounce: {repeat: 3}\ngrace: 5s");
+        let (at, end) = (at.min(text.len()), (at + length).min(text.len()));
+        let edited = format!("{}{put}{}", &text[..at], &text[end..]);
+        if let Err(problems) = parse(&edited, "f", "n") {
+            for line in problems.lines() {
+                prop_assert!(!line.contains('\n') && line.starts_with("f:"), "{line:?}");
+            }
+        }
+    }
+}
