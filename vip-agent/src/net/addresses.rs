@@ -5,9 +5,10 @@
 //! on older kernels by the journal and their finite lifetime.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::io;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -99,7 +100,7 @@ impl LocalAddresses {
     /// No netlink socket.
     pub fn start(journal: Arc<Journal>, lifetime: Lifetime) -> Result<Self, NetlinkError> {
         let rtnetlink = Rtnetlink::connect()?;
-        let shared = Arc::new(Shared { rtnetlink, journal, lifetime, held: Mutex::default() });
+        let shared = Arc::new(Shared { rtnetlink, journal, lifetime, held: Mutex::new(Held::default()) });
         let renewal = tokio::spawn(Arc::clone(&shared).keep_renewing()).abort_handle();
         Ok(Self { shared, renewal })
     }
@@ -166,10 +167,17 @@ struct Shared {
     held: Mutex<Held>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Held {
     addresses: BTreeSet<IpAddr>,
+    /// When the renewal last ran, whether or not there was anything to renew.
     renewed: MonotonicTime,
+}
+
+impl Default for Held {
+    fn default() -> Self {
+        Self { addresses: BTreeSet::new(), renewed: MonotonicTime::now() }
+    }
 }
 
 /// Who has an address that is on some interface.
@@ -307,14 +315,9 @@ async fn present(
         request.header.family = family;
         let entries = rtnetlink.dump("list the addresses", RouteNetlinkMessage::GetAddress(request)).await?;
         let entries: Vec<_> = entries.iter().filter_map(indexed_address).collect();
-        // Ours carry the mark wherever the kernel keeps it, so a kernel that shows none at all does not.
-        let marks_are_kept = entries.iter().any(|(_, address)| address.protocol != 0);
         for (ifindex, address) in entries.iter().filter(|(_, address)| vips.contains(&address.net.addr())) {
-            let holder = if is_ours(*ifindex, address, marks_are_kept) {
-                Holder::Us
-            } else {
-                Holder::Foreign { ifindex: *ifindex }
-            };
+            let holder =
+                if is_ours(*ifindex, address) { Holder::Us } else { Holder::Foreign { ifindex: *ifindex } };
             let known = holders.entry(address.net.addr()).or_insert(holder);
             if *known == Holder::Us {
                 *known = holder;
@@ -331,12 +334,19 @@ fn indexed_address(entry: &RouteNetlinkMessage) -> Option<(u32, LinkAddress)> {
     }
 }
 
-fn is_ours(ifindex: u32, address: &LinkAddress, marks_are_kept: bool) -> bool {
+fn is_ours(ifindex: u32, address: &LinkAddress) -> bool {
     let is_single = address.net.prefix_len() == address.net.max_prefix_len();
-    let is_marked =
-        if marks_are_kept { address.protocol == ADDRESS_PROTOCOL } else { address.valid_lifetime.is_some() };
-    ifindex == LO && is_single && is_marked
+    let is_unmarked_like_ours = address.protocol == 0 && address.valid_lifetime.is_some() && !*MARKS_ARE_KEPT;
+    ifindex == LO && is_single && (address.protocol == ADDRESS_PROTOCOL || is_unmarked_like_ours)
 }
+
+/// Whether this kernel has IFA_PROTO (Linux 5.18).
+static MARKS_ARE_KEPT: LazyLock<bool> = LazyLock::new(|| {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map_while(|number| number.parse::<u32>().ok());
+    (numbers.next(), numbers.next()) >= (Some(5), Some(18))
+});
 
 async fn delete(rtnetlink: &Rtnetlink, ours: Vec<IpAddr>) -> Result<Outcomes<()>, NetlinkError> {
     let requests = ours.iter().map(|&vip| (RouteNetlinkMessage::DelAddress(bare_address(vip)), 0)).collect();
