@@ -1,5 +1,304 @@
 //! The BPF side: load, pin, attach, ownership words, VIP tables, announcements, counters, events.
+//!
+//! An agent loads a complete fresh set of maps and program, fills it, swaps it into the links that an earlier agent may
+//! have left ([`Dataplane::attach`]) and then takes charge ([`Dataplane::commit`]): nothing stale survives a restart,
+//! no frame meets an interface without a program, and a kill at any moment leaves the old set or the new one at work.
 
+mod checks;
+mod counters;
+mod error;
+mod events;
+mod holder;
+mod links;
+mod netdev;
 mod object;
+mod ownership;
+mod pins;
+mod sys;
+mod tables;
+mod world;
 
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::PathBuf;
+
+use vip_common::maps::{Vip, VlanKey};
+
+pub use checks::Feature;
+pub use counters::{LinkCounter, LinkSlot};
+pub use error::DataplaneError;
+pub use events::{ForeignOwnerEvents, ForeignOwnerStream, ProgramLog};
+pub use holder::Occupant;
+pub use links::{Attached, XdpMode, XdpModeChoice};
 pub use object::OBJECT;
+pub use ownership::{OwnershipWords, RouterSlot, SlotAllocator};
+pub use pins::{CleanupReport, cleanup};
+
+use links::{AttachedLink, Target};
+use pins::PinDir;
+use world::World;
+
+/// The program's name in the kernel, by which an agent knows its own kind.
+pub const PROGRAM: &str = "viplane";
+
+/// How to load.
+#[derive(Clone, Debug, Default)]
+pub struct LoadOptions {
+    /// Where to pin; `None`: the program is gone as soon as the process is.
+    pub pin_dir: Option<PathBuf>,
+    /// How to attach.
+    pub xdp_mode: XdpModeChoice,
+}
+
+/// The loaded program with its maps, and the interfaces that run it.
+///
+/// Dropping it is a clean exit: programs off, pins and directories removed. A killed process leaves what is pinned
+/// attached, silent once the deadlines have passed, until the next agent takes it over or [`cleanup`] removes it.
+///
+/// All methods work in the network namespace of the calling thread, which must stay the same.
+#[derive(Debug)]
+pub struct Dataplane {
+    world: World,
+    pins: Option<PinDir>,
+    committed: bool,
+    choice: XdpModeChoice,
+    links: BTreeMap<u32, AttachedLink>,
+    routers: SlotAllocator,
+}
+
+impl Dataplane {
+    /// Loads a fresh set into the kernel, attached to nothing.
+    ///
+    /// # Errors
+    /// A missing privilege, no BPF file system, another agent on `pin_dir`, a pin of ours that is something else, a
+    /// kernel that lacks a feature, a verifier that refuses. Nothing has been changed then.
+    pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
+        Self::load_object(options, OBJECT)
+    }
+
+    /// As [`Self::load`], with another object file than the one built in.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load_object(options: LoadOptions, object: &[u8]) -> Result<Self, DataplaneError> {
+        checks::privileges()?;
+        let mut pins = options.pin_dir.as_deref().map(PinDir::check).transpose()?;
+        checks::memory_limit();
+        checks::xdp_links()?;
+        let world = World::load(object)?;
+        if let Some(pins) = &mut pins {
+            if let Err(error) = pins.stage(world.program.as_fd(), &world.pinnable()) {
+                drop(pins.remove(false));
+                return Err(error);
+            }
+        }
+        Ok(Self {
+            world,
+            pins,
+            committed: false,
+            choice: options.xdp_mode,
+            links: BTreeMap::new(),
+            routers: SlotAllocator::default(),
+        })
+    }
+
+    /// Whether an interface could be attached, without changing anything: to be asked for all of them before the
+    /// first one is attached.
+    ///
+    /// # Errors
+    /// As [`Self::attach`].
+    pub fn check_interface(&self, ifindex: u32, name: &str) -> Result<(), DataplaneError> {
+        if self.links.contains_key(&ifindex) {
+            return Ok(());
+        }
+        self.target(ifindex, name).plan(self.pins.as_ref()).map(drop)
+    }
+
+    /// Runs the program on an interface; in place of an earlier agent's without a gap, unless its mode must change.
+    ///
+    /// # Errors
+    /// No such interface; somebody else's program is there; the driver refuses. Nothing has been changed then.
+    pub fn attach(&mut self, ifindex: u32, name: &str) -> Result<Attached, DataplaneError> {
+        if let Some(link) = self.links.get(&ifindex) {
+            return Ok(link.attached);
+        }
+        let target = self.target(ifindex, name);
+        let plan = target.plan(self.pins.as_ref())?;
+        let slot = LinkSlot::free_of(|slot| self.links.values().any(|link| link.attached.slot == slot))?;
+        let link = target.attach(plan, self.world.program.as_fd(), self.pins.as_ref(), slot)?;
+        let attached = link.attached;
+        self.links.insert(ifindex, link);
+        Ok(attached)
+    }
+
+    fn target<'a>(&self, ifindex: u32, name: &'a str) -> Target<'a> {
+        Target { ifindex, name, choice: self.choice }
+    }
+
+    /// Takes the program off an interface, which may have gone, and zeroes its counters. Fine if it is not attached.
+    ///
+    /// # Errors
+    /// The pin cannot be removed.
+    pub fn detach(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        let Some(link) = self.links.remove(&ifindex) else { return Ok(()) };
+        let slot = link.attached.slot;
+        link.detach()?;
+        self.world.counters.clear(slot)
+    }
+
+    /// Takes charge, once all configured interfaces are attached: the new set's pins replace those of an earlier agent
+    /// and of other versions, and links that nobody claimed (interfaces that went, or left the configuration) go.
+    ///
+    /// # Errors
+    /// A pin cannot be renamed or removed.
+    pub fn commit(&mut self) -> Result<(), DataplaneError> {
+        let Some(pins) = &self.pins else { return Ok(()) };
+        if !self.committed {
+            pins.commit()?;
+            self.committed = true;
+        }
+        for link in pins.links()? {
+            let claimed = self.links.values().any(|ours| ours.pin() == Some(link.path.as_path()));
+            if !claimed {
+                tracing::info!(path = %link.path.display(), "removed the link of an interface that is not in use");
+                drop(sys::detach_link(link.fd.as_fd()));
+                pins::remove(&link.path)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Leaves nothing behind: programs off, pins and directories removed.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed; the rest has been.
+    pub fn shutdown(mut self) -> Result<(), DataplaneError> {
+        self.clear_out()
+    }
+
+    fn clear_out(&mut self) -> Result<(), DataplaneError> {
+        let mut result = Ok(());
+        for link in std::mem::take(&mut self.links).into_values() {
+            result = result.and(link.detach());
+        }
+        match self.pins.take() {
+            Some(pins) => result.and(pins.remove(self.committed)),
+            None => result,
+        }
+    }
+
+    /// The words that decide who answers: to be handed to the driver thread.
+    pub fn words(&self) -> OwnershipWords {
+        self.world.words.clone()
+    }
+
+    /// Takes a slot for a virtual router, silent until a deadline is stored.
+    ///
+    /// # Errors
+    /// All are taken.
+    pub fn allocate_router(&mut self) -> Result<RouterSlot, DataplaneError> {
+        self.routers.allocate()
+    }
+
+    /// Silences a router and gives its slot back. Its VIPs must have been removed.
+    pub fn free_router(&mut self, slot: RouterSlot) {
+        self.world.words.clear(slot);
+        self.routers.free(slot);
+    }
+
+    /// Makes an address a VIP on the interface that carries it: an attached one, or a VLAN on top of one.
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn insert_vip(&mut self, ifindex: u32, address: IpAddr, vip: Vip) -> Result<(), DataplaneError> {
+        self.world.tables.insert_vip(ifindex, address, vip)
+    }
+
+    /// Makes an address an ordinary one again. Fine if it is no VIP.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_vip(&mut self, ifindex: u32, address: IpAddr) -> Result<(), DataplaneError> {
+        self.world.tables.remove_vip(ifindex, address)
+    }
+
+    /// What the program knows about an address.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn vip(&self, ifindex: u32, address: IpAddr) -> Result<Option<Vip>, DataplaneError> {
+        self.world.tables.vip(ifindex, address)
+    }
+
+    /// Tells the program which VLAN interface a tag on an attached interface leads to.
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn insert_vlan(&mut self, tag: VlanKey, ifindex: u32) -> Result<(), DataplaneError> {
+        self.world.tables.insert_vlan(tag, ifindex)
+    }
+
+    /// Frames with this tag belong to another network again. Fine if it is unknown.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_vlan(&mut self, tag: VlanKey) -> Result<(), DataplaneError> {
+        self.world.tables.remove_vlan(tag)
+    }
+
+    /// What the program counted on the attached interfaces, by interface and reason.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn counters(&self) -> Result<Vec<LinkCounter>, DataplaneError> {
+        let mut counters = Vec::new();
+        for (ifindex, link) in &self.links {
+            counters.extend(self.world.counters.read(*ifindex, link.attached.slot)?);
+        }
+        Ok(counters)
+    }
+
+    /// The attached interfaces by index: name, and how.
+    pub fn attached(&self) -> impl Iterator<Item = (u32, &str, Attached)> {
+        self.links.iter().map(|(ifindex, link)| (*ifindex, link.name.as_str(), link.attached))
+    }
+
+    /// Reports of other stations that answer for our VIPs. There is one reader: `None` the second time.
+    pub fn take_events(&mut self) -> Option<ForeignOwnerEvents> {
+        self.world.events.take()
+    }
+
+    /// The program's log lines; `None` the second time, or where the program logs nothing.
+    pub fn take_log(&mut self) -> Option<ProgramLog> {
+        self.world.log.take()
+    }
+
+    /// Bytes of kernel memory that the maps take, not part of the process's resident memory.
+    pub fn map_memory(&self) -> u64 {
+        self.world.maps.iter().map(|(_, map)| counters::memory_of(map.as_fd())).sum()
+    }
+
+    /// Instructions that the verifier went through; `None` where the kernel does not tell (before 5.16).
+    pub fn verified_instructions(&self) -> Option<u32> {
+        self.world.verified_instructions
+    }
+
+    /// The program's id.
+    pub fn program_id(&self) -> u32 {
+        self.world.program_id
+    }
+
+    /// The program, for measurements and tests that run it without an interface (BPF_PROG_TEST_RUN).
+    pub fn program(&self) -> BorrowedFd<'_> {
+        self.world.program.as_fd()
+    }
+}
+
+impl Drop for Dataplane {
+    fn drop(&mut self) {
+        if let Err(error) = self.clear_out() {
+            tracing::warn!(%error, "left something behind: `vip-agent cleanup` removes it");
+        }
+    }
+}

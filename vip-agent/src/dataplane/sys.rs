@@ -1,0 +1,282 @@
+//! The few bpf(2) commands that aya does not offer: links by descriptor and identity, pins of any kind, feature probes.
+//!
+//! aya attaches XDP links too, but falls back to netlink on EINVAL, hides the link's interface, and cannot say what kind
+//! of object a path pins; a pin has to be identified before it is trusted.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use bytemuck::{Pod, Zeroable};
+
+const MAP_CREATE: u32 = 0;
+const PROG_LOAD: u32 = 5;
+const OBJ_PIN: u32 = 6;
+const OBJ_GET: u32 = 7;
+const OBJ_GET_INFO_BY_FD: u32 = 15;
+const LINK_CREATE: u32 = 28;
+const LINK_UPDATE: u32 = 29;
+const LINK_GET_FD_BY_ID: u32 = 30;
+const LINK_GET_NEXT_ID: u32 = 31;
+const LINK_DETACH: u32 = 34;
+
+const BPF_XDP: u32 = 37;
+const LINK_TYPE_XDP: u32 = 6;
+const MAP_TYPE_ARRAY: u32 = 2;
+const PROG_TYPE_XDP: u32 = 6;
+const F_XDP_HAS_FRAGS: u32 = 1 << 5;
+const F_MMAPABLE: u32 = 1 << 10;
+
+/// Generic mode: the network stack runs the program.
+pub(super) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+/// Driver mode: the NIC's driver runs the program.
+pub(super) const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+
+/// Issues one command. The kernel takes a shorter attribute than its own as if padded with zeros.
+fn bpf<T: Pod>(command: u32, attributes: &mut T) -> io::Result<i32> {
+    // SAFETY: the attribute is plain old data that lives across the call, and its true size is passed; pointers inside
+    // of it were made by the callers below from buffers that outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            libc::c_long::from(command),
+            std::ptr::from_mut(attributes),
+            size_of::<T>(),
+        )
+    };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
+}
+
+fn bpf_fd<T: Pod>(command: u32, attributes: &mut T) -> io::Result<OwnedFd> {
+    let fd = bpf(command, attributes)?;
+    // SAFETY: the command returned a new descriptor, which nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().unsigned_abs()
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ObjectAttributes {
+    path: u64,
+    fd: u32,
+    file_flags: u32,
+}
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    Ok(CString::new(path.as_os_str().as_bytes())?)
+}
+
+/// Pins an object at a path that must not exist.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = c_path(path)?;
+    bpf(OBJ_PIN, &mut ObjectAttributes { path: path.as_ptr() as u64, fd: raw(object), file_flags: 0 })
+        .map(drop)
+}
+
+/// Opens whatever is pinned at a path.
+pub(super) fn open_pin(path: &Path) -> io::Result<OwnedFd> {
+    let path = c_path(path)?;
+    bpf_fd(OBJ_GET, &mut ObjectAttributes { path: path.as_ptr() as u64, fd: 0, file_flags: 0 })
+}
+
+/// What a descriptor of a BPF object refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ObjectKind {
+    Map,
+    Program,
+    Link,
+    Other,
+}
+
+/// Tells the kind of a BPF object by the name of its anonymous inode; no bpf(2) command does.
+pub(super) fn kind_of(object: BorrowedFd<'_>) -> io::Result<ObjectKind> {
+    let target = std::fs::read_link(format!("/proc/self/fd/{}", object.as_raw_fd()))?;
+    let target = target.to_string_lossy().replace('_', "-");
+    Ok(match target.strip_prefix("anon-inode:").unwrap_or(&target) {
+        "bpf-map" => ObjectKind::Map,
+        "bpf-prog" => ObjectKind::Program,
+        "bpf-link" => ObjectKind::Link,
+        _ => ObjectKind::Other,
+    })
+}
+
+/// The head of `struct bpf_link_info` as it stands for an XDP link.
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LinkInfoBytes {
+    kind: u32,
+    id: u32,
+    program: u32,
+    padding: u32,
+    ifindex: u32,
+    padding2: u32,
+}
+
+/// An XDP link as the kernel describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct XdpLinkInfo {
+    pub(super) id: u32,
+    pub(super) program: u32,
+    /// 0 when the interface has gone.
+    pub(super) ifindex: u32,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct InfoAttributes {
+    fd: u32,
+    len: u32,
+    info: u64,
+}
+
+/// Describes a link; `None` if it is of another type than XDP. The descriptor must be a link's.
+pub(super) fn xdp_link_info(link: BorrowedFd<'_>) -> io::Result<Option<XdpLinkInfo>> {
+    let mut info = LinkInfoBytes::zeroed();
+    let len = u32::try_from(size_of::<LinkInfoBytes>()).map_err(io::Error::other)?;
+    bpf(
+        OBJ_GET_INFO_BY_FD,
+        &mut InfoAttributes { fd: raw(link), len, info: std::ptr::from_mut(&mut info) as u64 },
+    )?;
+    Ok((info.kind == LINK_TYPE_XDP).then_some(XdpLinkInfo {
+        id: info.id,
+        program: info.program,
+        ifindex: info.ifindex,
+    }))
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LinkCreateAttributes {
+    program: u32,
+    target: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Attaches a program to an interface of the calling thread's network namespace (kernel 5.9).
+pub(super) fn create_xdp_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32) -> io::Result<OwnedFd> {
+    bpf_fd(
+        LINK_CREATE,
+        &mut LinkCreateAttributes { program: raw(program), target: ifindex, attach_type: BPF_XDP, flags },
+    )
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LinkUpdateAttributes {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+/// Replaces the program of a link in one step: every frame meets either the old one or the new one.
+pub(super) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attributes =
+        LinkUpdateAttributes { link: raw(link), program: raw(program), flags: 0, old_program: 0 };
+    bpf(LINK_UPDATE, &mut attributes).map(drop)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct LinkAttributes {
+    link: u32,
+}
+
+/// Detaches a link at once, although others may still hold or pin it.
+///
+/// Closing the last reference detaches too, but unpinning releases it later, from a kernel worker.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(LINK_DETACH, &mut LinkAttributes { link: raw(link) }).map(drop)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct IdAttributes {
+    id: u32,
+    next_id: u32,
+    open_flags: u32,
+}
+
+/// The XDP links of the whole system, as far as they live long enough to be asked.
+pub(super) fn xdp_links() -> Vec<XdpLinkInfo> {
+    let mut found = Vec::new();
+    let mut id = 0;
+    loop {
+        let mut attributes = IdAttributes { id, next_id: 0, open_flags: 0 };
+        if bpf(LINK_GET_NEXT_ID, &mut attributes).is_err() {
+            return found;
+        }
+        id = attributes.next_id;
+        let link = bpf_fd(LINK_GET_FD_BY_ID, &mut IdAttributes { id, next_id: 0, open_flags: 0 });
+        if let Ok(Some(info)) = link.and_then(|link| xdp_link_info(link.as_fd())) {
+            found.push(info);
+        }
+    }
+}
+
+/// Whether the kernel has XDP links (5.9), told by the command that came in the same release.
+pub(super) fn has_xdp_links() -> bool {
+    let refused = bpf(LINK_DETACH, &mut LinkAttributes { link: u32::MAX });
+    // An unknown command is EINVAL; a known one finds that this is no descriptor.
+    matches!(refused, Err(error) if error.raw_os_error() == Some(libc::EBADF))
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct MapCreateAttributes {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    flags: u32,
+}
+
+/// Whether array maps can be mapped into memory (5.5).
+pub(super) fn has_mmapable_arrays() -> bool {
+    let mut attributes = MapCreateAttributes {
+        map_type: MAP_TYPE_ARRAY,
+        key_size: 4,
+        value_size: 8,
+        max_entries: 1,
+        flags: F_MMAPABLE,
+    };
+    bpf_fd(MAP_CREATE, &mut attributes).is_ok()
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct ProgramLoadAttributes {
+    program_type: u32,
+    instruction_count: u32,
+    instructions: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+}
+
+/// Whether XDP programs can be marked as ready for frames in fragments (5.18).
+pub(super) fn has_xdp_fragments() -> bool {
+    // r0 = 2 (XDP_PASS); exit
+    let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
+    let mut attributes = ProgramLoadAttributes {
+        program_type: PROG_TYPE_XDP,
+        instruction_count: 2,
+        instructions: instructions.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        flags: F_XDP_HAS_FRAGS,
+        ..ProgramLoadAttributes::zeroed()
+    };
+    bpf_fd(PROG_LOAD, &mut attributes).is_ok()
+}

@@ -1,0 +1,113 @@
+//! Which addresses are VIPs, on which interface, and which VLAN tags lead to which interface.
+
+use std::io;
+use std::net::IpAddr;
+
+use aya::Ebpf;
+use aya::maps::{HashMap, MapData, MapError};
+use vip_common::maps::{MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VlanKey};
+
+use super::DataplaneError;
+use super::world::take;
+
+/// Keys and values as bytes: aya's marker for plain data cannot be put on vip-common's types.
+type Table<const KEY: usize, const VALUE: usize> = HashMap<MapData, [u8; KEY], [u8; VALUE]>;
+
+const VIP: usize = size_of::<Vip>();
+const VLAN: usize = size_of::<VlanKey>();
+
+/// `VIPS4`, `VIPS6` and `VLANS`.
+#[derive(Debug)]
+pub(super) struct Tables {
+    vips4: Table<{ size_of::<Vip4Key>() }, VIP>,
+    vips6: Table<{ size_of::<Vip6Key>() }, VIP>,
+    vlans: HashMap<MapData, [u8; VLAN], u32>,
+}
+
+impl Tables {
+    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
+        Ok(Self { vips4: take(ebpf, "VIPS4")?, vips6: take(ebpf, "VIPS6")?, vlans: take(ebpf, "VLANS")? })
+    }
+
+    pub(super) fn insert_vip(
+        &mut self,
+        ifindex: u32,
+        address: IpAddr,
+        vip: Vip,
+    ) -> Result<(), DataplaneError> {
+        let value: [u8; VIP] = bytemuck::cast(vip);
+        let (map, inserted) = match address {
+            IpAddr::V4(address) => ("VIPS4", self.vips4.insert(key4(ifindex, address), value, 0)),
+            IpAddr::V6(address) => ("VIPS6", self.vips6.insert(key6(ifindex, address), value, 0)),
+        };
+        inserted.map_err(|error| full(error, map, "VIP", MAX_VIPS))
+    }
+
+    pub(super) fn remove_vip(&mut self, ifindex: u32, address: IpAddr) -> Result<(), DataplaneError> {
+        match address {
+            IpAddr::V4(address) => removed(self.vips4.remove(&key4(ifindex, address)), "VIPS4"),
+            IpAddr::V6(address) => removed(self.vips6.remove(&key6(ifindex, address)), "VIPS6"),
+        }
+    }
+
+    pub(super) fn vip(&self, ifindex: u32, address: IpAddr) -> Result<Option<Vip>, DataplaneError> {
+        let (map, found) = match address {
+            IpAddr::V4(address) => ("VIPS4", self.vips4.get(&key4(ifindex, address), 0)),
+            IpAddr::V6(address) => ("VIPS6", self.vips6.get(&key6(ifindex, address), 0)),
+        };
+        match found {
+            Ok(bytes) => Ok(Some(bytemuck::cast(bytes))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(error, map)),
+        }
+    }
+
+    pub(super) fn insert_vlan(&mut self, tag: VlanKey, ifindex: u32) -> Result<(), DataplaneError> {
+        let inserted = self.vlans.insert(bytemuck::cast::<_, [u8; VLAN]>(tag), ifindex, 0);
+        inserted.map_err(|error| full(error, "VLANS", "VLAN", MAX_VLANS))
+    }
+
+    pub(super) fn remove_vlan(&mut self, tag: VlanKey) -> Result<(), DataplaneError> {
+        removed(self.vlans.remove(&bytemuck::cast::<_, [u8; VLAN]>(tag)), "VLANS")
+    }
+}
+
+fn key4(ifindex: u32, address: std::net::Ipv4Addr) -> [u8; size_of::<Vip4Key>()] {
+    bytemuck::cast(Vip4Key { ifindex, address: address.octets() })
+}
+
+fn key6(ifindex: u32, address: std::net::Ipv6Addr) -> [u8; size_of::<Vip6Key>()] {
+    bytemuck::cast(Vip6Key { ifindex, address: address.octets() })
+}
+
+/// Removing what is not there is fine: the caller wants it gone.
+fn removed(result: Result<(), MapError>, map: &'static str) -> Result<(), DataplaneError> {
+    match result {
+        Err(error) if errno(&error) == Some(libc::ENOENT) => Ok(()),
+        Err(MapError::KeyNotFound) => Ok(()),
+        result => result.map_err(|error| failed(error, map)),
+    }
+}
+
+fn full(error: MapError, map: &'static str, what: &'static str, limit: u32) -> DataplaneError {
+    if errno(&error) == Some(libc::E2BIG) {
+        return DataplaneError::Full { what, limit };
+    }
+    failed(error, map)
+}
+
+fn errno(error: &MapError) -> Option<i32> {
+    match error {
+        MapError::SyscallError(error) => error.io_error.raw_os_error(),
+        _ => None,
+    }
+}
+
+pub(super) fn failed(error: MapError, map: &'static str) -> DataplaneError {
+    let source = match error {
+        MapError::SyscallError(error) => error.io_error,
+        MapError::IoError(error) => error,
+        other => io::Error::other(other),
+    };
+    DataplaneError::Map { map, source }
+}
