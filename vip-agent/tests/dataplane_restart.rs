@@ -6,7 +6,7 @@ mod bpf;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::Instant;
 
 use bpf::{
     ArpClient, Loaded, NIC, PEER, Sandbox, VIP, VIP_MAC, ifindex, ip, link_id, other_program, pass, unpinned,
@@ -196,16 +196,38 @@ fn a_kill_at_any_moment_of_a_restart_leaves_a_program_at_work() {
     Sandbox::run(|sandbox| {
         sandbox.loader(true).kill();
         let client = ArpClient::new();
-        for moment in 0..12 {
+        let began = Instant::now();
+        let mut starting = sandbox.loader_starting();
+        starting.wait_for("attached");
+        let takes = began.elapsed();
+        starting.kill();
+        for moment in 0..20 {
             let starting = sandbox.loader_starting();
-            std::thread::sleep(Duration::from_millis(4 * moment));
+            std::thread::sleep(takes * moment / 20);
             starting.kill();
-            assert_eq!(client.ask(VIP), Some(VIP_MAC), "killed after {} ms", 4 * moment);
+            assert_eq!(client.ask(VIP), Some(VIP_MAC), "killed after {moment}/20 of {takes:?}");
         }
         let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
         assert!(dataplane.start().swapped);
         drop(dataplane);
         assert_eq!(sandbox.pins(), nothing());
+    });
+}
+
+#[test]
+fn what_a_kill_in_the_middle_left_is_tidied_up() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        // Killed between the two renames, and before a link pin had its name.
+        let layout = |suffix| sandbox.pin_dir().join(format!("layout-1{suffix}"));
+        std::fs::rename(layout(""), layout("-old")).unwrap();
+        std::fs::create_dir(layout("-new")).unwrap();
+        let links = sandbox.pin_dir().join("links");
+        std::fs::rename(links.join(NIC), links.join("%new")).unwrap();
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        assert!(dataplane.start().swapped);
+        assert!(layout("").exists() && !layout("-old").exists() && !layout("-new").exists());
+        assert!(links.join(NIC).exists() && !links.join("%new").exists());
     });
 }
 

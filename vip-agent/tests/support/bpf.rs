@@ -288,7 +288,8 @@ impl Loader {
         Self { child, output }
     }
 
-    fn wait_for(&mut self, word: &str) {
+    /// Waits until it says so.
+    pub(crate) fn wait_for(&mut self, word: &str) {
         let said = (&mut self.output).lines().map_while(Result::ok).any(|line| line.contains(word));
         assert!(said, "the loader never said {word:?}");
     }
@@ -296,6 +297,13 @@ impl Loader {
     /// Its process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// A figure of its /proc/PID/status, in KiB.
+    pub(crate) fn memory_kib(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("its status");
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).expect(name);
+        line.trim().trim_end_matches(" kB").parse().expect("a number")
     }
 
     /// Kills it without notice, and waits until the kernel has let go of what it held.
