@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod decision;
+pub mod filter;
 pub mod maps;
 pub mod packet;
 pub mod reason;

@@ -12,6 +12,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_coarse_ns, bpf_ktime_get_ns, bpf_sk_releas
 use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use vip_common::decision::{Claim, Family, Flow, Tables, gate_opens};
+use vip_common::filter::{self, Bit};
 use vip_common::maps::{
     Deadline, EVENT_BYTES, FlowKey, ForeignOwner, Handover, MAX_HANDOVER_FLOWS, MAX_LINKS, MAX_ROUTERS,
     MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VlanKey,
@@ -31,6 +32,8 @@ const LISTEN: u32 = 10;
 static DEADLINES: Array<Deadline, ROUTERS, MMAPABLE> = Array::new();
 #[btf_map]
 static HANDOVERS: Array<Handover, ROUTERS, MMAPABLE> = Array::new();
+#[btf_map]
+static FILTER: Array<u64, { filter::WORDS as usize }> = Array::new();
 #[btf_map]
 static VIPS4: HashMap<Vip4Key, Vip, VIPS> = HashMap::new();
 #[btf_map]
@@ -131,6 +134,14 @@ impl Tables for Maps<'_> {
     #[inline(always)]
     fn ingress(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
+    }
+
+    #[inline(always)]
+    fn rules_out(&self, bit: Bit) -> bool {
+        FILTER.get_ptr(bit.word).is_some_and(|word| {
+            // SAFETY: an element of an array map; the agent changes it at any time: hence volatile.
+            unsafe { ptr::read_volatile(word) & bit.mask != 0 }
+        })
     }
 
     #[inline(always)]

@@ -52,7 +52,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         config::XdpModeChoice::Driver => XdpModeChoice::Driver,
         config::XdpModeChoice::Skb => XdpModeChoice::Skb,
     };
-    let mut dataplane = Dataplane::load(LoadOptions { pin_dir: config.pin_dir.clone(), xdp_mode })?;
+    let mut dataplane = Dataplane::load(&LoadOptions { pin_dir: config.pin_dir.clone(), xdp_mode })?;
     let foreign_owners = dataplane.take_events().context("the program's events are taken")?.into_stream()?;
     if let Some(log) = dataplane.take_log() {
         tokio::spawn(log.forward());

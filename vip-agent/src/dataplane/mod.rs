@@ -74,7 +74,7 @@ impl Dataplane {
     /// # Errors
     /// A missing privilege, no BPF file system, another agent on `pin_dir`, a pin of ours that is something else, a
     /// kernel that lacks a feature, a verifier that refuses. Nothing has been changed then.
-    pub fn load(options: LoadOptions) -> Result<Self, DataplaneError> {
+    pub fn load(options: &LoadOptions) -> Result<Self, DataplaneError> {
         Self::load_object(options, OBJECT)
     }
 
@@ -82,17 +82,17 @@ impl Dataplane {
     ///
     /// # Errors
     /// As there.
-    pub fn load_object(options: LoadOptions, object: &[u8]) -> Result<Self, DataplaneError> {
+    pub fn load_object(options: &LoadOptions, object: &[u8]) -> Result<Self, DataplaneError> {
         checks::privileges()?;
         let mut pins = options.pin_dir.as_deref().map(PinDir::check).transpose()?;
         checks::memory_limit();
         checks::xdp_links()?;
         let world = World::load(object)?;
-        if let Some(pins) = &mut pins {
-            if let Err(error) = pins.stage(world.program.as_fd(), &world.pinnable()) {
-                drop(pins.remove(false));
-                return Err(error);
-            }
+        if let Some(pins) = &mut pins
+            && let Err(error) = pins.stage(world.program.as_fd(), &world.pinnable())
+        {
+            drop(pins.remove(false));
+            return Err(error);
         }
         Ok(Self {
             world,

@@ -7,6 +7,7 @@ mod arp;
 mod neighbor;
 mod traffic;
 
+use crate::filter::Bit;
 use crate::maps::{EVENT_INTERVAL, FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VlanKey};
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::icmpv6;
@@ -24,6 +25,8 @@ const HOP_BY_HOP: u8 = 0;
 pub trait Tables {
     /// Index of the interface that the frame came in by.
     fn ingress(&self) -> u32;
+    /// `FILTER`: whether an address with this bit is certainly no VIP.
+    fn rules_out(&self, bit: Bit) -> bool;
     /// `VLANS`: index of the sub-interface that a tag belongs to.
     fn vlan(&self, key: &VlanKey) -> Option<u32>;
     /// `VIPS4`
@@ -207,7 +210,9 @@ pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Option<Dec
     match header.ethertype {
         ethernet::IPV4 => {
             let packet = ipv4::Brief::read(frame, at)?;
-            if matches!(packet.protocol, PROTOCOL_VRRP | PROTOCOL_IGMP) {
+            if matches!(packet.protocol, PROTOCOL_VRRP | PROTOCOL_IGMP)
+                || tables.rules_out(Bit::of_ipv4(packet.destination))
+            {
                 return None;
             }
             let ifindex = interface(&header, tables)?;
@@ -221,6 +226,9 @@ pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Option<Dec
             }
             next_header => {
                 let destination = ipv6::destination(frame, at)?;
+                if tables.rules_out(Bit::of_ipv6(destination)) {
+                    return None;
+                }
                 let ifindex = interface(&header, tables)?;
                 let vip = tables.vip6(&Vip6Key { ifindex, address: destination.bytes() })?;
                 Some(traffic::to_vip6(frame, at, next_header, vip, tables))

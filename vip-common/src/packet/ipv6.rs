@@ -84,6 +84,12 @@ impl Address {
         Mac::new([0x33, 0x33, a, b, c, d])
     }
 
+    /// Both halves in one number, the same on every machine: for hashing.
+    #[inline(always)]
+    pub const fn folded(self) -> u64 {
+        u64::from_le(self.high) ^ u64::from_le(self.low).rotate_left(17)
+    }
+
     /// Adds it to a checksum.
     #[inline(always)]
     #[must_use]

@@ -1,0 +1,362 @@
+//! What agent and program share: ownership words, VIP tables, counters, events; and what it all costs.
+
+#[path = "support/bpf.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod bpf;
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use bpf::{ArpClient, Loaded, NIC, PEER, Sandbox, VIP, VIP_MAC, ifindex, unpinned};
+use futures_util::StreamExt;
+use rustix::thread::{CapabilitySet, CapabilitySets};
+use vip_agent::dataplane::{Dataplane, DataplaneError, Feature, LoadOptions, OBJECT, XdpModeChoice};
+use vip_agent::types::{MacAddr, MonotonicTime};
+use vip_common::maps::{MAX_VIPS, Vip, VlanKey};
+use vip_common::reason::Reason;
+
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// A dataplane on [`NIC`] that owns [`VIP`] for an hour.
+fn in_charge(test: impl FnOnce(&mut Dataplane) + Send) {
+    Sandbox::run(|_| {
+        let mut dataplane = Dataplane::load(&unpinned(XdpModeChoice::Auto)).unwrap();
+        dataplane.start();
+        test(&mut dataplane);
+    });
+}
+
+/// A dataplane that is attached to nothing.
+fn idle(test: impl FnOnce(&mut Dataplane) + Send) {
+    Sandbox::run(|_| test(&mut Dataplane::load(&unpinned(XdpModeChoice::Auto)).unwrap()));
+}
+
+fn packets(dataplane: &Dataplane, reason: Reason) -> u64 {
+    let counters = dataplane.counters().unwrap();
+    let nic = ifindex(NIC);
+    counters.iter().find(|counter| counter.ifindex == nic && counter.reason == reason).unwrap().packets
+}
+
+#[test]
+fn one_stored_word_decides_who_answers() {
+    Sandbox::run(|_| {
+        let mut dataplane = Dataplane::load(&unpinned(XdpModeChoice::Auto)).unwrap();
+        let router = dataplane.serve(HOUR);
+        dataplane.attach_to(NIC);
+        let (words, client) = (dataplane.words(), ArpClient::new());
+        assert_eq!(client.ask(VIP), Some(VIP_MAC));
+        words.store(router, MonotonicTime::ZERO);
+        assert_eq!(client.ask(VIP), None);
+        words.store(router, MonotonicTime::now() + HOUR);
+        assert_eq!(client.ask(VIP), Some(VIP_MAC));
+    });
+}
+
+#[test]
+fn a_deadline_passes_by_itself() {
+    Sandbox::run(|_| {
+        let mut dataplane = Dataplane::load(&unpinned(XdpModeChoice::Auto)).unwrap();
+        let router = dataplane.serve(HOUR);
+        dataplane.attach_to(NIC);
+        let until = MonotonicTime::now() + Duration::from_millis(50);
+        dataplane.words().cap(router, until);
+        std::thread::sleep(Duration::from_millis(60));
+        assert_eq!(ArpClient::new().ask(VIP), None);
+    });
+}
+
+#[test]
+fn a_cap_shortens_and_never_prolongs() {
+    idle(|dataplane| {
+        let (router, words) = (dataplane.allocate_router().unwrap(), dataplane.words());
+        words.store(router, MonotonicTime(1000));
+        words.cap(router, MonotonicTime(2000));
+        assert_eq!(words.load(router), MonotonicTime(1000));
+        words.cap(router, MonotonicTime(500));
+        assert_eq!(words.load(router), MonotonicTime(500));
+    });
+}
+
+#[test]
+fn words_of_different_routers_do_not_touch() {
+    idle(|dataplane| {
+        let routers: Vec<_> = (0..5).map(|_| dataplane.allocate_router().unwrap()).collect();
+        let words = dataplane.words();
+        for (nth, router) in (1..).zip(&routers) {
+            words.store(*router, MonotonicTime(nth));
+            words.hand_over(*router, MacAddr([2, 0, 0, 0, 0, 7]), MonotonicTime(10 * nth));
+        }
+        for (nth, router) in (1..).zip(&routers) {
+            assert_eq!(words.load(*router), MonotonicTime(nth));
+            let handover = (MacAddr([2, 0, 0, 0, 0, 7]), MonotonicTime(10 * nth));
+            assert_eq!(words.handing_over(*router), handover);
+        }
+    });
+}
+
+#[test]
+fn a_freed_slot_comes_back_silent() {
+    idle(|dataplane| {
+        let (router, words) = (dataplane.allocate_router().unwrap(), dataplane.words());
+        words.store(router, MonotonicTime::NEVER);
+        words.hand_over(router, VIP_MAC, MonotonicTime::NEVER);
+        dataplane.free_router(router);
+        assert_eq!(dataplane.allocate_router().unwrap(), router);
+        assert_eq!(words.load(router), MonotonicTime::ZERO);
+        assert_eq!(words.handing_over(router), (MacAddr::default(), MonotonicTime::ZERO));
+    });
+}
+
+#[test]
+fn vips_of_both_families_are_read_back_and_removed() {
+    idle(|dataplane| {
+        let vip = Vip { router: 3, link: 1, mac: VIP_MAC.0, flags: 1 };
+        for address in [IpAddr::V4(VIP), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
+            assert_eq!(dataplane.vip(7, address).unwrap(), None);
+            dataplane.insert_vip(7, address, vip).unwrap();
+            assert_eq!(dataplane.vip(7, address).unwrap(), Some(vip));
+            assert_eq!(dataplane.vip(8, address).unwrap(), None, "another interface");
+            dataplane.remove_vip(7, address).unwrap();
+            assert_eq!(dataplane.vip(7, address).unwrap(), None);
+            dataplane.remove_vip(7, address).expect("removing twice is fine");
+        }
+    });
+}
+
+#[test]
+fn a_full_table_says_how_many_fit() {
+    idle(|dataplane| {
+        let vip = Vip { router: 0, link: 0, mac: VIP_MAC.0, flags: 0 };
+        let mut insert = |nth: u32| dataplane.insert_vip(1, IpAddr::V4(nth.into()), vip);
+        for nth in 0..MAX_VIPS {
+            insert(nth).unwrap();
+        }
+        let error = insert(MAX_VIPS).unwrap_err().to_string();
+        assert_eq!(error, format!("no room for another VIP: at most {MAX_VIPS}"));
+    });
+}
+
+#[test]
+fn vlans_are_inserted_and_removed() {
+    idle(|dataplane| {
+        let tag = VlanKey { parent: 2, outer: 100, inner: 0 };
+        dataplane.insert_vlan(tag, 5).unwrap();
+        dataplane.remove_vlan(tag).unwrap();
+        dataplane.remove_vlan(tag).expect("removing twice is fine");
+    });
+}
+
+#[test]
+fn a_removed_vip_is_an_ordinary_address_again() {
+    in_charge(|dataplane| {
+        dataplane.remove_vip(ifindex(NIC), VIP.into()).unwrap();
+        assert_eq!(ArpClient::new().ask(VIP), None);
+        assert_eq!(packets(dataplane, Reason::ArpNotOwned), 0, "the question went up the stack");
+    });
+}
+
+#[test]
+fn answers_and_refusals_are_counted_apart() {
+    in_charge(|dataplane| {
+        let client = ArpClient::new();
+        for _ in 0..3 {
+            client.ask(VIP).unwrap();
+        }
+        assert_eq!(packets(dataplane, Reason::ArpAnswered), 3);
+        assert_eq!(packets(dataplane, Reason::ArpNotOwned), 0);
+    });
+}
+
+#[test]
+fn counters_start_anew_with_each_attachment() {
+    in_charge(|dataplane| {
+        ArpClient::new().ask(VIP).unwrap();
+        dataplane.detach(ifindex(NIC)).unwrap();
+        assert_eq!(dataplane.counters().unwrap(), []);
+        dataplane.attach_to(NIC);
+        assert_eq!(packets(dataplane, Reason::ArpAnswered), 0);
+    });
+}
+
+#[test]
+fn a_station_that_claims_an_owned_vip_is_reported() {
+    in_charge(|dataplane| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let event = runtime.block_on(async {
+            let mut events = dataplane.take_events().unwrap().into_stream().unwrap();
+            ArpClient::new().claim(VIP);
+            tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap().unwrap()
+        });
+        assert_eq!((event.ifindex, event.family, event.mac), (ifindex(NIC), 4, ArpClient::MAC.0));
+        assert_eq!(event.address[..4], VIP.octets());
+        assert!(event.at <= MonotonicTime::now().0);
+        assert!(dataplane.take_events().is_none(), "there is one reader");
+    });
+}
+
+#[test]
+fn the_stream_wakes_for_an_event_that_comes_later() {
+    in_charge(|dataplane| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = ArpClient::new();
+        runtime.block_on(async {
+            let mut events = dataplane.take_events().unwrap().into_stream().unwrap();
+            for _ in 0..2 {
+                let quiet = tokio::time::timeout(Duration::from_millis(150), events.next()).await;
+                assert!(quiet.is_err(), "{quiet:?}");
+                client.claim(VIP);
+                tokio::time::timeout(Duration::from_secs(5), events.next()).await.unwrap().unwrap().unwrap();
+            }
+        });
+    });
+}
+
+#[test]
+fn map_memory_is_known_and_bounded() {
+    idle(|dataplane| {
+        let bytes = dataplane.map_memory();
+        println!("map memory: {bytes} bytes");
+        assert!((1 << 20..32 << 20).contains(&bytes), "{bytes}");
+    });
+}
+
+#[test]
+fn the_verifier_tells_how_many_instructions_it_went_through() {
+    idle(|dataplane| assert!(dataplane.verified_instructions().unwrap() > 0));
+}
+
+/// Of the agent's 12 MiB, what the BPF side may take: heap and stacks, without the binary's own pages.
+const HEAP_BUDGET_KIB: u64 = 2048;
+
+#[test]
+fn loading_leaves_no_big_heap() {
+    Sandbox::run(|sandbox| {
+        let loader = sandbox.loader(true);
+        let (anonymous, peak) = (loader.memory_kib("RssAnon"), loader.memory_kib("VmHWM"));
+        println!("anonymous memory {anonymous} KiB, peak resident {peak} KiB");
+        assert!(anonymous < HEAP_BUDGET_KIB, "{anonymous} KiB");
+    });
+}
+
+#[test]
+fn each_missing_privilege_is_named_and_nothing_is_changed() {
+    Sandbox::run(|sandbox| {
+        let rights = CapabilitySet::BPF | CapabilitySet::NET_ADMIN;
+        let inheritable = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: rights, permitted: rights, inheritable };
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let error = Dataplane::load(&sandbox.pinned()).unwrap_err();
+        assert!(
+            matches!(&error, DataplaneError::MissingCapability { missing } if missing == &["CAP_PERFMON"]),
+            "{error}"
+        );
+        assert!(error.to_string().starts_with("missing CAP_PERFMON: run as root"), "{error}");
+        assert!(!sandbox.pin_dir().exists());
+    });
+}
+
+#[test]
+fn the_three_capabilities_suffice() {
+    Sandbox::run(|sandbox| {
+        let rights = CapabilitySet::BPF | CapabilitySet::NET_ADMIN | CapabilitySet::PERFMON;
+        let inheritable = CapabilitySet::empty();
+        let sets = CapabilitySets { effective: rights, permitted: rights, inheritable };
+        rustix::thread::set_capabilities(None, sets).unwrap();
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        dataplane.attach_to(PEER);
+        dataplane.commit().unwrap();
+        dataplane.shutdown().unwrap();
+    });
+}
+
+#[test]
+fn a_stale_object_is_not_believed() {
+    Sandbox::run(|_| {
+        let spoiled = OBJECT.to_vec();
+        let renamed = replace(spoiled, b"EVENT_GATES", b"EVENT_GATEZ");
+        let error = Dataplane::load_object(&unpinned(XdpModeChoice::Auto), &renamed).unwrap_err();
+        assert!(matches!(error, DataplaneError::BadObject { .. }), "{error}");
+        assert!(error.to_string().contains("no map EVENT_GATES"), "{error}");
+    });
+}
+
+fn replace(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    for start in 0..bytes.len() - from.len() {
+        if &bytes[start..start + from.len()] == from {
+            bytes[start..start + from.len()].copy_from_slice(to);
+        }
+    }
+    bytes
+}
+
+#[test]
+fn this_kernel_has_every_feature_that_is_asked_for() {
+    Sandbox::run(|_| {
+        for feature in Feature::ALL {
+            assert!(feature.is_present(), "{feature}");
+        }
+    });
+}
+
+#[test]
+fn a_kernel_without_links_for_xdp_is_named_so_before_anything_is_changed() {
+    Sandbox::run(|sandbox| {
+        refuse_bpf_command(LINK_DETACH);
+        let error = Dataplane::load(&LoadOptions { ..sandbox.pinned() }).unwrap_err();
+        assert!(matches!(error, DataplaneError::FeatureMissing { feature: Feature::XdpLink, .. }), "{error}");
+        assert!(error.to_string().contains("came with Linux 5.9"), "{error}");
+        assert!(!sandbox.pin_dir().exists());
+    });
+}
+
+#[test]
+fn a_host_that_forbids_bpf_in_spite_of_the_capabilities_is_told_apart() {
+    Sandbox::run(|sandbox| {
+        answer_bpf_command(MAP_CREATE, libc::EPERM);
+        let error = Dataplane::load(&sandbox.pinned()).unwrap_err();
+        assert!(matches!(error, DataplaneError::Refused { .. }), "{error}");
+        assert!(error.to_string().contains("seccomp"), "{error}");
+        assert!(!sandbox.pin_dir().exists());
+    });
+}
+
+const MAP_CREATE: u32 = 0;
+const LINK_DETACH: u32 = 34;
+
+/// Makes the calling thread's kernel one that does not know a command of bpf(2).
+fn refuse_bpf_command(command: u32) {
+    answer_bpf_command(command, libc::EINVAL);
+}
+
+/// Has a seccomp filter answer a command of bpf(2), for the calling thread.
+fn answer_bpf_command(command: u32, errno: i32) {
+    let load = |offset| statement(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, offset, 0, 0);
+    let skip_unless = |value, skip| statement(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, value, 0, skip);
+    let verdict = |value| statement(libc::BPF_RET | libc::BPF_K, value, 0, 0);
+    let number = u32::try_from(libc::SYS_bpf).unwrap();
+    // Offsets into struct seccomp_data: the call's number, the low half of its first argument (little-endian).
+    let mut filter = [
+        load(0),
+        skip_unless(number, 3),
+        load(16),
+        skip_unless(command, 1),
+        verdict(libc::SECCOMP_RET_ERRNO | errno.unsigned_abs()),
+        verdict(libc::SECCOMP_RET_ALLOW),
+    ];
+    let program = libc::sock_fprog { len: 6, filter: filter.as_mut_ptr() };
+    // SAFETY: the program points to the six instructions above, alive across the call; the filter binds this thread
+    // only, which ends with its test.
+    let installed =
+        unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const program) };
+    assert_eq!(installed, 0, "{}", std::io::Error::last_os_error());
+}
+
+fn statement(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: u16::try_from(code).unwrap(), jt, jf, k }
+}
+
+#[test]
+#[ignore = "a process of the tests above"]
+fn a_loader_for_the_tests_to_kill() {
+    bpf::be_the_loader();
+}

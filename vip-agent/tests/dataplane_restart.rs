@@ -1,0 +1,409 @@
+//! Restarts, kills and exits: what is left attached, what is swapped without a gap, what is removed.
+
+#[path = "support/bpf.rs"]
+#[allow(dead_code, reason = "each test file uses a part of it")]
+mod bpf;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use bpf::{
+    ArpClient, Loaded, NIC, PEER, Sandbox, VIP, VIP_MAC, ifindex, ip, link_id, other_program, pass, unpinned,
+    xdp_on,
+};
+use vip_agent::dataplane::{Dataplane, DataplaneError, LoadOptions, XdpModeChoice, cleanup};
+
+fn nothing() -> Vec<PathBuf> {
+    Vec::new()
+}
+
+#[test]
+fn a_clean_exit_leaves_nothing() {
+    Sandbox::run(|sandbox| {
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        dataplane.start();
+        assert!(sandbox.pin_dir().join("links").join(NIC).exists());
+        dataplane.shutdown().unwrap();
+        assert_eq!(xdp_on(NIC), None);
+        assert_eq!(sandbox.pins(), nothing());
+    });
+}
+
+#[test]
+fn an_error_on_the_way_leaves_nothing_either() {
+    Sandbox::run(|sandbox| {
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        dataplane.attach_to(NIC);
+        drop(dataplane);
+        assert_eq!(xdp_on(NIC), None);
+        assert_eq!(sandbox.pins(), nothing());
+    });
+}
+
+#[test]
+fn what_is_pinned_is_all_there() {
+    Sandbox::run(|sandbox| {
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        dataplane.start();
+        let layout = sandbox.pin_dir().join(format!("layout-{}", vip_common::maps::LAYOUT_VERSION));
+        let maps = [
+            "COUNTERS",
+            "DEADLINES",
+            "EVENTS",
+            "EVENT_GATES",
+            "HANDOVERS",
+            "HANDOVER_FLOWS",
+            "VIPS4",
+            "VIPS6",
+            "VLANS",
+        ];
+        for pin in maps.map(|map| Path::new("maps").join(map)).iter().chain([&PathBuf::from("program")]) {
+            assert!(layout.join(pin).exists(), "{}", pin.display());
+        }
+    });
+}
+
+#[test]
+fn a_killed_agent_that_pins_leaves_its_program_attached_and_answering() {
+    Sandbox::run(|sandbox| {
+        let loader = sandbox.loader(true);
+        let program = xdp_on(NIC);
+        loader.kill();
+        assert!(program.is_some());
+        assert_eq!(xdp_on(NIC), program);
+        assert_eq!(ArpClient::new().ask(VIP), Some(VIP_MAC), "its deadline has not passed");
+    });
+}
+
+#[test]
+fn a_killed_agent_that_does_not_pin_vanishes() {
+    Sandbox::run(|sandbox| {
+        let loader = sandbox.loader(false);
+        assert!(xdp_on(NIC).is_some());
+        loader.kill();
+        assert_eq!(xdp_on(NIC), None);
+        assert_eq!(sandbox.pins(), nothing());
+    });
+}
+
+#[test]
+fn cleanup_removes_what_a_killed_agent_left() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let report = cleanup(&sandbox.pin_dir()).unwrap();
+        assert_eq!(xdp_on(NIC), None, "detached at once");
+        assert_eq!(sandbox.pins(), nothing());
+        assert_eq!(report.removed[0], sandbox.pin_dir().join("links").join(NIC));
+        assert_eq!(report.left, nothing());
+    });
+}
+
+#[test]
+fn cleanup_leaves_alone_what_is_not_ours() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let theirs = sandbox.pin_dir().join("theirs");
+        std::fs::create_dir(&theirs).unwrap();
+        let report = cleanup(&sandbox.pin_dir()).unwrap();
+        assert_eq!(report.left, [theirs.clone()]);
+        assert_eq!(sandbox.pins(), [sandbox.pin_dir(), theirs]);
+    });
+}
+
+#[test]
+fn cleanup_where_nothing_is_does_nothing() {
+    Sandbox::run(|sandbox| {
+        assert_eq!(cleanup(&sandbox.pin_dir()).unwrap().removed, nothing());
+    });
+}
+
+#[test]
+fn cleanup_refuses_while_an_agent_runs() {
+    Sandbox::run(|sandbox| {
+        let _agent = sandbox.loader(true);
+        let before = sandbox.pins();
+        let refused = cleanup(&sandbox.pin_dir()).unwrap_err();
+        assert!(matches!(refused, DataplaneError::PinDirInUse { .. }), "{refused}");
+        assert_eq!(sandbox.pins(), before);
+    });
+}
+
+#[test]
+fn a_second_agent_on_the_same_pin_dir_is_refused() {
+    Sandbox::run(|sandbox| {
+        let _agent = sandbox.loader(true);
+        let before = (sandbox.pins(), xdp_on(NIC));
+        let refused = Dataplane::load(&sandbox.pinned()).unwrap_err();
+        assert!(matches!(refused, DataplaneError::PinDirInUse { .. }), "{refused}");
+        assert_eq!((sandbox.pins(), xdp_on(NIC)), before);
+    });
+}
+
+#[test]
+fn a_restart_swaps_the_program_within_the_same_link() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let (link, former) = (link_id(NIC), xdp_on(NIC));
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        assert_eq!(xdp_on(NIC), former, "loading changes nothing");
+        assert!(dataplane.start().swapped);
+        assert_eq!(link_id(NIC), link);
+        assert_eq!(xdp_on(NIC), Some(("skb", dataplane.program_id())));
+        assert_ne!(xdp_on(NIC), former);
+    });
+}
+
+#[test]
+fn nothing_stale_survives_a_restart() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        dataplane.attach_to(NIC);
+        assert_eq!(dataplane.vip(ifindex(NIC), VIP.into()).unwrap(), None);
+        assert_eq!(ArpClient::new().ask(VIP), None);
+    });
+}
+
+#[test]
+fn no_question_goes_unanswered_while_agents_are_killed_and_restarted() {
+    Sandbox::run(|sandbox| {
+        let client = ArpClient::new();
+        sandbox.loader(true).kill();
+        let stop = AtomicBool::new(false);
+        let (asked, unanswered) = std::thread::scope(|scope| {
+            let client = scope.spawn(|| {
+                let (mut asked, mut unanswered) = (0, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    asked += 1;
+                    unanswered += u32::from(client.ask(VIP) != Some(VIP_MAC));
+                }
+                (asked, unanswered)
+            });
+            for _ in 0..5 {
+                sandbox.loader(true).kill();
+            }
+            stop.store(true, Ordering::Relaxed);
+            client.join().unwrap()
+        });
+        assert!(asked > 100, "{asked} questions are too few to tell");
+        assert_eq!(unanswered, 0, "of {asked}");
+    });
+}
+
+#[test]
+fn a_kill_at_any_moment_of_a_restart_leaves_a_program_at_work() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let client = ArpClient::new();
+        let began = Instant::now();
+        let mut starting = sandbox.loader_starting();
+        starting.wait_for("attached");
+        let takes = began.elapsed();
+        starting.kill();
+        for moment in 0..20 {
+            let starting = sandbox.loader_starting();
+            std::thread::sleep(takes * moment / 20);
+            starting.kill();
+            assert_eq!(client.ask(VIP), Some(VIP_MAC), "killed after {moment}/20 of {takes:?}");
+        }
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        assert!(dataplane.start().swapped);
+        drop(dataplane);
+        assert_eq!(sandbox.pins(), nothing());
+    });
+}
+
+#[test]
+fn what_a_kill_in_the_middle_left_is_tidied_up() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        // Killed between the two renames, and before a link pin had its name.
+        let layout = |suffix| sandbox.pin_dir().join(format!("layout-1{suffix}"));
+        std::fs::rename(layout(""), layout("-old")).unwrap();
+        std::fs::create_dir(layout("-new")).unwrap();
+        let links = sandbox.pin_dir().join("links");
+        std::fs::rename(links.join(NIC), links.join("%new")).unwrap();
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        assert!(dataplane.start().swapped);
+        assert!(layout("").exists() && !layout("-old").exists() && !layout("-new").exists());
+        assert!(links.join(NIC).exists() && !links.join("%new").exists());
+    });
+}
+
+#[test]
+fn another_mode_means_another_link() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let driver = LoadOptions { xdp_mode: XdpModeChoice::Driver, ..sandbox.pinned() };
+        let mut dataplane = Dataplane::load(&driver).unwrap();
+        assert!(!dataplane.start().swapped);
+        assert_eq!(xdp_on(NIC), Some(("driver", dataplane.program_id())));
+        dataplane.shutdown().unwrap();
+        assert_eq!(sandbox.pins(), nothing());
+    });
+}
+
+#[test]
+fn an_interface_that_left_the_configuration_is_detached_when_the_agent_takes_charge() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        dataplane.attach_to(PEER);
+        assert!(xdp_on(NIC).is_some(), "not yet");
+        dataplane.commit().unwrap();
+        assert_eq!(xdp_on(NIC), None);
+        assert!(!sandbox.pin_dir().join("links").join(NIC).exists());
+    });
+}
+
+#[test]
+fn another_layout_is_replaced_in_one_step() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let ours = sandbox.pin_dir().join(format!("layout-{}", vip_common::maps::LAYOUT_VERSION));
+        let older = sandbox.pin_dir().join("layout-0");
+        std::fs::rename(&ours, &older).unwrap();
+        let link = link_id(NIC);
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        assert!(older.exists());
+        assert!(dataplane.start().swapped);
+        assert_eq!(link_id(NIC), link);
+        assert!(ours.exists() && !older.exists());
+    });
+}
+
+#[test]
+fn without_a_bpf_file_system_the_error_names_the_mount_command() {
+    Sandbox::run(|sandbox| {
+        let elsewhere = tempfile::tempdir().unwrap();
+        let pin_dir = elsewhere.path().join("viplane");
+        let options = LoadOptions { pin_dir: Some(pin_dir.clone()), ..sandbox.pinned() };
+        let error = Dataplane::load(&options).unwrap_err().to_string();
+        assert!(error.contains("not on a BPF file system"), "{error}");
+        assert!(error.contains("`mount -t bpf bpf /sys/fs/bpf`, or set `pin_dir: null`"), "{error}");
+        assert!(!pin_dir.exists());
+    });
+}
+
+/// Puts something in the place of a pin of a dead agent; loading must refuse it, name it, and change nothing; and
+/// cleanup must remove it.
+fn corrupt(pin: &str, spoil: fn(&Path), found: &str) {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        let path = sandbox.pin_dir().join(pin);
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path).unwrap();
+        } else {
+            std::fs::remove_file(&path).unwrap();
+        }
+        spoil(&path);
+        let before = (sandbox.pins(), xdp_on(NIC));
+        let error = Dataplane::load(&sandbox.pinned()).unwrap_err();
+        assert!(
+            matches!(&error, DataplaneError::CorruptPin { path: named, .. } if *named == path),
+            "{error}"
+        );
+        let said = error.to_string();
+        assert!(said.contains(&format!("found {found}")), "{said}");
+        assert!(said.contains("`vip-agent cleanup`"), "{said}");
+        assert_eq!((sandbox.pins(), xdp_on(NIC)), before, "nothing has changed");
+        cleanup(&sandbox.pin_dir()).unwrap();
+        assert_eq!(sandbox.pins(), nothing());
+        Dataplane::load(&sandbox.pinned()).unwrap().start();
+    });
+}
+
+fn pin_a_map(path: &Path) {
+    let ebpf = other_program();
+    ebpf.map("EVENT_GATES").unwrap().pin(path).unwrap();
+}
+
+fn pin_a_program(path: &Path) {
+    let mut ebpf = other_program();
+    pass(&mut ebpf).pin(path).unwrap();
+}
+
+fn make_a_directory(path: &Path) {
+    std::fs::create_dir(path).unwrap();
+}
+
+#[test]
+fn a_map_in_the_place_of_a_link_is_refused() {
+    corrupt("links/nic", pin_a_map, "a map");
+}
+
+#[test]
+fn a_program_in_the_place_of_a_link_is_refused() {
+    corrupt("links/nic", pin_a_program, "a program");
+}
+
+#[test]
+fn a_directory_in_the_place_of_a_link_is_refused() {
+    corrupt("links/nic", make_a_directory, "a directory");
+}
+
+#[test]
+fn a_link_to_another_program_is_refused() {
+    let pin_a_link = |path: &Path| {
+        let mut ebpf = other_program();
+        let program = pass(&mut ebpf);
+        let link = program.attach(PEER, aya::programs::XdpMode::Skb).unwrap();
+        let link: aya::programs::links::FdLink = program.take_link(link).unwrap().try_into().unwrap();
+        link.pin(path).unwrap();
+    };
+    corrupt("links/nic", pin_a_link, "the link of the program `pass`");
+}
+
+#[test]
+fn a_map_in_the_place_of_the_links_is_refused() {
+    corrupt("links", pin_a_map, "a map");
+}
+
+#[test]
+fn a_map_of_other_sizes_is_refused() {
+    corrupt("layout-1/maps/VIPS4", pin_a_map, "a map of 4-byte keys and 8-byte values");
+}
+
+#[test]
+fn a_program_in_the_place_of_a_map_is_refused() {
+    corrupt("layout-1/maps/DEADLINES", pin_a_program, "a program");
+}
+
+#[test]
+fn another_program_in_the_place_of_ours_is_refused() {
+    corrupt("layout-1/program", pin_a_program, "the program `pass`");
+}
+
+#[test]
+fn a_map_in_the_place_of_the_layout_is_refused() {
+    corrupt("layout-1", pin_a_map, "a map");
+}
+
+#[test]
+fn unpinned_agents_need_no_bpf_file_system() {
+    Sandbox::run(|sandbox| {
+        nix::mount::umount(&sandbox.bpffs()).unwrap();
+        let mut dataplane = Dataplane::load(&unpinned(XdpModeChoice::Auto)).unwrap();
+        dataplane.start();
+        assert_eq!(ArpClient::new().ask(VIP), Some(VIP_MAC));
+    });
+}
+
+#[test]
+fn a_pin_of_another_namespaces_interface_of_the_same_index_is_not_swapped() {
+    Sandbox::run(|sandbox| {
+        sandbox.loader(true).kill();
+        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+        ip(&format!("link add {NIC} type veth peer name {PEER}"));
+        let mut dataplane = Dataplane::load(&sandbox.pinned()).unwrap();
+        assert!(!dataplane.attach_to(NIC).swapped);
+        assert_eq!(xdp_on(NIC), Some(("skb", dataplane.program_id())));
+    });
+}
+
+#[test]
+#[ignore = "a process of the tests above"]
+fn a_loader_for_the_tests_to_kill() {
+    bpf::be_the_loader();
+}
