@@ -118,7 +118,11 @@ impl Centiseconds {
     pub fn new(centiseconds: u16) -> Result<Self, OutOfRange> {
         match centiseconds {
             1..=4095 => Ok(Self(centiseconds)),
-            _ => Err(OutOfRange::new("an advertisement interval", "10ms-40.95s", format_args!("{centiseconds}0ms"))),
+            _ => Err(OutOfRange::new(
+                "an advertisement interval",
+                "10ms-40.95s",
+                format_args!("{centiseconds}0ms"),
+            )),
         }
     }
 
@@ -137,7 +141,13 @@ impl TryFrom<Duration> for Centiseconds {
     type Error = OutOfRange;
 
     fn try_from(duration: Duration) -> Result<Self, OutOfRange> {
-        let out_of_range = || OutOfRange::new("an advertisement interval", "10ms-40.95s in steps of 10ms", format_args!("{duration:?}"));
+        let out_of_range = || {
+            OutOfRange::new(
+                "an advertisement interval",
+                "10ms-40.95s in steps of 10ms",
+                format_args!("{duration:?}"),
+            )
+        };
         let nanos = duration.as_nanos();
         if nanos % 10_000_000 != 0 {
             return Err(out_of_range());
