@@ -1,0 +1,49 @@
+//! The kernel does to any frame what the decision does to it in user space.
+
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use vip_common::rewrite;
+
+use crate::common::strategies;
+use crate::common::world::World;
+use crate::kernel::{Kernel, Outcome, Verdict};
+
+/// Runs frames through both, over the same tables, and compares verdict, bytes and counters.
+fn assert_equivalent(world: &World) -> anyhow::Result<()> {
+    let kernel = Kernel::with(world)?;
+    let mut runner = TestRunner::new(ProptestConfig { cases: 3000, ..ProptestConfig::default() });
+    runner.run(&strategies::frame(), |frame| {
+        let (verdict, bytes, decision) = world.run(&frame);
+        let mut counted: Vec<_> = decision.iter().map(|decision| decision.reason).collect();
+        counted.extend(decision.and_then(|decision| decision.claim).map(|claim| claim.reason()));
+        counted.sort();
+        let expected = Outcome {
+            verdict: match verdict {
+                rewrite::Verdict::Pass => Verdict::Pass,
+                rewrite::Verdict::Drop => Verdict::Drop,
+                rewrite::Verdict::Transmit => Verdict::Transmit,
+            },
+            frame: bytes,
+            counted: counted.into_iter().map(|reason| reason.name()).collect(),
+        };
+        let outcome = kernel.run(&frame).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        prop_assert_eq!(outcome, expected);
+        Ok(())
+    })?;
+    Ok(())
+}
+
+#[test]
+fn of_an_owner() -> anyhow::Result<()> {
+    assert_equivalent(&World::owning())
+}
+
+#[test]
+fn of_a_backup() -> anyhow::Result<()> {
+    assert_equivalent(&World::not_owning())
+}
+
+#[test]
+fn of_a_new_owner_while_the_former_one_still_serves() -> anyhow::Result<()> {
+    assert_equivalent(&World::taking_over())
+}

@@ -1,0 +1,152 @@
+//! What the maps hold, as plain collections, and the decision's tables over them.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use vip_common::decision::{self, Action, Decision, Family, Tables};
+use vip_common::filter::{Bit, Filter};
+use vip_common::maps::{FlowKey, Handover, Vip, Vip4Key, Vip6Key, VlanKey, vip_flags};
+use vip_common::packet::Frame;
+use vip_common::packet::ipv6::Address;
+use vip_common::rewrite::{self, Verdict};
+
+use super::frames::{FORMER, OWN, V4, V6, VIP4, VIP6};
+
+/// The loopback interface, which BPF_PROG_TEST_RUN says that frames come from.
+pub const INGRESS: u32 = 1;
+/// VLAN 100 on it.
+pub const VLAN_100: u32 = 77;
+/// VLAN 200 in VLAN 100.
+pub const VLAN_100_200: u32 = 78;
+/// The slots of the one router and of the one interface.
+pub const ROUTER: u16 = 3;
+pub const LINK: u16 = 2;
+/// Room behind each frame.
+pub const TAILROOM: usize = 64;
+
+#[derive(Clone, Debug)]
+pub struct World {
+    pub vips4: HashMap<Vip4Key, Vip>,
+    pub vips6: HashMap<Vip6Key, Vip>,
+    pub vlans: HashMap<VlanKey, u32>,
+    pub filter: Filter,
+    pub deadline: u64,
+    pub handover: Handover,
+    pub flows: RefCell<HashSet<FlowKey>>,
+    pub now: u64,
+}
+
+impl World {
+    /// Both VIPs, on the interface and on both VLANs, owned forever.
+    pub fn owning() -> Self {
+        let vlan = |outer, inner| VlanKey { parent: INGRESS, outer, inner };
+        let world = Self {
+            vips4: HashMap::new(),
+            vips6: HashMap::new(),
+            vlans: HashMap::from([(vlan(100, 0), VLAN_100), (vlan(100, 200), VLAN_100_200)]),
+            filter: Filter::new(),
+            deadline: u64::MAX,
+            handover: Handover { until: 0, former: [0; 6], reserved: [0; 2] },
+            flows: RefCell::default(),
+            now: 1_000_000_000,
+        };
+        world.with_vip4(VIP4).with_vip6(VIP6)
+    }
+
+    /// The same VIPs, of another owner.
+    pub fn not_owning() -> Self {
+        Self { deadline: 0, ..Self::owning() }
+    }
+
+    /// Owned, and [`FORMER`] still serves connections.
+    pub fn taking_over() -> Self {
+        let handover = Handover { until: u64::MAX, former: FORMER, reserved: [0; 2] };
+        Self { handover, ..Self::owning() }
+    }
+
+    pub fn with_vip4(mut self, address: V4) -> Self {
+        for ifindex in [INGRESS, VLAN_100, VLAN_100_200] {
+            self.vips4.insert(Vip4Key { ifindex, address }, vip(vip_flags::ROUTER));
+        }
+        self.filter.admit(Bit::of_ipv4(address));
+        self
+    }
+
+    pub fn with_vip6(mut self, address: V6) -> Self {
+        for ifindex in [INGRESS, VLAN_100, VLAN_100_200] {
+            self.vips6.insert(Vip6Key { ifindex, address }, vip(vip_flags::ROUTER));
+        }
+        self.filter.admit(Bit::of_ipv6(Address::new(address)));
+        self
+    }
+
+    /// The interfaces do not forward.
+    pub fn without_forwarding(mut self) -> Self {
+        self.vips6.values_mut().for_each(|vip| vip.flags = 0);
+        self
+    }
+
+    /// What the decision says.
+    pub fn decide(&self, frame: &[u8]) -> Option<Decision> {
+        decision::decide(frame, self)
+    }
+
+    /// What the program would do, with room behind the frame: the verdict, the frame, the decision.
+    pub fn run(&self, frame: &[u8]) -> (Verdict, Vec<u8>, Option<Decision>) {
+        let decision = self.decide(frame);
+        let mut room = [frame, &[0xff; TAILROOM]].concat();
+        let mut packet = Frame::new(&mut room, frame.len()).expect("room is longer");
+        let action = decision.map_or(Action::Pass, |decision| decision.action);
+        if let Action::PassNewFlow(flow) = action {
+            self.flows.borrow_mut().insert(flow.key(frame).expect("the decision read it"));
+        }
+        let verdict = rewrite::apply(&mut packet, &action).expect("room enough");
+        (verdict, packet.as_bytes().to_vec(), decision)
+    }
+}
+
+fn vip(flags: u16) -> Vip {
+    Vip { router: ROUTER, link: LINK, mac: OWN, flags }
+}
+
+impl Tables for World {
+    fn ingress(&self) -> u32 {
+        INGRESS
+    }
+
+    fn rules_out(&self, bit: Bit) -> bool {
+        self.filter.rules_out(bit)
+    }
+
+    fn vlan(&self, key: &VlanKey) -> Option<u32> {
+        self.vlans.get(key).copied()
+    }
+
+    fn vip4(&self, key: &Vip4Key) -> Option<Vip> {
+        self.vips4.get(key).copied()
+    }
+
+    fn vip6(&self, key: &Vip6Key) -> Option<Vip> {
+        self.vips6.get(key).copied()
+    }
+
+    fn deadline(&self, router: u16) -> u64 {
+        if router == ROUTER { self.deadline } else { 0 }
+    }
+
+    fn handover(&self, router: u16) -> Option<Handover> {
+        (router == ROUTER).then_some(self.handover)
+    }
+
+    fn now(&self) -> u64 {
+        self.now
+    }
+
+    fn now_coarse(&self) -> u64 {
+        self.now
+    }
+
+    fn flow_is_known(&self, _: Family, flow: &FlowKey) -> bool {
+        self.flows.borrow().contains(flow)
+    }
+}
