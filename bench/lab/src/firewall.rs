@@ -59,8 +59,14 @@ impl Switch {
     /// # Errors
     /// What `nft` said.
     pub fn lose_adverts(&self, node: &Node, percent: u8) -> Result<()> {
+        let chance = match percent {
+            // nft refuses comparisons that are always true or never.
+            100.. => String::new(),
+            0 => return self.node().nft("table netdev lab\ndelete table netdev lab\n"),
+            percent => format!("numgen random mod 100 < {percent}"),
+        };
         let rule = format!(
-            "type filter hook ingress device {} priority 0\nmeta l4proto 112 numgen random mod 100 < {percent} drop",
+            "type filter hook ingress device {} priority 0\nmeta l4proto 112 {chance} drop",
             node.name()
         );
         self.node().nft(&replace_table("netdev", &rule))

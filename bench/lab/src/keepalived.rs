@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -197,7 +197,10 @@ impl KeepalivedBuilder {
     pub fn start(self) -> Result<Keepalived> {
         let config = self.node.file_path("keepalived.conf");
         self.node.write_file(&config, self.config())?;
-        let child_pid_file = self.node.file_path("keepalived-vrrp.pid");
+        let [pid_file, child_pid_file] =
+            ["keepalived.pid", "keepalived-vrrp.pid"].map(|name| self.node.file_path(name));
+        // After a crash keepalived would take the dead child, as long as nobody has reaped it, for a running one.
+        self.node.command("rm").arg("-f").args([&pid_file, &child_pid_file]).read()?;
         let parent = self
             .node
             .command("keepalived")
@@ -205,11 +208,11 @@ impl KeepalivedBuilder {
             .arg("--use-file")
             .arg(&config)
             .arg("--pid")
-            .arg(self.node.file_path("keepalived.pid"))
+            .arg(&pid_file)
             .arg("--vrrp_pid")
             .arg(&child_pid_file)
             .spawn("keepalived")?;
-        let child = wait_for_child(&parent, child_pid_file)?;
+        let child = wait_for_child(&parent, &child_pid_file)?;
         Ok(Keepalived { builder: self, parent, child })
     }
 }
@@ -302,22 +305,16 @@ fn last_state<'a>(log: &'a str, instance: &str) -> Option<&'a str> {
     line.split(&marker).nth(1)?.split_whitespace().next()
 }
 
-fn wait_for_child(parent: &Process, pid_file: PathBuf) -> Result<Pid> {
+fn wait_for_child(parent: &Process, pid_file: &Path) -> Result<Pid> {
     let mut child = None;
     let started = until(START_TIMEOUT, || {
-        // An earlier keepalived's file may still be there after a crash: the pid must be this parent's child.
-        let pid = parent.node().read_file(&pid_file).ok().and_then(|pid| pid.trim().parse::<i32>().ok());
-        child = pid.filter(|&pid| parent_of(pid) == Some(parent.pid().as_raw())).map(Pid::from_raw);
+        let pid = parent.node().read_file(pid_file).ok().and_then(|pid| pid.trim().parse().ok());
+        child = pid.map(Pid::from_raw);
         child.is_some() || !parent.is_running()
     });
     started.ok().and(child).with_context(|| {
         format!("{}: keepalived did not start (is it installed?)\n{}", parent.node().name(), parent.log())
     })
-}
-
-fn parent_of(pid: i32) -> Option<i32> {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    status.lines().find_map(|line| line.strip_prefix("PPid:"))?.trim().parse().ok()
 }
 
 #[cfg(test)]

@@ -316,7 +316,7 @@ fn subnet_for(vips: &[IpAddr]) -> Result<u8> {
                 _ => bail!("the VIP {vip} is outside of 10.0.0.0/8"),
             },
             IpAddr::V6(vip) => {
-                ensure!(vip.segments()[..4] == [0xfd00, 0, 0, 0], "the VIP {vip} is outside of fd00::/64")
+                ensure!(vip.segments()[..4] == [0xfd00, 0, 0, 0], "the VIP {vip} is outside of fd00::/64");
             }
         }
     }

@@ -5,6 +5,7 @@
 //! the end of the parent *thread*).
 
 use std::any::Any;
+use std::fmt::{self, Display};
 use std::fs::{self, File};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -205,7 +206,7 @@ impl Node {
     ///
     /// # Errors
     /// It is not a network setting, there is none of that name, or the value is refused.
-    pub fn set_sysctl(&self, name: &str, value: impl ToString) -> Result<()> {
+    pub fn set_sysctl(&self, name: &str, value: impl Display + Copy) -> Result<()> {
         if !name.starts_with("net.") {
             bail!("{name} is not of the network namespace: the lab leaves the host's settings alone");
         }
@@ -260,8 +261,8 @@ impl Node {
     }
 }
 
-impl std::fmt::Debug for Node {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Node").field("identity", &self.inner.identity).field("tid", &self.inner.tid).finish()
     }
 }

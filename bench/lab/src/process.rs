@@ -30,6 +30,8 @@ pub struct Process {
     pid: Pid,
     child: Mutex<Child>,
     log: File,
+    /// Where in the log this process began.
+    log_start: u64,
 }
 
 // === impl NodeCommand ===
@@ -123,9 +125,10 @@ impl NodeCommand {
         let log = node.open_log(name)?;
         let duplicate = || log.try_clone().context("duplicate the log's handle");
         self.command.stdin(Stdio::null()).stdout(duplicate()?).stderr(duplicate()?);
+        let log_start = log.metadata().context("look at the log")?.len();
         let (_, child) = self.start()?;
         let pid = Pid::from_raw(i32::try_from(child.id()).context("a process id is positive")?);
-        Ok(Process { node, name: name.to_owned(), pid, child: Mutex::new(child), log })
+        Ok(Process { node, name: name.to_owned(), pid, child: Mutex::new(child), log, log_start })
     }
 
     fn start(self) -> Result<(OsString, Child)> {
@@ -201,9 +204,9 @@ impl Process {
         child.kill().and_then(|()| child.wait()).map(drop).with_context(|| format!("kill {}", self.name))
     }
 
-    /// All that was written to its log so far, by earlier processes of its name too.
+    /// All that it wrote to its log so far.
     pub fn log(&self) -> String {
-        read_all(&self.log)
+        read_from(&self.log, self.log_start)
     }
 
     /// Waits until its log holds `text`.
@@ -251,11 +254,11 @@ impl Drop for Process {
     }
 }
 
-/// Reads from the start without moving the offset at which the process writes.
-fn read_all(log: &File) -> String {
+/// Reads to the end without moving the offset at which the process writes.
+fn read_from(log: &File, start: u64) -> String {
     let mut bytes = Vec::new();
     let mut chunk = [0; 16 * 1024];
-    while let Ok(read @ 1..) = log.read_at(&mut chunk, bytes.len() as u64) {
+    while let Ok(read @ 1..) = log.read_at(&mut chunk, start + bytes.len() as u64) {
         bytes.extend_from_slice(&chunk[..read]);
     }
     String::from_utf8_lossy(&bytes).into_owned()
