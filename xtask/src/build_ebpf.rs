@@ -50,11 +50,11 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
 }
 
 /// Runs clippy over the program; it must be the clippy of the program's compiler.
-pub(crate) fn lint(toolchain: &Toolchain) -> Result<()> {
+pub(crate) fn lint(toolchain: &Toolchain, options: &[&str]) -> Result<()> {
     let clippy =
         toolchain.program("cargo-clippy").context("the compiler of the BPF program has no clippy")?;
     let mut clippy = for_bpf(cargo_at(clippy), toolchain)?;
-    clippy.env("CARGO", cargo_of(toolchain)).arg("clippy").args(PROGRAM).args(["--", "-Dwarnings"]);
+    clippy.env("CARGO", cargo_of(toolchain)).arg("clippy").args(PROGRAM).arg("--").args(options);
     run(&mut clippy, "clippy for the BPF program")
 }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 
 use super::toolchain::Toolchain;
-use crate::workspace::{cargo, run, tools};
+use crate::workspace::{cargo, run, search_path, tools};
 
 /// The pinned release. It is the last that can borrow rustc's own LLVM at run time; later ones want an LLVM
 /// development package of their own, which Debian 12 has not for LLVM 23.
@@ -66,8 +66,13 @@ impl Pinned {
             "--no-default-features",
         ]);
         install.args(["--features", &features]).arg("--root").arg(self.folder());
-        // Its own build folder, and no flags or targets that are meant for this workspace.
-        install.env("CARGO_TARGET_DIR", &build).env_remove("CARGO_BUILD_TARGET");
+        // Its own build folder, and no target that is meant for this workspace; debug information would only cost time.
+        install
+            .env("CARGO_TARGET_DIR", &build)
+            .env_remove("CARGO_BUILD_TARGET")
+            .env("CARGO_PROFILE_RELEASE_DEBUG", "0");
+        // Or else cargo warns that nobody will find the linker.
+        install.env("PATH", format!("{}:{}", self.folder().join("bin").display(), search_path()));
         run(&mut install, "building bpf-linker")?;
         fs::remove_dir_all(&build).with_context(|| format!("cannot remove {}", build.display()))
     }

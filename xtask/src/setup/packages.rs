@@ -21,18 +21,17 @@ pub(crate) struct Program {
 }
 
 /// All that tests, demo and benchmarks start beside their own binaries.
-pub(crate) const LAB: [Program; 7] = [
-    Program { name: "ip", package: "iproute2", purpose: "namespaces, links and addresses" },
+pub(crate) const LAB: [Program; 6] = [
+    Program { name: "ip", package: "iproute2", purpose: "namespaces, links, addresses" },
     Program {
         name: "keepalived",
         package: "keepalived",
-        purpose: "the VRRP peer that tests and benchmarks meet",
+        purpose: "the VRRP peer to meet and to measure beside",
     },
     Program { name: "nft", package: "nftables", purpose: "host firewalls that mute adverts" },
-    Program { name: "tcpdump", package: "tcpdump", purpose: "reading captures" },
-    Program { name: "arping", package: "iputils-arping", purpose: "an ARP client that is not ours" },
-    Program { name: "ethtool", package: "ethtool", purpose: "offload settings of the namespaces' links" },
-    Program { name: "unshare", package: "util-linux", purpose: "private mounts and namespaces" },
+    Program { name: "ethtool", package: "ethtool", purpose: "offloads of the links between namespaces" },
+    Program { name: "setpriv", package: "util-linux", purpose: "agents without a capability" },
+    Program { name: "unshare", package: "util-linux", purpose: "private mounts" },
 ];
 
 impl fmt::Display for Program {

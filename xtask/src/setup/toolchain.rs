@@ -52,6 +52,8 @@ pub(crate) struct Toolchain {
     pub(crate) rustc: PathBuf,
     /// The folder that holds its bin/ and lib/.
     pub(crate) sysroot: PathBuf,
+    /// Its release.
+    pub(crate) release: Version,
     /// The linker for the LLVM in it.
     pub(crate) linker: Pinned,
     /// That LLVM as a shared library.
@@ -130,6 +132,18 @@ pub(crate) fn active_sysroot() -> Option<PathBuf> {
     SYSROOT.get_or_init(ask).clone()
 }
 
+/// The release of that rustc.
+pub(crate) fn active_release() -> Option<Version> {
+    let rustc = active_sysroot()?.join("bin/rustc");
+    version_in(&output(Command::new(rustc).arg("-vV"))?, "release")
+}
+
+/// A version among what `rustc -vV` prints.
+fn version_in(facts: &str, key: &str) -> Option<Version> {
+    let value = facts.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "))?;
+    Version::parse(value)
+}
+
 /// Debian's and Ubuntu's: `rustc`, and Ubuntu's `rustc-1.NN` beside it, newest first.
 fn of_system() -> Vec<PathBuf> {
     let files = fs::read_dir("/usr/bin").into_iter().flatten().flatten();
@@ -145,12 +159,12 @@ fn of_system() -> Vec<PathBuf> {
 fn examine(rustc: &Path) -> Result<Toolchain, Rejection> {
     let reject = |reason: String| Rejection { rustc: rustc.to_owned(), reason, lacks_sources_only: false };
     let facts = output(Command::new(rustc).args(["-vV"])).ok_or_else(|| reject("does not run".into()))?;
-    let fact = |key| facts.lines().find_map(|line| line.strip_prefix(key)).and_then(Version::parse);
-    let release = fact("release: ").ok_or_else(|| reject("tells no release".into()))?;
+    let fact = |key| version_in(&facts, key).ok_or_else(|| reject(format!("tells no {key}")));
+    let release = fact("release")?;
     if release < OLDEST {
         return Err(reject(format!("is {release}, older than {OLDEST}")));
     }
-    let llvm = fact("LLVM version: ").ok_or_else(|| reject("tells no LLVM version".into()))?.major;
+    let llvm = fact("LLVM version")?.major;
     let linker = linker::pinned_for(llvm).map_err(|why| reject(format!("({release}) has {why}")))?;
     let sysroot = output(Command::new(rustc).args(["--print", "sysroot"]))
         .ok_or_else(|| reject("tells no sysroot".into()))?;
@@ -164,7 +178,7 @@ fn examine(rustc: &Path) -> Result<Toolchain, Rejection> {
     let Some(libllvm) = shared_llvm(&sysroot, llvm) else {
         return Err(reject(format!("({release}) comes without a shared libLLVM {llvm}")));
     };
-    Ok(Toolchain { rustc: rustc.to_owned(), sysroot, linker, libllvm })
+    Ok(Toolchain { rustc: rustc.to_owned(), sysroot, release, linker, libllvm })
 }
 
 /// The shared LLVM of a compiler: in its own lib/ for rustup's, among the system's libraries for a distribution's.
@@ -223,5 +237,38 @@ fn by_apt(_: &[Rejection]) -> Result<()> {
     match packages::packaged_compiler() {
         Some(names) => packages::install(&names),
         None => bail!("apt has no rustc of at least {OLDEST} together with its library sources"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_what_compilers_and_apt_print() {
+        let version = |major, minor| Some(Version { major, minor });
+        let facts = "rustc 1.96.0 (ac68faa20 2026-05-25)\nrelease: 1.96.0-nightly\nLLVM version: 22.1.8\n";
+        assert_eq!(version_in(facts, "release"), version(1, 96));
+        assert_eq!(version_in(facts, "LLVM version"), version(22, 1));
+        assert_eq!(version_in(facts, "host"), None);
+        assert_eq!(Version::parse(" 1.96.0+dfsg1-1~deb12u2"), version(1, 96));
+        assert_eq!(Version::parse("(none)"), None);
+    }
+
+    #[test]
+    fn a_release_with_a_greater_minor_number_is_newer() {
+        assert!(Version::parse("1.100.0") > Version::parse("1.95.0"));
+    }
+
+    #[test]
+    fn a_compiler_that_is_not_there_is_refused_by_name() {
+        let refused = examine(Path::new("/nowhere/bin/rustc")).expect_err("there is none");
+        assert_eq!(refused.to_string(), "/nowhere/bin/rustc does not run");
+    }
+
+    #[test]
+    fn an_llvm_without_a_linker_is_refused_with_the_linker_s_range() {
+        let refused = linker::pinned_for(23).expect_err("bpf-linker 0.10.3 has no LLVM 23");
+        assert_eq!(refused, "LLVM 23, but bpf-linker 0.10.3 knows 20 to 22");
     }
 }
