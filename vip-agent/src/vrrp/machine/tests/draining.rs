@@ -122,6 +122,14 @@ fn undrain_while_still_answering_but_muted_gives_up() {
 }
 
 #[test]
+fn undrain_right_after_the_end_cleans_up_and_begins_as_backup() {
+    let mut rig = Rig::new().active();
+    rig.event(Event::Drain).at(70.0).stopped_until(1150.0).event(Event::Undrain);
+    assert_eq!(rig.state(), State::Backup);
+    assert_eq!(rig.actions_at(1150.0), [Action::Release, Action::ForwardNothing, Action::Unstage]);
+}
+
+#[test]
 fn undrain_twice_or_without_a_drain_changes_nothing() {
     let mut rig = Rig::new().active();
     rig.event(Event::Undrain).event(Event::Undrain);
