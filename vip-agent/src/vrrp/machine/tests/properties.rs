@@ -189,7 +189,7 @@ impl Check {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
 
     /// Nor does it announce or answer without a lease, or leave its timer in the past.
     #[test]
