@@ -69,7 +69,13 @@ impl Machine {
             Phase::Draining(draining) if !draining.for_good && self.owns(now) => {
                 self.become_active(Cause::Undrain, now, output);
             }
-            Phase::Draining(draining) if !draining.for_good => self.begin(Cause::Undrain, now, output),
+            Phase::Draining(draining) if !draining.for_good => {
+                if draining.answers_until.is_some() {
+                    // Past its end, but the timer did not come to say so.
+                    output.actions.extend([Action::Release, Action::ForwardNothing, Action::Unstage]);
+                }
+                self.begin(Cause::Undrain, now, output);
+            }
             _ => {}
         }
     }

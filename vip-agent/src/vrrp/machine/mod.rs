@@ -15,7 +15,8 @@
 mod active;
 mod backup;
 mod draining;
-
+#[cfg(test)]
+mod tests;
 mod timing;
 
 use std::cmp::Ordering;

@@ -1,0 +1,21 @@
+//! The machine by a virtual clock: one file per topic, one test per case.
+
+mod active;
+mod announcements;
+mod backup;
+mod draining;
+mod fault;
+mod lease;
+mod properties;
+mod reconfigure;
+mod rig;
+mod shutdown;
+mod staging;
+mod startup;
+mod timing;
+
+use std::cmp::Ordering;
+
+use self::rig::{Rig, Sent};
+use super::{Action, Cause, Event, PeerAdvert, State};
+use crate::types::{Centiseconds, Priority};

@@ -1,0 +1,229 @@
+//! Whatever happens in whatever order.
+
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::super::{LEASE_INTERVALS, Machine, Output, Parameters};
+use super::*;
+use crate::types::MonotonicTime;
+
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Event(Event),
+    /// The driver's timer, when it is due.
+    Timer,
+    Wait(Duration),
+    /// Up to the next timer, and this much later.
+    WaitForTimer(Duration),
+    Reconfigure(Parameters),
+    AnnounceAgain,
+    Mute(bool),
+}
+
+fn interval() -> impl Strategy<Value = Centiseconds> {
+    prop_oneof![3 => Just(1), 1 => Just(100), 1 => Just(4095), 1 => 1..=4095_u16]
+        .prop_map(|centiseconds| Centiseconds::new(centiseconds).unwrap())
+}
+
+fn span() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        Just(Duration::ZERO),
+        Just(Duration::from_nanos(1)),
+        (0..50_000_000_u64).prop_map(Duration::from_nanos),
+        (0..5000_u64).prop_map(Duration::from_millis),
+        Just(Duration::MAX),
+    ]
+}
+
+prop_compose! {
+    fn parameters()(
+        priority in prop_oneof![1..=255_u8, Just(1), Just(254), Just(255)],
+        interval in interval(),
+        preempt: bool,
+        preempt_delay in span(),
+        hold_down in prop_oneof![3 => Just(Duration::ZERO), 1 => span()],
+        staging: bool,
+        announce_repeat in prop_oneof![0..4_u16, Just(u16::MAX)],
+        announce_interval in span(),
+        announce_refresh in proptest::option::of(span()),
+    ) -> Parameters {
+        Parameters {
+            priority: Priority::new(priority).unwrap(),
+            interval, preempt, preempt_delay, hold_down, staging, announce_repeat, announce_interval, announce_refresh,
+        }
+    }
+}
+
+/// What comes from outside; the results of sends are reported as they are asked for.
+fn event() -> impl Strategy<Value = Event> {
+    let ordering = prop_oneof![Just(Ordering::Less), Just(Ordering::Equal), Just(Ordering::Greater)];
+    let advert = (any::<u8>(), interval(), ordering)
+        .prop_map(|(priority, interval, address)| Event::Advert(PeerAdvert { priority, interval, address }));
+    prop_oneof![
+        6 => advert,
+        2 => Just(Event::Startup),
+        2 => Just(Event::Staged),
+        1 => Just(Event::Shutdown),
+        1 => Just(Event::Fault),
+        2 => Just(Event::Recovered),
+        1 => Just(Event::Drain),
+        2 => Just(Event::Undrain),
+        1 => Just(Event::Timer),
+    ]
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        6 => event().prop_map(Step::Event),
+        4 => Just(Step::Timer),
+        3 => (0..60_000_000_u64).prop_map(|nanos| Step::Wait(Duration::from_nanos(nanos))),
+        1 => (0..200_000_u64).prop_map(|ms| Step::Wait(Duration::from_millis(ms))),
+        8 => (0..1_000_000_u64).prop_map(|nanos| Step::WaitForTimer(Duration::from_nanos(nanos))),
+        1 => parameters().prop_map(Step::Reconfigure),
+        1 => Just(Step::AnnounceAgain),
+        1 => any::<bool>().prop_map(Step::Mute),
+    ]
+}
+
+/// A driver that only checks.
+struct Check {
+    machine: Machine,
+    now: MonotonicTime,
+    word: MonotonicTime,
+    /// Time and lease of the last advertisement that was accepted.
+    accepted: Option<(MonotonicTime, Duration)>,
+    muted: bool,
+}
+
+impl Check {
+    fn new(parameters: Parameters) -> Self {
+        Self {
+            machine: Machine::new(parameters),
+            now: MonotonicTime(1),
+            word: MonotonicTime::ZERO,
+            accepted: None,
+            muted: false,
+        }
+    }
+
+    fn step(&mut self, step: Step) {
+        match step {
+            Step::Wait(span) => self.now = self.now + span,
+            Step::WaitForTimer(late) => {
+                let next = self.machine.next_timer();
+                if next != MonotonicTime::NEVER {
+                    self.now = self.now.max(next) + late;
+                }
+            }
+            Step::Mute(muted) => self.muted = muted,
+            Step::Event(event) => self.handle(event),
+            Step::Timer if self.machine.next_timer() <= self.now => {
+                self.handle(Event::Timer);
+                assert!(self.machine.next_timer() > self.now, "spins: {:?}", self.machine);
+            }
+            Step::Timer => {}
+            Step::Reconfigure(parameters) => {
+                let output = self.machine.reconfigure(parameters, self.now);
+                self.carry_out(&output);
+            }
+            Step::AnnounceAgain => {
+                let output = self.machine.announce_again(self.now);
+                self.carry_out(&output);
+            }
+        }
+        self.check();
+    }
+
+    fn handle(&mut self, event: Event) {
+        let output = self.machine.handle(event, self.now);
+        self.carry_out(&output);
+    }
+
+    fn carry_out(&mut self, output: &Output) {
+        let mut refused = false;
+        for action in &output.actions {
+            match *action {
+                Action::Advertise if self.muted => {
+                    refused = true;
+                    break;
+                }
+                Action::Advertise => {
+                    let lease = self.machine.parameters().interval.duration() * LEASE_INTERVALS;
+                    self.word = self.now + lease;
+                    self.accepted = Some((self.now, lease));
+                    assert!(self.machine.handle(Event::AdvertSent(self.now), self.now) == Output::default());
+                }
+                Action::HoldLease(until) if self.muted => {
+                    self.word = self.word.min(until);
+                    refused = true;
+                }
+                Action::HoldLease(until) => self.word = until,
+                Action::Release => self.word = MonotonicTime::ZERO,
+                Action::Announce => assert!(self.word > self.now, "announced without owning: {output:?}"),
+                _ => {}
+            }
+        }
+        if refused {
+            self.handle(Event::AdvertFailed);
+        }
+    }
+
+    fn check(&self) {
+        assert_eq!(
+            self.machine.owns(self.now),
+            self.word > self.now,
+            "word {:?} at {:?}: {:?}",
+            self.word,
+            self.now,
+            self.machine
+        );
+        if self.machine.state() == State::Active && self.machine.owns(self.now) {
+            let (accepted, lease) = self.accepted.expect("no ownership without an accepted advertisement");
+            assert!(self.now.since(accepted) < lease, "{:?}", self.machine);
+        }
+        if !matches!(self.machine.state(), State::Active | State::Draining) {
+            assert_eq!(self.word, MonotonicTime::ZERO, "a word is left in {:?}", self.machine);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+
+    /// Nor does it announce or answer without a lease, or leave its timer in the past.
+    #[test]
+    fn no_order_of_events_breaks_the_machine(
+        parameters in parameters(),
+        steps in proptest::collection::vec(step(), 1..120),
+    ) {
+        let mut check = Check::new(parameters);
+        for step in steps {
+            check.step(step);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    /// With a driver that is never late, whatever the parameters: at most a few wake-ups per shortest gap.
+    #[test]
+    fn a_lone_router_is_active_and_sleeps(parameters in parameters()) {
+        prop_assume!(parameters.hold_down < Duration::from_secs(3600));
+        let mut check = Check::new(parameters);
+        check.handle(Event::Startup);
+        let end = check.now + parameters.hold_down + parameters.interval.duration() * 6;
+        let mut wake_ups: u32 = 0;
+        while check.machine.next_timer() <= end {
+            check.step(Step::WaitForTimer(Duration::ZERO));
+            check.step(Step::Timer);
+            wake_ups += 1;
+        }
+        check.now = end;
+        prop_assert!(check.machine.owns(end));
+        // Two adverts (or announcements) per 10 ms at the very most.
+        let most = 10 + 2 * 6 * u32::from(parameters.interval.get());
+        prop_assert!(wake_ups <= most, "{} wake-ups", wake_ups);
+    }
+}
