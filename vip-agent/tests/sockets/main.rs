@@ -1,0 +1,7 @@
+//! The socket layer against the running kernel: two network namespaces joined by a veth pair. Needs root.
+
+mod announcing;
+mod fixture;
+mod receiving;
+mod refusals;
+mod sending;
