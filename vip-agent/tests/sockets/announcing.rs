@@ -31,10 +31,15 @@ fn capture_at_far(wire: &Wire) -> Socket {
     wire.at_far(open).expect("a packet socket")
 }
 
+/// The next one that we sent; the kernels at both ends speak too.
 fn next_frame(mut capture: &Socket) -> Vec<u8> {
     let mut buffer = [0; 256];
-    let length = capture.read(&mut buffer).expect("a frame");
-    buffer[..length].to_vec()
+    loop {
+        let length = capture.read(&mut buffer).expect("a frame");
+        if buffer[6..12] == MAC.0 {
+            return buffer[..length].to_vec();
+        }
+    }
 }
 
 #[test]
