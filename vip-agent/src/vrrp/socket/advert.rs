@@ -1,14 +1,16 @@
 //! Sending adverts: a raw IP socket, so that every local obstacle (firewall, full queue, downed link) is an error.
 //!
-//! The lease is renewed only by an advert that was accepted for sending, so it matters which errors are our own:
+//! The lease is renewed only by an advert that was accepted for sending, so it matters whose error fails a send:
 //!
-//! - What this host refuses (EPERM, ENOBUFS, ENETDOWN, ENETUNREACH, EADDRNOTAVAIL, ...) fails the send.
-//! - What the network reports later by ICMP (a peer's neighbour entry is dead, a peer runs no VRRP) must not cost us
-//!   ownership. IP_RECVERR, without which the kernel hides ENOBUFS, makes such a report fail a *later* send: so a send
-//!   that fails is tried once more, with the report taken off. What fails then is this host's own.
+//! - What this host refuses does: EPERM (firewall), ENOBUFS (queue, traffic control, no carrier), ENETDOWN, ENETUNREACH,
+//!   EADDRNOTAVAIL, EMSGSIZE and so on. IP_RECVERR is set because without it the kernel hides ENOBUFS.
+//! - What the network reports by ICMP (a peer's neighbour entry is dead, a peer runs no VRRP) does not, or a dead peer
+//!   would cost us ownership. IP_RECVERR queues these reports, but raw sockets that do not write IP headers themselves
+//!   send without a look at them, in both families.
+//!
+//! The kernel resolves neighbours later and says nothing of it: a dead peer's adverts are taken and dropped.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::AsFd;
 
@@ -23,9 +25,6 @@ use crate::vrrp::prepared::PreparedAdverts;
 
 /// Internetwork control (RFC 9568 does not say; every implementation sends it).
 const TRAFFIC_CLASS: u32 = 0xc0;
-
-/// ICMP reports that one failed send takes off the queue: bounded work under a flood of them.
-const REPORTS_PER_SEND: usize = 64;
 
 /// Sends the adverts of one instance and family.
 #[derive(Debug)]
@@ -49,12 +48,14 @@ pub struct SendError {
 fn remedy(errno: Errno) -> &'static str {
     match errno {
         Errno::EPERM => "; a firewall of this host drops protocol 112 in its output chain: allow it",
-        Errno::ENOBUFS => "; the interface's queue is full, or a traffic-control filter drops protocol 112",
+        Errno::ENOBUFS => {
+            "; the interface has no carrier, its queue is full, or traffic control drops protocol 112"
+        }
         Errno::EAGAIN => "; the socket's send buffer is full: the interface does not send",
         Errno::ENETDOWN => "; the interface is down",
-        Errno::ENETUNREACH => "; the interface is down, or no route leads to the peer",
-        Errno::EHOSTUNREACH => "; a route of this host declares the peer unreachable",
+        Errno::ENETUNREACH => "; the interface is down, or the source address is gone from this host",
         Errno::EINVAL | Errno::EADDRNOTAVAIL => "; the source address is gone from this host",
+        Errno::EHOSTUNREACH => "; a route of this host declares the peer unreachable",
         Errno::EMSGSIZE => "; it exceeds the MTU: fewer VIPs per instance, or a greater MTU",
         Errno::ENODEV | Errno::ENXIO => "; the interface is gone",
         _ => "",
@@ -77,10 +78,11 @@ impl AdvertSender {
         Ok(Self { socket, interface: interface.clone() })
     }
 
-    /// Sends to every destination, whatever becomes of the others.
+    /// Sends to every destination, whatever becomes of the others. Peers of unicast over IPv4 are taken to be on the
+    /// link, or behind a gateway on it: the socket is bound to the interface.
     ///
-    /// A success means that the kernel took all of them. An interface that is up without carrier takes and drops them
-    /// without an error: carrier must be followed by netlink.
+    /// A success means that the kernel took all of them. It may go on to do so for up to a second after the carrier was
+    /// lost: follow that by netlink.
     ///
     /// # Errors
     /// The first of this host's own errors. See the module on what the network reports.
@@ -97,29 +99,9 @@ impl AdvertSender {
 
     fn send_one(&self, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
         let address = socket_address(&self.interface, destination);
-        let try_once = || {
-            rustix::net::sendto(&self.socket, advert, SendFlags::DONTWAIT, &address)
-                .map(drop)
-                .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
-        };
-        try_once().or_else(|_| {
-            self.forget_reports();
-            try_once()
-        })
-    }
-
-    /// Takes ICMP reports off the socket: some from their queue, which the kernel bounds by the receive buffer, and the
-    /// pending error itself.
-    fn forget_reports(&self) {
-        let mut discarded = [MaybeUninit::uninit(); 1];
-        for _ in 0..REPORTS_PER_SEND {
-            let flags = libc::MSG_ERRQUEUE | libc::MSG_DONTWAIT;
-            if self.socket.recv_with_flags(&mut discarded, flags).is_err() {
-                break;
-            }
-        }
-        // Reading it clears it; what it says is of no interest.
-        let _ = self.socket.take_error();
+        rustix::net::sendto(&self.socket, advert, SendFlags::DONTWAIT, &address)
+            .map(drop)
+            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 }
 
@@ -144,7 +126,8 @@ fn socket6(interface: &Interface, source: IpAddr) -> io::Result<Socket> {
     socket.set_multicast_loop_v6(false)?;
     socket.set_unicast_hops_v6(HOP_LIMIT.into())?;
     socket.set_tclass_v6(TRAFFIC_CLASS)?;
-    setsockopt(&socket.as_fd(), sockopt::Ipv6DontFrag, &true)?;
+    // IPV6_DONTFRAG is for UDP and ICMPv6 only.
+    option::set_ipv6_mtu_discover(&socket, option::Ipv6PathMtuDiscovery::DO)?;
     setsockopt(&socket.as_fd(), sockopt::Ipv6RecvErr, &true)?;
     set_control_priority(&socket)?;
     socket.bind(&socket_address(interface, source).into())?;
@@ -155,6 +138,8 @@ fn socket6(interface: &Interface, source: IpAddr) -> io::Result<Socket> {
 fn raw_socket(interface: &Interface, domain: Domain) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::RAW, Some(Protocol::from(i32::from(codec::PROTOCOL))))?;
     receive_nothing(&socket)?;
+    // ICMP reports queue up here and nobody reads them: the kernel raises 0 to its minimum, and drops what exceeds it.
+    socket.set_recv_buffer_size(0)?;
     socket.set_nonblocking(true)?;
     socket.bind_device(Some(interface.name.as_bytes()))?;
     Ok(socket)

@@ -1,0 +1,44 @@
+//! What announcements say beyond what the golden frames show.
+
+use etherparse::{ArpHardwareId, ArpOperation, LaxPacketHeaders, NetHeaders, PacketHeaders, TransportHeader};
+use vip_agent::dataplane::announce::Announcements;
+use vip_agent::types::MacAddr;
+
+use crate::fixture::{MAC, ip};
+
+#[test]
+fn every_vip_is_announced_once_in_the_first_round_and_arp_again_in_the_second() {
+    let vips = ["192.0.2.100", "2001:db8::100", "192.0.2.101", "fe80::5:100"].map(ip);
+    let announcements = Announcements::build(vips, MacAddr(MAC), false);
+    assert_eq!(announcements.first.iter().map(|frame| frame.len()).collect::<Vec<_>>(), [42, 86, 42, 86]);
+    assert_eq!(announcements.second.iter().map(|frame| frame.len()).collect::<Vec<_>>(), [42, 42]);
+}
+
+#[test]
+fn a_gratuitous_arp_reply_binds_the_vip_to_the_mac_twice() {
+    let announcements = Announcements::build([ip("192.0.2.100")], MacAddr(MAC), false);
+    let headers = PacketHeaders::from_ethernet_slice(&announcements.first[0]).unwrap();
+    let link = headers.link.and_then(etherparse::LinkHeader::ethernet2).unwrap();
+    assert_eq!((link.source, link.destination), (MAC, [0xff; 6]));
+    let Some(NetHeaders::Arp(arp)) = headers.net else { panic!("not ARP") };
+    assert_eq!(arp.operation, ArpOperation::REPLY);
+    assert_eq!(arp.hw_addr_type, ArpHardwareId::ETHERNET);
+    assert_eq!((arp.sender_hw_addr(), arp.sender_protocol_addr()), (&MAC[..], &[192, 0, 2, 100][..]));
+    assert_eq!((arp.target_hw_addr(), arp.target_protocol_addr()), (&MAC[..], &[192, 0, 2, 100][..]));
+}
+
+#[test]
+fn a_neighbour_advertisement_says_router_as_told_and_override_always() {
+    for (router, flags) in [(true, 0xa0), (false, 0x20)] {
+        let announcements = Announcements::build([ip("2001:db8::100")], MacAddr(MAC), router);
+        let frame = &announcements.first[0];
+        assert_eq!(frame[58], flags);
+        let headers = LaxPacketHeaders::from_ethernet(frame).unwrap();
+        let Some(NetHeaders::Ipv6(ipv6, _)) = headers.net else { panic!("not IPv6") };
+        assert_eq!(ipv6.hop_limit, 255);
+        let Some(TransportHeader::Icmpv6(icmp)) = headers.transport else { panic!("not ICMPv6") };
+        let right =
+            icmp.icmp_type.calc_checksum(ipv6.source, ipv6.destination, headers.payload.slice()).unwrap();
+        assert_eq!(icmp.checksum, right);
+    }
+}

@@ -1,0 +1,204 @@
+//! Frames recorded from keepalived 2.2.7: what it sends we read, and what it would send we send.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::Deserialize;
+use vip_agent::dataplane::announce::Announcements;
+use vip_agent::types::{Centiseconds, ChecksumMode, MacAddr, VirtualRouterId};
+use vip_agent::vrrp::codec::{DecodeOptions, Fields, LEAVING};
+use vip_agent::vrrp::discard::Discard;
+use vip_agent::vrrp::prepared::PreparedAdverts;
+use vip_agent::vrrp::receive::{Packet, Received, Rules, Senders};
+
+use crate::fixture::ip;
+
+#[derive(Deserialize)]
+struct Recorded {
+    advert: Hex,
+    prio0: Hex,
+    garp: Option<Hex>,
+    na: Option<Hex>,
+}
+
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct Hex(Vec<u8>);
+
+impl TryFrom<String> for Hex {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let byte = |at| u8::from_str_radix(&text[at..at + 2], 16);
+        (0..text.len()).step_by(2).map(byte).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+fn recorded() -> BTreeMap<String, Recorded> {
+    serde_json::from_str(include_str!("../golden/keepalived-2.2.7.json")).expect("golden frames")
+}
+
+/// The recorded cases of version 3, with what their names say.
+fn version_3() -> impl Iterator<Item = (String, Recorded, Expected)> {
+    recorded().into_iter().filter(|(name, _)| name.starts_with("v3")).map(|(name, frames)| {
+        let expected = Expected::of(&name);
+        (name, frames, expected)
+    })
+}
+
+struct Expected {
+    priority: u8,
+    interval: Centiseconds,
+    source: IpAddr,
+    destination: IpAddr,
+    vips: Vec<IpAddr>,
+    checksum: ChecksumMode,
+    mac: MacAddr,
+}
+
+impl Expected {
+    fn of(name: &str) -> Self {
+        let says = |part| name.contains(part);
+        let pick = |is: bool, yes: &str, no: &str| ip(if is { yes } else { no });
+        let (v6, unicast) = (says("ip6"), says("unicast"));
+        Self {
+            priority: if says("prio255") { 255 } else { 150 },
+            interval: Centiseconds::new(match () {
+                () if says("_100cs") => 100,
+                () if says("_1cs") => 1,
+                () => 10,
+            })
+            .expect("an interval"),
+            source: match (v6, unicast) {
+                (false, _) => ip("192.0.2.1"),
+                (true, false) => ip("fe80::ff:fe00:1"),
+                (true, true) => ip("2001:db8::1"),
+            },
+            destination: match (v6, unicast) {
+                (false, true) => ip("192.0.2.2"),
+                (true, true) => ip("2001:db8::2"),
+                (v6, false) => pick(v6, "ff02::12", "224.0.0.18"),
+            },
+            vips: match () {
+                () if v6 => vec![ip("fe80::5:100"), ip("2001:db8::100")],
+                () if says("two_vips") => vec![ip("192.0.2.100"), ip("192.0.2.101")],
+                () => vec![ip("192.0.2.100")],
+            },
+            checksum: if says("oldcsum") { ChecksumMode::OldUnicast } else { ChecksumMode::Pseudo },
+            mac: MacAddr(match (says("vmac"), v6) {
+                (true, false) => [0, 0, 0x5e, 0, 1, 51],
+                (true, true) => [0, 0, 0x5e, 0, 2, 51],
+                (false, _) => [2, 0, 0, 0, 0, 1],
+            }),
+        }
+    }
+
+    /// The rules of the node that keepalived spoke to.
+    fn rules(&self, strict: bool) -> Rules {
+        let decode = DecodeOptions { checksum: self.checksum, strict };
+        if self.destination.is_multicast() {
+            let own = if self.destination.is_ipv6() { ip("fe80::2") } else { ip("192.0.2.2") };
+            return Rules { own, senders: Senders::Multicast, decode };
+        }
+        let senders = Senders::Unicast { peers: vec![self.source], min_ttl: None };
+        Rules { own: self.destination, senders, decode }
+    }
+
+    fn fields(&self) -> Fields<'_> {
+        Fields {
+            virtual_router_id: VirtualRouterId::new(51).expect("a VRID"),
+            priority: self.priority,
+            interval: self.interval,
+            addresses: &self.vips,
+        }
+    }
+}
+
+/// What follows the Ethernet and IP headers, neither of which has options here.
+fn ip_payload(frame: &[u8]) -> &[u8] {
+    if frame[12] == 0x08 { &frame[34..] } else { &frame[54..] }
+}
+
+fn receive<'a>(frame: &'a Hex, rules: &Rules) -> Result<Received<'a>, Discard> {
+    Packet::parse(&frame.0)?.accept(rules)
+}
+
+#[test]
+fn the_recording_holds_ten_cases_of_version_3_and_two_of_version_2() {
+    assert_eq!(version_3().count(), 10);
+    assert_eq!(recorded().len(), 12);
+}
+
+#[test]
+fn every_recorded_advert_is_accepted_and_read_right() {
+    for (name, frames, expected) in version_3() {
+        for (frame, priority) in [(&frames.advert, expected.priority), (&frames.prio0, LEAVING)] {
+            let received = receive(frame, &expected.rules(true)).expect(&name);
+            assert_eq!(received.source, expected.source, "{name}");
+            assert_eq!(received.source_mac, expected.mac, "{name}");
+            assert_eq!(received.advert.virtual_router_id.get(), 51, "{name}");
+            assert_eq!(received.advert.priority, priority, "{name}");
+            assert_eq!(received.advert.interval, expected.interval, "{name}");
+            assert_eq!(received.advert.checksum, expected.checksum, "{name}");
+            assert_eq!(received.advert.addresses().collect::<Vec<_>>(), expected.vips, "{name}");
+        }
+    }
+}
+
+#[test]
+fn our_adverts_are_byte_for_byte_those_of_keepalived() {
+    for (name, frames, expected) in version_3() {
+        let destinations = [expected.destination];
+        let mut adverts =
+            PreparedAdverts::build(&expected.fields(), expected.source, &destinations, expected.checksum)
+                .expect(&name);
+        let sent = |adverts: &PreparedAdverts| adverts.iter().next().map(|(_, advert)| advert.to_vec());
+        assert_eq!(sent(&adverts).as_deref(), Some(ip_payload(&frames.advert.0)), "{name}");
+        adverts.set_priority(LEAVING);
+        assert_eq!(sent(&adverts).as_deref(), Some(ip_payload(&frames.prio0.0)), "{name}");
+    }
+}
+
+#[test]
+fn the_old_unicast_checksum_is_taken_whatever_mode_is_configured() {
+    let frames = &recorded()["v3_ip4_unicast_oldcsum"];
+    let expected = Expected::of("v3_ip4_unicast_oldcsum");
+    for configured in [ChecksumMode::Pseudo, ChecksumMode::Rfc9568] {
+        let mut rules = expected.rules(false);
+        rules.decode.checksum = configured;
+        let received = receive(&frames.advert, &rules).expect("accepted");
+        assert_eq!(received.advert.checksum, ChecksumMode::OldUnicast);
+        rules.decode.strict = true;
+        assert_eq!(receive(&frames.advert, &rules), Err(Discard::BadChecksum));
+    }
+}
+
+#[test]
+fn adverts_of_version_2_are_told_from_broken_ones() {
+    for (name, frames) in recorded().into_iter().filter(|(name, _)| name.starts_with("v2")) {
+        let rules = Expected::of("v3_ip4_mcast").rules(false);
+        assert_eq!(receive(&frames.advert, &rules), Err(Discard::BadVersion), "{name}");
+        assert_eq!(receive(&frames.prio0, &rules), Err(Discard::BadVersion), "{name}");
+    }
+}
+
+#[test]
+fn our_gratuitous_arp_request_is_keepaliveds() {
+    for (name, frames) in recorded() {
+        let Some(garp) = frames.garp else { continue };
+        let expected = Expected::of(&name);
+        let announcements = Announcements::build([expected.vips[0]], expected.mac, false);
+        assert_eq!(announcements.second.len(), 1, "{name}");
+        assert_eq!(&announcements.second[0][..], &garp.0, "{name}");
+    }
+}
+
+#[test]
+fn our_neighbour_advertisement_is_keepaliveds() {
+    for (name, frames, expected) in version_3() {
+        let Some(na) = frames.na else { continue };
+        let announcements = Announcements::build([expected.vips[0]], expected.mac, false);
+        assert_eq!(&announcements.first[0][..], &na.0, "{name}");
+        assert!(announcements.second.is_empty(), "{name}");
+    }
+}
