@@ -92,7 +92,8 @@ impl Answers {
         self.tenures().iter().map(|tenure| tenure.mac).collect()
     }
 
-    /// Questions that were answered by two nodes, or more.
+    /// Questions that were answered by two nodes, or more, within 5 ms. An answer that is later than that shows in
+    /// [`Answers::owners`].
     pub fn double(&self) -> Vec<DoubleAnswer> {
         let mut open: BTreeMap<IpAddr, DoubleAnswer> = BTreeMap::new();
         let mut questions = Vec::new();

@@ -31,7 +31,7 @@ fn a_pair_elects_by_priority_and_moves_on_sigterm() -> Result<()> {
     let lab = lab()?;
     let wire = lab.wire()?;
     let (master, backup) = elected_pair(&lab, false)?;
-    let load = lab.requests().patience(SOON).start()?;
+    let load = lab.requests().start()?;
     vip_lab::wait::until(SOON, || load.report().answered_by().contains_key("node1"))?;
 
     let stopped = Stamp::now();
