@@ -167,8 +167,9 @@ fn vips<'a>(mapping: &Mapping<'a>) -> (Vec<(Field<'a>, VipAddress)>, Option<Vec<
     }
     for (family, count) in [(Family::V4, v4), (Family::V6, v6)] {
         if count > MAX_ADDRESSES {
-            let message =
-                format!("has {count} {family} addresses: an advert holds {MAX_ADDRESSES}; make another instance");
+            let message = format!(
+                "has {count} {family} addresses: an advert holds {MAX_ADDRESSES}; make another instance"
+            );
             field.error(message);
             valid = false;
         }
