@@ -35,8 +35,7 @@ pub(super) fn parameters(instance: &config::Instance) -> Parameters {
         preempt_delay: instance.preempt_delay,
         hold_down: instance.hold_down,
         staging: instance.local_address == config::LocalAddress::Active,
-        // The configuration counts the round at takeover.
-        announce_repeat: instance.announce.repeat.saturating_sub(1),
+        announce_repeat: instance.announce.repeat,
         announce_interval: instance.announce.interval,
         announce_refresh: instance.announce.refresh,
     }
