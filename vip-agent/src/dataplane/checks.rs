@@ -4,14 +4,14 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use aya::EbpfError;
-use aya::maps::{MapError, MapType};
-use aya::programs::{ProgramError, ProgramType};
+use aya::maps::MapType;
+use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported, is_map_supported, is_program_supported};
 use aya::util::KernelVersion;
 use rustix::process::{Resource, Rlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
+use super::loader::LoadFailure;
 use super::{DataplaneError, sys};
 
 /// Checks the effective capabilities of the calling thread.
@@ -159,28 +159,23 @@ fn release() -> String {
 }
 
 /// Names the reason why the object did not load: a missing privilege, a missing feature, or the verifier.
-pub(super) fn diagnose(error: EbpfError, is_present: impl Fn(Feature) -> bool) -> DataplaneError {
-    let (what, source, log) = match error {
-        EbpfError::ProgramError(ProgramError::LoadError { io_error, verifier_log }) => {
-            ("BPF_PROG_LOAD".to_owned(), io_error, Some(verifier_log.to_string()))
-        }
-        EbpfError::MapError(MapError::CreateError { name, io_error }) => {
-            (format!("BPF_MAP_CREATE of {name}"), io_error, None)
-        }
-        other => return DataplaneError::BadObject { reason: chain(&other) },
+pub(super) fn diagnose(failure: LoadFailure, is_present: impl Fn(Feature) -> bool) -> DataplaneError {
+    let (what, source, log) = match failure {
+        LoadFailure::Object(reason) => return DataplaneError::BadObject { reason },
+        LoadFailure::Map { name, error } => (format!("to make the BPF map {name}"), error, String::new()),
+        LoadFailure::Program { error, log } => ("to load the XDP program".to_owned(), error, log),
     };
     // A verifier that refuses leaves a log; EPERM without one is a matter of privilege.
-    let explained = log.as_deref().is_some_and(|log| !log.trim().is_empty());
-    if source.raw_os_error() == Some(libc::EPERM) && !explained {
+    if source.raw_os_error() == Some(libc::EPERM) && log.trim().is_empty() {
         return DataplaneError::Refused { what, source };
     }
     if let Some(feature) = Feature::ALL.into_iter().find(|feature| !is_present(*feature)) {
         return missing(feature);
     }
-    match log {
-        Some(log) => DataplaneError::VerifierRefused { running: release(), log: tail(&log), source },
-        None => DataplaneError::Refused { what, source },
+    if log.trim().is_empty() {
+        return DataplaneError::Failed { what, source };
     }
+    DataplaneError::VerifierRefused { running: release(), log: tail(&log), source }
 }
 
 const LOG_LINES: usize = 12;
@@ -191,30 +186,16 @@ fn tail(log: &str) -> String {
     lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
 }
 
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn refused_by_the_verifier(log: &str) -> EbpfError {
-        EbpfError::ProgramError(ProgramError::LoadError {
-            io_error: io::Error::from_raw_os_error(libc::EINVAL),
-            verifier_log: aya_obj::VerifierLog::new(log.to_owned()),
-        })
+    fn refused_by_the_verifier(log: &str) -> LoadFailure {
+        LoadFailure::Program { error: io::Error::from_raw_os_error(libc::EINVAL), log: log.to_owned() }
     }
 
-    fn refused_map(errno: i32) -> EbpfError {
-        let io_error = io::Error::from_raw_os_error(errno);
-        EbpfError::MapError(MapError::CreateError { name: "EVENTS".to_owned(), io_error })
+    fn refused_map(errno: i32) -> LoadFailure {
+        LoadFailure::Map { name: "EVENTS".to_owned(), error: io::Error::from_raw_os_error(errno) }
     }
 
     #[test]
@@ -253,6 +234,12 @@ mod tests {
             matches!(error, DataplaneError::FeatureMissing { feature: Feature::CoarseClock, .. }),
             "{error}"
         );
+    }
+
+    #[test]
+    fn a_lack_of_memory_is_no_lack_of_features() {
+        let error = diagnose(refused_map(libc::ENOMEM), |_| true).to_string();
+        assert!(error.starts_with("cannot make the BPF map EVENTS: Cannot allocate memory"), "{error}");
     }
 
     #[test]

@@ -3,14 +3,13 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::{fmt, fs};
 
-use aya::Ebpf;
 use aya::maps::{MapData, PerCpuArray, PerCpuValues};
 use vip_common::maps::MAX_LINKS;
 use vip_common::reason::Reason;
 
 use super::DataplaneError;
 use super::tables::failed;
-use super::world::{misfit, take};
+use super::world::{Maps, misfit};
 
 /// Packets of one reason that arrived on one interface since it was attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,8 +47,8 @@ pub(super) struct Counters {
 }
 
 impl Counters {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
-        let map: PerCpuArray<_, u64> = take(ebpf, "COUNTERS")?;
+    pub(super) fn take(maps: &mut Maps) -> Result<Self, DataplaneError> {
+        let map: PerCpuArray<_, u64> = maps.take("COUNTERS")?;
         let (found, expected) = (map.len(), MAX_LINKS * Reason::COUNT);
         if found != expected {
             return Err(misfit(format!("COUNTERS holds {found} words, not {expected}")));

@@ -31,6 +31,14 @@ pub enum DataplaneError {
         #[source]
         source: io::Error,
     },
+    /// The kernel failed for a reason of its own (memory, for one).
+    #[error("cannot {}: {source}", .what.trim_start_matches("to "))]
+    Failed {
+        /// What was tried.
+        what: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// `pin_dir` lies on another kind of file system.
     #[error("{path}: not on a BPF file system: `mount -t bpf bpf /sys/fs/bpf`, or set `pin_dir: null`", path = .path.display())]
     NotBpffs {

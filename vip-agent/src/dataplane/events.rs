@@ -5,7 +5,6 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use aya::Ebpf;
 use aya::maps::{MapData, RingBuf};
 use aya_log::EbpfLogger;
 use futures_util::Stream;
@@ -14,7 +13,7 @@ use tokio::io::unix::AsyncFd;
 use vip_common::maps::ForeignOwner;
 
 use super::DataplaneError;
-use super::world::{EVENT, take};
+use super::world::{EVENT, Maps};
 
 /// Reports that somebody else answers for a VIP of ours, at the rate that the program allows.
 pub struct ForeignOwnerEvents {
@@ -22,8 +21,8 @@ pub struct ForeignOwnerEvents {
 }
 
 impl ForeignOwnerEvents {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
-        Ok(Self { ring: take(ebpf, "EVENTS")? })
+    pub(super) fn take(maps: &mut Maps) -> Result<Self, DataplaneError> {
+        Ok(Self { ring: maps.take("EVENTS")? })
     }
 
     /// The next report, if one is there.

@@ -1,21 +1,26 @@
-//! The few bpf(2) commands that aya does not offer: links by descriptor and identity, pins of any kind, feature probes.
+//! The bpf(2) commands that aya does not offer: links by descriptor and identity, pins of any kind, feature probes, and
+//! loading without the kernel's own type information.
 //!
 //! aya attaches XDP links too, but falls back to netlink on EINVAL, hides the link's interface, and cannot say what kind
 //! of object a path pins; a pin has to be identified before it is trusted.
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
+use aya_obj::generated::bpf_prog_info;
 use bytemuck::{Pod, Zeroable};
 
 const MAP_CREATE: u32 = 0;
+const MAP_UPDATE_ELEM: u32 = 2;
 const PROG_LOAD: u32 = 5;
 const OBJ_PIN: u32 = 6;
 const OBJ_GET: u32 = 7;
 const OBJ_GET_INFO_BY_FD: u32 = 15;
+const BTF_LOAD: u32 = 18;
+const MAP_FREEZE: u32 = 22;
 const LINK_CREATE: u32 = 28;
 const LINK_UPDATE: u32 = 29;
 const LINK_GET_FD_BY_ID: u32 = 30;
@@ -28,6 +33,8 @@ const MAP_TYPE_ARRAY: u32 = 2;
 const PROG_TYPE_XDP: u32 = 6;
 const F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const F_MMAPABLE: u32 = 1 << 10;
+/// The verifier's reasoning, and its statistics.
+const LOG_LEVEL: u32 = 1 | 4;
 
 /// Generic mode: the network stack runs the program.
 pub(super) const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
@@ -254,6 +261,57 @@ pub(super) fn has_mmapable_arrays() -> bool {
 
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
+struct ElementAttributes {
+    map: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+/// Writes the one element of a map that holds a data section; `value` must be of the map's value size.
+pub(super) fn write_section(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()> {
+    let key = 0_u32;
+    let mut attributes = ElementAttributes {
+        map: raw(map),
+        padding: 0,
+        key: std::ptr::from_ref(&key) as u64,
+        value: value.as_ptr() as u64,
+        flags: 0,
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct FreezeAttributes {
+    map: u32,
+}
+
+/// Makes a map's contents constant to user space, and so to the verifier.
+pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
+    bpf(MAP_FREEZE, &mut FreezeAttributes { map: raw(map) }).map(drop)
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
+struct BtfLoadAttributes {
+    btf: u64,
+    log: u64,
+    size: u32,
+    log_size: u32,
+    log_level: u32,
+    flags: u32,
+}
+
+/// Loads an object's type information.
+pub(super) fn load_btf(btf: &[u8]) -> io::Result<OwnedFd> {
+    let size = u32::try_from(btf.len()).map_err(io::Error::other)?;
+    bpf_fd(BTF_LOAD, &mut BtfLoadAttributes { btf: btf.as_ptr() as u64, size, ..BtfLoadAttributes::zeroed() })
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Pod, Zeroable)]
 struct ProgramLoadAttributes {
     program_type: u32,
     instruction_count: u32,
@@ -264,19 +322,103 @@ struct ProgramLoadAttributes {
     log: u64,
     kernel_version: u32,
     flags: u32,
+    name: [u8; 16],
+    ifindex: u32,
+    attach_type: u32,
+    btf: u32,
+    function_record: u32,
+    functions: u64,
+    function_count: u32,
+    line_record: u32,
+    lines: u64,
+    line_count: u32,
+    padding: u32,
+}
+
+/// Records that tie instructions to type information: their bytes, the size of one, and their number.
+#[derive(Debug, Default)]
+pub(super) struct Records {
+    pub(super) bytes: Vec<u8>,
+    pub(super) size: u32,
+    pub(super) count: u32,
+}
+
+/// An XDP program, ready to be loaded.
+#[derive(Debug)]
+pub(super) struct ProgramImage<'a> {
+    /// At most 15 characters reach the kernel.
+    pub(super) name: &'a str,
+    pub(super) instructions: &'a [u8],
+    pub(super) license: &'a CStr,
+    /// Whether it takes frames in fragments.
+    pub(super) fragments: bool,
+    /// Type information with its functions and lines.
+    pub(super) btf: Option<(BorrowedFd<'a>, Records, Records)>,
+}
+
+impl ProgramImage<'_> {
+    /// Loads it; the verifier explains itself in `log` unless that is empty.
+    pub(super) fn load(&self, log: &mut [u8]) -> io::Result<OwnedFd> {
+        let count = |bytes: usize| u32::try_from(bytes).map_err(io::Error::other);
+        let mut attributes = ProgramLoadAttributes {
+            program_type: PROG_TYPE_XDP,
+            attach_type: BPF_XDP,
+            instruction_count: count(self.instructions.len() / size_of::<u64>())?,
+            instructions: self.instructions.as_ptr() as u64,
+            license: self.license.as_ptr() as u64,
+            flags: if self.fragments { F_XDP_HAS_FRAGS } else { 0 },
+            ..ProgramLoadAttributes::zeroed()
+        };
+        for (to, from) in attributes.name[..15].iter_mut().zip(self.name.bytes()) {
+            *to = from;
+        }
+        if let Some((btf, functions, lines)) = &self.btf {
+            attributes.btf = raw(*btf);
+            attributes.functions = functions.bytes.as_ptr() as u64;
+            (attributes.function_record, attributes.function_count) = (functions.size, functions.count);
+            attributes.lines = lines.bytes.as_ptr() as u64;
+            (attributes.line_record, attributes.line_count) = (lines.size, lines.count);
+        }
+        if !log.is_empty() {
+            attributes.log_level = LOG_LEVEL;
+            attributes.log_size = count(log.len())?;
+            attributes.log = log.as_mut_ptr() as u64;
+        }
+        bpf_fd(PROG_LOAD, &mut attributes)
+    }
 }
 
 /// Whether XDP programs can be marked as ready for frames in fragments (5.18).
 pub(super) fn has_xdp_fragments() -> bool {
     // r0 = 2 (XDP_PASS); exit
     let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
-    let mut attributes = ProgramLoadAttributes {
-        program_type: PROG_TYPE_XDP,
-        instruction_count: 2,
-        instructions: instructions.as_ptr() as u64,
-        license: c"GPL".as_ptr() as u64,
-        flags: F_XDP_HAS_FRAGS,
-        ..ProgramLoadAttributes::zeroed()
+    let image = ProgramImage {
+        name: "",
+        instructions: bytemuck::bytes_of(&instructions),
+        license: c"GPL",
+        fragments: true,
+        btf: None,
     };
-    bpf_fd(PROG_LOAD, &mut attributes).is_ok()
+    image.load(&mut []).is_ok()
+}
+
+/// What the kernel says about a program.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProgramSummary {
+    pub(super) id: u32,
+    /// `None` before Linux 5.16.
+    pub(super) verified_instructions: Option<u32>,
+}
+
+/// Describes a program. The descriptor must be a program's.
+pub(super) fn program_summary(program: BorrowedFd<'_>) -> io::Result<ProgramSummary> {
+    // SAFETY: the struct is made of integers and arrays of them, for which zero bytes are valid.
+    let mut info: bpf_prog_info = unsafe { std::mem::zeroed() };
+    let len = u32::try_from(size_of::<bpf_prog_info>()).map_err(io::Error::other)?;
+    bpf(
+        OBJ_GET_INFO_BY_FD,
+        &mut InfoAttributes { fd: raw(program), len, info: std::ptr::from_mut(&mut info) as u64 },
+    )?;
+    let verified_instructions = (info.verified_insns > 0).then_some(info.verified_insns);
+    Ok(ProgramSummary { id: info.id, verified_instructions })
 }

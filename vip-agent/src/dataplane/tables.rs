@@ -3,12 +3,12 @@
 use std::io;
 use std::net::IpAddr;
 
-use aya::Ebpf;
 use aya::maps::{HashMap, MapData, MapError};
 use vip_common::maps::{MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VlanKey};
 
 use super::DataplaneError;
-use super::world::take;
+use super::filter::Filter;
+use super::world::Maps;
 
 /// Keys and values as bytes: aya's marker for plain data cannot be put on vip-common's types.
 type Table<const KEY: usize, const VALUE: usize> = HashMap<MapData, [u8; KEY], [u8; VALUE]>;
@@ -16,17 +16,24 @@ type Table<const KEY: usize, const VALUE: usize> = HashMap<MapData, [u8; KEY], [
 const VIP: usize = size_of::<Vip>();
 const VLAN: usize = size_of::<VlanKey>();
 
-/// `VIPS4`, `VIPS6` and `VLANS`.
+/// `FILTER`, `VIPS4`, `VIPS6` and `VLANS`.
 #[derive(Debug)]
 pub(super) struct Tables {
+    filter: Filter,
     vips4: Table<{ size_of::<Vip4Key>() }, VIP>,
     vips6: Table<{ size_of::<Vip6Key>() }, VIP>,
     vlans: HashMap<MapData, [u8; VLAN], u32>,
 }
 
 impl Tables {
-    pub(super) fn take(ebpf: &mut Ebpf) -> Result<Self, DataplaneError> {
-        Ok(Self { vips4: take(ebpf, "VIPS4")?, vips6: take(ebpf, "VIPS6")?, vlans: take(ebpf, "VLANS")? })
+    pub(super) fn take(maps: &mut Maps) -> Result<Self, DataplaneError> {
+        let filter = Filter::take(maps)?;
+        Ok(Self {
+            filter,
+            vips4: maps.take("VIPS4")?,
+            vips6: maps.take("VIPS6")?,
+            vlans: maps.take("VLANS")?,
+        })
     }
 
     pub(super) fn insert_vip(
@@ -36,18 +43,26 @@ impl Tables {
         vip: Vip,
     ) -> Result<(), DataplaneError> {
         let value: [u8; VIP] = bytemuck::cast(vip);
+        // First of all: an address that the filter rules out is not looked for in the tables.
+        self.filter.admit(ifindex, address)?;
         let (map, inserted) = match address {
             IpAddr::V4(address) => ("VIPS4", self.vips4.insert(key4(ifindex, address), value, 0)),
             IpAddr::V6(address) => ("VIPS6", self.vips6.insert(key6(ifindex, address), value, 0)),
         };
-        inserted.map_err(|error| full(error, map, "VIP", MAX_VIPS))
+        inserted.map_err(|error| {
+            if !matches!(self.vip(ifindex, address), Ok(Some(_))) {
+                drop(self.filter.rule_out(ifindex, address));
+            }
+            full(error, map, "VIP", MAX_VIPS)
+        })
     }
 
     pub(super) fn remove_vip(&mut self, ifindex: u32, address: IpAddr) -> Result<(), DataplaneError> {
         match address {
-            IpAddr::V4(address) => removed(self.vips4.remove(&key4(ifindex, address)), "VIPS4"),
-            IpAddr::V6(address) => removed(self.vips6.remove(&key6(ifindex, address)), "VIPS6"),
+            IpAddr::V4(address) => removed(self.vips4.remove(&key4(ifindex, address)), "VIPS4")?,
+            IpAddr::V6(address) => removed(self.vips6.remove(&key6(ifindex, address)), "VIPS6")?,
         }
+        self.filter.rule_out(ifindex, address)
     }
 
     pub(super) fn vip(&self, ifindex: u32, address: IpAddr) -> Result<Option<Vip>, DataplaneError> {

@@ -4,9 +4,9 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use std::collections::BTreeMap;
+
 use aya::maps::{Map, MapData, MapInfo, MapType};
-use aya::programs::Xdp;
-use aya::{Ebpf, EbpfLoader, VerifierLogLevel};
 use aya_log::EbpfLogger;
 use vip_common::maps::{FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VlanKey};
 
@@ -14,7 +14,7 @@ use super::checks::{Feature, diagnose};
 use super::counters::Counters;
 use super::events::{ForeignOwnerEvents, ProgramLog, ToTracing};
 use super::tables::Tables;
-use super::{DataplaneError, OwnershipWords, PROGRAM};
+use super::{DataplaneError, OwnershipWords, loader, sys};
 
 /// A map that agent and program share.
 #[derive(Debug)]
@@ -49,9 +49,10 @@ const INDEX: usize = size_of::<u32>();
 const WORD: usize = size_of::<u64>();
 
 /// The maps of the contract with the program, all of which are pinned.
-pub(super) const MAPS: [MapSpec; 9] = [
+pub(super) static MAPS: [MapSpec; 10] = [
     MapSpec::new("DEADLINES", MapType::Array, INDEX, WORD),
     MapSpec::new("HANDOVERS", MapType::Array, INDEX, size_of::<Handover>()),
+    MapSpec::new("FILTER", MapType::Array, INDEX, WORD),
     MapSpec::new("VIPS4", MapType::Hash, size_of::<Vip4Key>(), size_of::<Vip>()),
     MapSpec::new("VIPS6", MapType::Hash, size_of::<Vip6Key>(), size_of::<Vip>()),
     MapSpec::new("VLANS", MapType::Hash, size_of::<VlanKey>(), INDEX),
@@ -88,39 +89,23 @@ impl World {
     }
 
     fn build(object: &[u8]) -> Result<Self, DataplaneError> {
-        let probe = Feature::is_present;
-        // The program needs no relocation against the kernel's own types.
-        let mut ebpf = EbpfLoader::new()
-            .btf(None)
-            .verifier_log_level(VerifierLogLevel::DEBUG | VerifierLogLevel::STATS)
-            .load(object)
-            .map_err(|error| diagnose(error, probe))?;
-        let maps = check_maps(&ebpf)?;
-
-        let program = ebpf.program_mut(PROGRAM).ok_or_else(|| misfit(format!("no program `{PROGRAM}`")))?;
-        let xdp: &mut Xdp = program.try_into().map_err(|error| misfit(format!("`{PROGRAM}`: {error}")))?;
-        xdp.load().map_err(|error| diagnose(error.into(), probe))?;
-        let info = xdp.info().map_err(|error| diagnose(error.into(), probe))?;
-        let program = xdp.fd().map_err(|error| diagnose(error.into(), probe))?.as_fd().try_clone_to_owned();
-        let program = program.map_err(map_error(PROGRAM))?;
-
-        let log = EbpfLogger::init_with_logger(&mut ebpf, ToTracing).ok().map(ProgramLog::new);
-        let deadlines = array(&ebpf, "DEADLINES")?;
-        let handovers = array(&ebpf, "HANDOVERS")?;
-        let words = OwnershipWords::map(deadlines, handovers).map_err(map_error("DEADLINES"))?;
-        let tables = Tables::take(&mut ebpf)?;
-        let counters = Counters::take(&mut ebpf)?;
-        let events = Some(ForeignOwnerEvents::take(&mut ebpf)?);
+        let loaded = loader::load(object).map_err(|failure| diagnose(failure, Feature::is_present))?;
+        let mut maps = Maps(loaded.maps);
+        let pinned = maps.check()?;
+        let program = sys::program_summary(loaded.program.as_fd()).map_err(|source| {
+            DataplaneError::Failed { what: "to read what was loaded".to_owned(), source }
+        })?;
+        let words = OwnershipWords::map(maps.fd("DEADLINES")?, maps.fd("HANDOVERS")?);
         Ok(Self {
-            program,
-            program_id: info.id(),
-            verified_instructions: info.verified_instruction_count(),
-            maps,
-            words,
-            tables,
-            counters,
-            events,
-            log,
+            program: loaded.program,
+            program_id: program.id,
+            verified_instructions: program.verified_instructions,
+            maps: pinned,
+            words: words.map_err(map_error("DEADLINES"))?,
+            tables: Tables::take(&mut maps)?,
+            counters: Counters::take(&mut maps)?,
+            events: Some(ForeignOwnerEvents::take(&mut maps)?),
+            log: program_log(program.id),
         })
     }
 
@@ -138,50 +123,62 @@ pub(super) fn map_error(map: &'static str) -> impl FnOnce(io::Error) -> Dataplan
     move |source| DataplaneError::Map { map, source }
 }
 
-/// Removes a map from the loaded object, in the type that the caller works with.
-pub(super) fn take<T>(ebpf: &mut Ebpf, name: &'static str) -> Result<T, DataplaneError>
-where
-    T: TryFrom<Map>,
-    T::Error: fmt::Display,
-{
-    let map = ebpf.take_map(name).ok_or_else(|| misfit(format!("no map {name}")))?;
-    map.try_into().map_err(|error| misfit(format!("map {name}: {error}")))
-}
+/// The maps of a loaded object, by name.
+pub(super) struct Maps(BTreeMap<String, MapData>);
 
-fn array<'a>(ebpf: &'a Ebpf, name: &'static str) -> Result<BorrowedFd<'a>, DataplaneError> {
-    match ebpf.map(name) {
-        Some(Map::Array(map)) => Ok(map.fd().as_fd()),
-        _ => Err(misfit(format!("no array map {name}"))),
+impl Maps {
+    /// Removes a map, in the type that the caller works with.
+    pub(super) fn take<T>(&mut self, name: &'static str) -> Result<T, DataplaneError>
+    where
+        T: TryFrom<Map>,
+        T::Error: fmt::Display,
+    {
+        let data = self.0.remove(name).ok_or_else(|| misfit(format!("no map {name}")))?;
+        let kind = data.info().and_then(|info| info.map_type());
+        let map = match kind.map_err(|error| misfit(format!("map {name}: {error}")))? {
+            MapType::Array => Map::Array(data),
+            MapType::Hash => Map::HashMap(data),
+            MapType::PerCpuArray => Map::PerCpuArray(data),
+            MapType::RingBuf => Map::RingBuf(data),
+            _ => Map::Unsupported(data),
+        };
+        map.try_into().map_err(|error| misfit(format!("map {name}: {error}")))
+    }
+
+    fn get(&self, name: &str) -> Result<&MapData, DataplaneError> {
+        self.0.get(name).ok_or_else(|| misfit(format!("no map {name}")))
+    }
+
+    fn fd(&self, name: &str) -> Result<BorrowedFd<'_>, DataplaneError> {
+        self.get(name).map(|data| data.fd().as_fd())
+    }
+
+    /// Compares the object's maps with the contract, so that a stale object is never believed.
+    fn check(&self) -> Result<Vec<(&'static str, OwnedFd)>, DataplaneError> {
+        let check = |spec: &'static MapSpec| {
+            let data = self.get(spec.name)?;
+            let info = data.info().map_err(|error| misfit(format!("map {}: {error}", spec.name)))?;
+            if !spec.is_like(&info) {
+                return Err(misfit(format!("{} is not {spec}", spec.name)));
+            }
+            Ok((spec.name, data.fd().as_fd().try_clone_to_owned().map_err(map_error(spec.name))?))
+        };
+        MAPS.iter().map(check).collect()
     }
 }
 
-/// Compares the object's maps with the contract, so that a stale object is never believed.
-fn check_maps(ebpf: &Ebpf) -> Result<Vec<(&'static str, OwnedFd)>, DataplaneError> {
-    let mut maps = Vec::with_capacity(MAPS.len());
-    for spec in &MAPS {
-        let data =
-            ebpf.map(spec.name).and_then(map_data).ok_or_else(|| misfit(format!("no map {}", spec.name)))?;
-        let info = data.info().map_err(|error| misfit(format!("map {}: {error}", spec.name)))?;
-        if !spec.is_like(&info) {
-            return Err(misfit(format!("{} is not {spec}", spec.name)));
+/// The program's log; finding it takes CAP_SYS_ADMIN, without which its rare lines stay unread.
+fn program_log(program: u32) -> Option<ProgramLog> {
+    match EbpfLogger::init_from_id_with_logger(program, ToTracing) {
+        Ok(logger) => Some(ProgramLog::new(logger)),
+        Err(error) => {
+            tracing::debug!(%error, "no log lines of the XDP program");
+            None
         }
-        maps.push((spec.name, data.fd().as_fd().try_clone_to_owned().map_err(map_error(spec.name))?));
-    }
-    Ok(maps)
-}
-
-fn map_data(map: &Map) -> Option<&MapData> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LruHashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Some(data),
-        _ => None,
     }
 }
 
-/// Gives back what parsing took: aya reads the kernel's own type information (megabytes, asked for or not).
+/// Gives back what parsing the object took.
 fn release_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim only returns free pages to the kernel; it has no preconditions.

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, bail};
 use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
-use aya::{Ebpf, Pod};
+use aya::{Ebpf, EbpfLoader, Pod};
 use vip_agent::dataplane::OBJECT;
 use vip_common::maps::ForeignOwner;
 use vip_common::reason::Reason;
@@ -35,7 +35,8 @@ pub(crate) struct Kernel {
 
 impl Kernel {
     pub(crate) fn with(world: &World) -> Result<Self> {
-        let mut ebpf = Ebpf::load(OBJECT)?;
+        // Without the kernel's types, which nothing here needs and which take long to read.
+        let mut ebpf = EbpfLoader::new().btf(None).load(OBJECT)?;
         let program: &mut Xdp = ebpf.program_mut("viplane").context("no program viplane")?.try_into()?;
         match program.load() {
             Err(ProgramError::LoadError { io_error, verifier_log }) => bail!("{io_error}: {verifier_log}"),

@@ -222,14 +222,24 @@ impl ArpClient {
         // SAFETY: the address is a sockaddr_ll of the given length, alive across the call.
         let bound = unsafe { libc::bind(socket.as_raw_fd(), (&raw const address).cast(), len) };
         assert_eq!(bound, 0, "bind");
-        socket.set_read_timeout(Some(Duration::from_millis(200))).expect("a timeout");
         Self { socket }
     }
 
-    /// Who has it? The MAC that answers within 200 ms, if any does.
+    /// Who has it? The MAC that answers. Patient, so that an answer that is late on a busy machine is none that is
+    /// lost.
     pub(crate) fn ask(&self, address: Ipv4Addr) -> Option<MacAddr> {
+        self.ask_for(address, Duration::from_secs(3))
+    }
+
+    /// Whether nobody answers.
+    pub(crate) fn nobody_has(&self, address: Ipv4Addr) -> bool {
+        self.ask_for(address, Duration::from_millis(200)).is_none()
+    }
+
+    fn ask_for(&self, address: Ipv4Addr, patience: Duration) -> Option<MacAddr> {
+        self.socket.set_read_timeout(Some(patience)).expect("a timeout");
         self.send(1, Ipv4Addr::new(192, 0, 2, 9), address);
-        self.answer_from(address)
+        self.answer_from(address, patience)
     }
 
     /// Claims an address for this station, by a gratuitous reply.
@@ -251,8 +261,8 @@ impl ArpClient {
         assert_eq!(self.socket.send(&frame).expect("send"), frame.len());
     }
 
-    fn answer_from(&self, address: Ipv4Addr) -> Option<MacAddr> {
-        let deadline = Instant::now() + Duration::from_millis(200);
+    fn answer_from(&self, address: Ipv4Addr, patience: Duration) -> Option<MacAddr> {
+        let deadline = Instant::now() + patience;
         while Instant::now() < deadline {
             let mut frame = [0; 64];
             let len = nix::sys::socket::recv(
