@@ -25,15 +25,16 @@ pub(crate) fn all(selection: &Selection, toolchain: &Toolchain) -> Result<()> {
         lint(toolchain)?;
     }
     heading("unit and property tests");
-    let others = ["--workspace", "--exclude", "vip-ebpf", "--exclude", "vip-agent"];
-    run(&mut selection.cargo_test(&others, &[]), "cargo test")?;
-    run(&mut selection.cargo_test(&["--package", "vip-agent", "--lib", "--bins"], &[]), "cargo test")?;
+    let workspace = ["--workspace", "--exclude", "vip-ebpf"];
+    run(&mut selection.cargo_test(&[&workspace[..], &["--lib", "--bins"]].concat(), &[]), "cargo test")?;
+    run(&mut selection.cargo_test(&["--package", "vip-common", "--test", "*"], &[]), "cargo test")?;
+    run(&mut selection.cargo_test(&[&workspace[..], &["--doc"]].concat(), &[]), "cargo test")?;
 
     heading("tests as root, in network namespaces");
     let [config, runner] = elevate::cargo_runner()?;
-    // One at a time: they watch the clock, and each runs several nodes already.
-    let privileged = ["--package", "vip-agent", "--test", "*", &config, &runner];
-    run(&mut selection.cargo_test(&privileged, &["--test-threads=1"]), "cargo test")
+    let suites = ["--package", "vip-agent", "--package", "vip-lab", "--test", "*", &config, &runner];
+    // One test at a time: they watch the clock, and each runs several nodes already.
+    run(&mut selection.cargo_test(&suites, &["--test-threads=1"]), "cargo test")
 }
 
 impl Selection {

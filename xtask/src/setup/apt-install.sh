@@ -15,16 +15,21 @@ fi
 enabled() { find /etc/systemd/system -path '*.wants/*' -type l 2>/dev/null | sort; }
 before=$(enabled)
 
+# the unit behind the link $1, under systemd and under System V init
+disable() {
+  unit=${1##*/}
+  name=${unit%.service}
+  if [ -e "/etc/init.d/$name" ]; then update-rc.d "$name" disable; fi
+  rm -f "$1"
+  echo "set-up: $unit was not started, and will not start at boot" >&2
+}
+
 finish() {
   status=$?
   trap - EXIT
   if [ -n "$made" ]; then rm -f "$policy"; fi
   enabled | while read -r link; do
-    unit=${link##*/}
-    if ! printf '%s\n' "$before" | grep -qF "/$unit"; then
-      echo "set-up: $unit was not started, and will not start at boot" >&2
-      deb-systemd-helper --quiet disable "$unit" || rm -f "$link"
-    fi
+    printf '%s\n' "$before" | grep -qF "/${link##*/}" || disable "$link"
   done
   exit "$status"
 }
