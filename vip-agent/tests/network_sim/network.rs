@@ -189,9 +189,9 @@ impl Network {
         self.now = self.now.max(timer.min(packet));
         // What has arrived is read before a timer is acted on.
         if packet <= timer {
-            self.deliver()
+            self.deliver();
         } else {
-            self.wake(node)
+            self.wake(node);
         }
         true
     }

@@ -182,7 +182,7 @@ pub enum Cause {
     Shutdown,
 }
 
-/// A change of state, for log, status and metrics.
+/// A change of state, for log, status and metrics; from Draining to itself when the heir of a drain was heard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
     /// State before.

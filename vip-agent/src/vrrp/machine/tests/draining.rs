@@ -100,7 +100,10 @@ fn a_second_drain_changes_nothing() {
 fn undrain_leads_to_backup() {
     let mut rig = Rig::new().active();
     rig.event(Event::Drain).at(500.0).advert(50).at(5000.0).event(Event::Undrain);
-    assert_eq!(rig.history()[1..], [(5000.0, State::Backup, Cause::Undrain)]);
+    assert_eq!(
+        rig.history()[1..],
+        [(500.0, State::Draining, Cause::HandedOver), (5000.0, State::Backup, Cause::Undrain)]
+    );
     assert_eq!(rig.timer_at(), Some(8609.375));
 }
 

@@ -151,14 +151,6 @@ fn a_muted_address_owner_becomes_backup_not_a_spinning_active() {
 }
 
 #[test]
-fn a_send_after_the_lease_ran_out_does_not_bring_it_back() {
-    // Stopped between the decision and the send: the lease counts from the decision.
-    let mut rig = Rig::new().active();
-    rig.at(900.0).stopped_until(3500.0).timer();
-    assert_eq!(rig.state(), State::Backup);
-}
-
-#[test]
 fn the_end_of_the_lease_wakes_the_owner_up() {
     let mut rig = Rig::new().interval_cs(1).active();
     rig.mute(true).reconfigure(|p| p.interval = Centiseconds::new(4095).unwrap());
