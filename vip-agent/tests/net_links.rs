@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use support::{Sandbox, eventually, sandbox};
 use vip_agent::net::Rtnetlink;
-use vip_agent::net::links::{AttachError, AttachPoint, DefaultRoutes, LinkTable, LinkWatcher, WatchOptions};
+use vip_agent::net::links::{
+    AttachError, AttachPoint, DefaultRoutes, LinkState, LinkTable, LinkWatcher, WatchOptions,
+};
 
 async fn table() -> LinkTable {
     LinkTable::read(&Rtnetlink::connect().expect("netlink")).await.expect("links")
@@ -62,13 +64,13 @@ fn a_link_that_goes_down_or_loses_carrier_is_seen_without_waiting_for_more_news(
         host.connect_to("peer");
         let slow = WatchOptions { debounce: Duration::from_secs(3600), ..WatchOptions::default() };
         eventually("carrier", || async {
-            table().await.by_name("eth0").is_some_and(|eth0| eth0.is_operational())
+            table().await.by_name("eth0").is_some_and(LinkState::is_operational)
         })
         .await;
         let mut watcher = LinkWatcher::start(slow).await.expect("a watcher");
         host.ip("-n peer link set eth0 down");
         let table = wait_for(&mut watcher, "loss of carrier", |table| {
-            !table.by_name("eth0").is_some_and(|eth0| eth0.is_operational())
+            !table.by_name("eth0").is_some_and(LinkState::is_operational)
         })
         .await;
         let eth0 = table.by_name("eth0").expect("eth0");
@@ -242,6 +244,9 @@ fn the_interfaces_of_the_default_routes_are_found_by_metric_and_family() {
         let index = |name: &str| table.by_name(name).expect(name).ifindex;
         assert_eq!(routes.v4, [index("second"), index("first"), index("third")]);
         assert_eq!(routes.v6, [index("second")]);
+        host.ip("route flush table main");
+        host.ip("-6 route flush table main");
+        assert_eq!(DefaultRoutes::read(&rtnetlink).await.expect("routes"), DefaultRoutes::default());
     });
 }
 

@@ -204,7 +204,7 @@ impl Shared {
         let present = present(&self.rtnetlink, vips.iter()).await?;
         let mut outcomes = Outcomes::new();
         let mut wanted = Vec::new();
-        for &vip in vips {
+        for &vip in vips.iter().collect::<BTreeSet<_>>() {
             match present.get(&vip) {
                 Some(&Holder::Foreign { ifindex }) => {
                     outcomes.insert(vip, Ok(Staged::Foreign { ifindex }));

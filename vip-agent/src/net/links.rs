@@ -330,7 +330,11 @@ impl DefaultRoutes {
         for (family, interfaces) in
             [(AddressFamily::Inet, &mut routes.v4), (AddressFamily::Inet6, &mut routes.v6)]
         {
-            let entries = rtnetlink.dump("list the routes", decode::list_routes(family)).await?;
+            let entries = match rtnetlink.dump("list the routes", decode::list_routes(family)).await {
+                // A namespace that never had a route has no table.
+                Err(error) if error.is_not_found() => Vec::new(),
+                entries => entries?,
+            };
             let mut hops: Vec<_> = entries.iter().flat_map(decode::default_route).collect();
             hops.sort_by_key(|hop| hop.metric);
             for hop in hops {

@@ -10,8 +10,9 @@ use rtnetlink::packet_core::{
     NetlinkPayload, NetlinkSerializable,
 };
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::proto::sys::{SocketAddr, protocols};
+use rtnetlink::proto::sys::{AsyncSocket, SocketAddr, protocols};
 use rtnetlink::proto::{ConnectionHandle, new_connection};
+use rtnetlink::sys::Socket;
 use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
 
@@ -50,6 +51,13 @@ pub enum NetlinkError {
     },
 }
 
+impl NetlinkError {
+    /// Whether the kernel knows nothing of what was asked for.
+    pub(crate) fn is_not_found(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    }
+}
+
 fn remedy(error: &io::Error) -> &'static str {
     if error.raw_os_error() == Some(libc::EPERM) { " (CAP_NET_ADMIN is needed)" } else { "" }
 }
@@ -63,7 +71,9 @@ impl Rtnetlink {
     /// # Errors
     /// No socket. Must be called within a tokio runtime.
     pub fn connect() -> Result<Self, NetlinkError> {
-        Self::open(protocols::NETLINK_ROUTE)
+        // Dumps then hold only what was asked for, be it one table of a router that has a million routes in another.
+        // Kernels before 4.20 refuse and send all, which the readers choose from anyway.
+        Self::open_with(protocols::NETLINK_ROUTE, |socket| drop(socket.set_netlink_get_strict_chk(true)))
     }
 }
 
@@ -86,7 +96,12 @@ where
     T: NetlinkSerializable + NetlinkDeserializable + Debug + Clone + Unpin + Send + 'static,
 {
     pub(crate) fn open(protocol: isize) -> Result<Self, NetlinkError> {
+        Self::open_with(protocol, |_| {})
+    }
+
+    fn open_with(protocol: isize, prepare: impl FnOnce(&Socket)) -> Result<Self, NetlinkError> {
         let (mut connection, handle, _) = new_connection::<T>(protocol).map_err(NetlinkError::Open)?;
+        prepare(connection.socket_mut().socket_ref());
         connection.set_forward_ack(true);
         connection.set_forward_done(true);
         let worker = tokio::spawn(connection).abort_handle();
@@ -117,7 +132,7 @@ where
             .map_err(|_| NetlinkError::Silent { action })?;
         match collect(action, answers).await {
             Ok(dump) => Ok(dump.entries.into_iter().next()),
-            Err(NetlinkError::Refused { source, .. }) if source.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
         }
     }
