@@ -1,6 +1,6 @@
 //! Moving instances in and out of interfaces: program, tables, groups, sysctls, sockets. Follows the links.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use super::binding::bind;
 use super::instance::{Home, Managed};
 use super::place::{Misplaced, Place, off_subnet, place};
 use crate::config::{self, LocalAddress};
-use crate::dataplane::{Attached, RouterSlot};
+use crate::dataplane::{LinkSlot, RouterSlot};
 use crate::net::journal::Journal;
 use crate::net::links::LinkTable;
 use crate::net::neighbors::Neighbor;
@@ -91,7 +91,6 @@ impl Agent {
 
     /// Makes everything that an instance needs at a place, replacing what it had elsewhere.
     async fn move_in(&mut self, index: usize, place: Place) -> anyhow::Result<()> {
-        let attached = self.dataplane.attach(place.attach.index, &place.attach.name)?;
         let config = self.instances[index].config.clone();
         let router = sysctl::forwards_ipv6(&place.vip.name).unwrap_or(false);
         let binding = bind(&config, &place, router)?;
@@ -107,7 +106,8 @@ impl Agent {
         if place.tags.outer != 0 {
             self.dataplane.insert_vlan(vlan_key(&place), place.vip.index)?;
         }
-        let value = vip_value(self.instances[index].slot, attached, &place, router);
+        let link = self.dataplane.link_slot(place.attach.index)?;
+        let value = vip_value(self.instances[index].slot, link, &place, router);
         let vips: Vec<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
         for &vip in &vips {
             self.dataplane.insert_vip(place.vip.index, vip, value)?;
@@ -115,7 +115,14 @@ impl Agent {
         if config.local_address != LocalAddress::Never && vips.iter().any(IpAddr::is_ipv4) {
             silence_arp(&place, &self.journal)?;
         }
-        self.instances[index].home = Some(Home { place, mode: attached.mode, vips, groups });
+        // The tables first: no question for a VIP may pass a program that does not know it yet.
+        let attached = self.dataplane.attach(place.attach.index, &place.attach.name);
+        let mode = attached.as_ref().ok().map(|attached| attached.mode);
+        self.instances[index].home = Some(Home { place, mode, vips, groups });
+        if let Err(error) = attached {
+            self.move_out_of_tables(index);
+            return Err(error.into());
+        }
         self.listen().await?;
         self.keep_peers_resolved();
         let id = self.instances[index].id;
@@ -140,8 +147,8 @@ impl Agent {
                 home.groups.leave(*vip);
             }
         }
-        let attached = self.dataplane.attach(home.place.attach.index, &home.place.attach.name)?;
-        let value = vip_value(managed.slot, attached, &home.place, router);
+        let link = self.dataplane.link_slot(home.place.attach.index)?;
+        let value = vip_value(managed.slot, link, &home.place, router);
         for vip in come {
             if let IpAddr::V6(vip) = vip {
                 home.groups.join(*vip)?;
@@ -256,6 +263,26 @@ fn in_instance(misplaced: Misplaced, name: &str) -> anyhow::Error {
     anyhow::Error::from(misplaced).context(format!("instance {name}"))
 }
 
+/// Checks that no two instances are the same virtual router: they may choose one interface by different words.
+pub(super) fn check_clashes(agent: &Agent, instances: &[config::Instance]) -> anyhow::Result<()> {
+    let mut seen = BTreeMap::new();
+    for instance in instances {
+        let Ok(place) = place(instance, &agent.links, &agent.routes) else { continue };
+        for source in &place.sources {
+            let router = (place.advert.index, Family::of(*source), instance.virtual_router_id);
+            if let Some(other) = seen.insert(router, instance.name.as_str()) {
+                anyhow::bail!(
+                    "instances {other} and {} are both virtual router {} on {}: choose another virtual_router_id",
+                    instance.name,
+                    instance.virtual_router_id,
+                    place.advert
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Puts back what [`silence_arp`] set.
 pub(super) fn restore_arp(home: &Home, journal: &Journal) -> anyhow::Result<()> {
     sysctl::restore_arp(&home.place.vip.name, journal).context("restoring arp_ignore")
@@ -284,9 +311,9 @@ fn join_groups(config: &config::Instance, place: &Place) -> anyhow::Result<Multi
     Ok(groups)
 }
 
-fn vip_value(slot: RouterSlot, attached: Attached, place: &Place, router: bool) -> Vip {
+fn vip_value(slot: RouterSlot, link: LinkSlot, place: &Place, router: bool) -> Vip {
     let flags = if router { vip_flags::ROUTER } else { 0 };
-    Vip { router: slot.get(), link: attached.slot.get(), mac: place.mac.0, flags }
+    Vip { router: slot.get(), link: link.get(), mac: place.mac.0, flags }
 }
 
 fn vlan_key(place: &Place) -> VlanKey {

@@ -46,7 +46,8 @@ pub(super) struct Managed {
 #[derive(Debug)]
 pub(super) struct Home {
     pub(super) place: Place,
-    pub(super) mode: XdpMode,
+    /// How the program is attached.
+    pub(super) mode: Option<XdpMode>,
     /// VIPs in the program's tables.
     pub(super) vips: Vec<IpAddr>,
     /// Solicited-node groups of the IPv6 VIPs, without which the NIC drops solicitations for them.

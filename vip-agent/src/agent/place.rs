@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv6Addr};
 use crate::config::{self, InterfaceSelector, LinkView, ResolveError};
 use crate::net::links::{AttachError, AttachPoint, DefaultRoutes, LinkState, LinkTable};
 use crate::types::{Family, MacAddr};
+use crate::vrrp::codec;
 use crate::vrrp::socket::Interface;
 
 /// All that an instance takes from its interfaces. When any of it changes, sockets and frames are made anew.
@@ -50,6 +51,20 @@ pub(super) enum Misplaced {
         /// What it lacks.
         what: &'static str,
     },
+    /// An advertisement is one packet.
+    #[error(
+        "{count} {family} VIPs do not fit an advertisement on {interface}, whose MTU has room for {room}: use several instances"
+    )]
+    TooManyVips {
+        /// How many there are.
+        count: usize,
+        /// Of which family.
+        family: Family,
+        /// The interface.
+        interface: String,
+        /// How many there may be.
+        room: usize,
+    },
     /// A unicast source that is not ours.
     #[error("unicast.source {address} is no address of {interface}, which has {present}")]
     ForeignSource {
@@ -67,7 +82,11 @@ impl Misplaced {
     pub(super) fn is_permanent(&self) -> bool {
         matches!(
             self,
-            Self::Unresolved(_) | Self::Unattachable(_) | Self::NotEthernet(_) | Self::ForeignSource { .. }
+            Self::Unresolved(_)
+                | Self::Unattachable(_)
+                | Self::NotEthernet(_)
+                | Self::TooManyVips { .. }
+                | Self::ForeignSource { .. }
         )
     }
 }
@@ -144,16 +163,18 @@ fn passable(link: &LinkState) -> Result<(), Misplaced> {
 
 /// The source address for each family of the VIPs, IPv4 first.
 fn sources(instance: &config::Instance, link: &LinkState) -> Result<Vec<IpAddr>, Misplaced> {
-    let families = [Family::V4, Family::V6].into_iter();
+    let count = |family| instance.vips.iter().filter(|vip| Family::of(vip.address) == family).count();
+    let families = [Family::V4, Family::V6].into_iter().filter(|&family| count(family) > 0);
     families
-        .filter(|&family| has_family(instance, family))
-        .map(|family| source(instance, link, family))
+        .map(|family| {
+            let room = codec::capacity(family, usize::try_from(link.mtu).unwrap_or(usize::MAX));
+            if count(family) > room {
+                let interface = link.name.clone();
+                return Err(Misplaced::TooManyVips { count: count(family), family, interface, room });
+            }
+            source(instance, link, family)
+        })
         .collect()
-}
-
-/// Whether the instance has VIPs of a family.
-pub(super) fn has_family(instance: &config::Instance, family: Family) -> bool {
-    instance.vips.iter().any(|vip| Family::of(vip.address) == family)
 }
 
 fn source(instance: &config::Instance, link: &LinkState, family: Family) -> Result<IpAddr, Misplaced> {

@@ -4,7 +4,7 @@ use tokio::sync::oneshot;
 
 use super::Agent;
 use super::binding::{bind, parameters};
-use super::housing::check_places;
+use super::housing::{check_clashes, check_places};
 use super::instance::{Leaving, Managed};
 use crate::config::{self, Change, Config, InstanceField, LastGood, LocalAddress};
 use crate::control::Answer;
@@ -73,7 +73,8 @@ impl Agent {
                 Change::Process(_) | Change::Removed(_) => None,
             })
             .collect();
-        check_places(self, &fresh)
+        check_places(self, &fresh)?;
+        check_clashes(self, &new.instances)
     }
 
     async fn apply(&mut self, old: &Config, new: &Config) {

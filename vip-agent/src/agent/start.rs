@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::housing::check_places;
+use super::housing::{check_clashes, check_places};
 use super::{Agent, Inputs, Signals};
 use crate::config::{self, LastGood, Loaded};
 use crate::control::ControlServer;
@@ -77,6 +77,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         _lock: lock,
     };
     check_places(&agent, &agent.config.instances)?;
+    check_clashes(&agent, &agent.config.instances)?;
     let socket = control.unwrap_or_else(|| agent.config.control_socket());
     let control = ControlServer::listen(&socket)
         .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;

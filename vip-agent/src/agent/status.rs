@@ -51,7 +51,7 @@ fn instance(managed: &Managed, snapshot: &Snapshot) -> InstanceStatus {
         since: rfc3339(managed.since),
         transitions: managed.transitions,
         interface: home.map(|home| home.place.vip.name.to_string()),
-        xdp_mode: home.map(|home| home.mode.to_string()),
+        xdp_mode: home.and_then(|home| home.mode).map(|mode| mode.to_string()),
         owned: !lease.is_zero(),
         lease_ms: u64::try_from(lease.as_millis()).unwrap_or(u64::MAX),
         peers: snapshot

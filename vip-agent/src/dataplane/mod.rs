@@ -67,6 +67,8 @@ pub struct Dataplane {
     committed: bool,
     choice: XdpModeChoice,
     links: BTreeMap<u32, AttachedLink>,
+    /// Slots of interfaces that are to be attached.
+    reserved: BTreeMap<u32, LinkSlot>,
     routers: SlotAllocator,
 }
 
@@ -102,6 +104,7 @@ impl Dataplane {
             committed: false,
             choice: options.xdp_mode,
             links: BTreeMap::new(),
+            reserved: BTreeMap::new(),
             routers: SlotAllocator::default(),
         })
     }
@@ -128,11 +131,33 @@ impl Dataplane {
         }
         let target = self.target(ifindex, name);
         let plan = target.plan(self.pins.as_ref())?;
-        let slot = LinkSlot::free_of(|slot| self.links.values().any(|link| link.attached.slot == slot))?;
+        let slot = self.link_slot(ifindex)?;
         let link = target.attach(plan, self.world.program.as_fd(), self.pins.as_ref(), slot)?;
         let attached = link.attached;
         self.links.insert(ifindex, link);
+        self.reserved.remove(&ifindex);
         Ok(attached)
+    }
+
+    /// The slot that an interface has, or will have when it is attached: so that its VIPs can be in the tables before the
+    /// program runs there.
+    ///
+    /// # Errors
+    /// All slots are taken.
+    pub fn link_slot(&mut self, ifindex: u32) -> Result<LinkSlot, DataplaneError> {
+        if let Some(link) = self.links.get(&ifindex) {
+            return Ok(link.attached.slot);
+        }
+        if let Some(slot) = self.reserved.get(&ifindex) {
+            return Ok(*slot);
+        }
+        let taken = |slot| {
+            self.links.values().any(|link| link.attached.slot == slot)
+                || self.reserved.values().any(|reserved| *reserved == slot)
+        };
+        let slot = LinkSlot::free_of(taken)?;
+        self.reserved.insert(ifindex, slot);
+        Ok(slot)
     }
 
     fn target<'a>(&self, ifindex: u32, name: &'a str) -> Target<'a> {
@@ -144,6 +169,7 @@ impl Dataplane {
     /// # Errors
     /// The pin cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        self.reserved.remove(&ifindex);
         let Some(link) = self.links.remove(&ifindex) else { return Ok(()) };
         let slot = link.attached.slot;
         link.detach()?;
