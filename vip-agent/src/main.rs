@@ -41,7 +41,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Config(file) => {
             match file.config {
                 Some(file) => {
-                    print!("{}", config::effective(&config::load(&file, &config::default_node())?.config))
+                    print!("{}", config::effective(&config::load(&file, &config::default_node())?.config));
                 }
                 None => print_text(&ask(Request::Config)?),
             }

@@ -143,7 +143,7 @@ impl Status {
         for instance in &self.instances {
             let interface = instance.interface.as_deref().unwrap_or("-");
             let mode = instance.xdp_mode.as_deref().map(|mode| format!(" ({mode})")).unwrap_or_default();
-            table.row([
+            table.row(&[
                 instance.name.clone(),
                 instance.state.clone(),
                 instance.active_router.map_or("-".into(), |owner| owner.to_string()),
@@ -191,7 +191,7 @@ impl Table {
         Self { rows: vec![header.iter().map(ToString::to_string).collect()] }
     }
 
-    fn row<const N: usize>(&mut self, cells: [String; N]) {
+    fn row<const N: usize>(&mut self, cells: &[String; N]) {
         self.rows.push(cells.to_vec());
     }
 
@@ -224,7 +224,7 @@ mod tests {
     #[test]
     fn columns_line_up() {
         let mut table = Table::new(&["A", "B"]);
-        table.row(["long".into(), "x".into()]);
+        table.row(&["long".into(), "x".into()]);
         assert_eq!(table.render(), "A     B\nlong  x\n");
     }
 }

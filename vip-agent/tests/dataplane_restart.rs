@@ -8,10 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use bpf::{
-    ArpClient, Loaded, NIC, PEER, Sandbox, VIP, VIP_MAC, ifindex, ip, link_id, other_program, pass, unpinned,
-    xdp_on,
-};
+use bpf::{ArpClient, Loaded, NIC, PEER, Sandbox, VIP, VIP_MAC, ifindex, ip, link_id, unpinned, xdp_on};
 use vip_agent::dataplane::{Dataplane, DataplaneError, LoadOptions, XdpModeChoice, cleanup};
 
 fn nothing() -> Vec<PathBuf> {

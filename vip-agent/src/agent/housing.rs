@@ -42,7 +42,7 @@ impl Agent {
             match crate::net::links::DefaultRoutes::read(&self.rtnetlink).await {
                 Ok(routes) => self.routes = routes,
                 Err(error) => {
-                    tracing::warn!(%error, "cannot read the default routes: keeping the former choice")
+                    tracing::warn!(%error, "cannot read the default routes: keeping the former choice");
                 }
             }
         }

@@ -37,7 +37,7 @@ impl Agent {
         let instance = self.instances[index].name();
         match self.addresses.add(vips).await {
             Err(error) => {
-                tracing::error!(instance, %error, "cannot put VIPs on lo: local listeners will not get them")
+                tracing::error!(instance, %error, "cannot put VIPs on lo: local listeners will not get them");
             }
             Ok(outcomes) => {
                 for (vip, outcome) in outcomes {

@@ -24,7 +24,7 @@ fn assert_equivalent(world: &World) -> anyhow::Result<()> {
                 rewrite::Verdict::Transmit => Verdict::Transmit,
             },
             frame: bytes,
-            counted: counted.into_iter().map(|reason| reason.name()).collect(),
+            counted: counted.into_iter().map(vip_common::reason::Reason::name).collect(),
         };
         let outcome = kernel.run(&frame).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
         prop_assert_eq!(outcome, expected);

@@ -250,12 +250,12 @@ impl EventLoop {
                     let _ = answer.send(router.snapshot());
                 }
             }
-            Command::Announce(id) => self.with(id, |router, shared| router.announce_again(shared)),
+            Command::Announce(id) => self.with(id, Router::announce_again),
             Command::Reconfigure(id, parameters, grace) => {
                 self.with(id, |router, shared| router.reconfigure(parameters, grace, shared));
             }
             Command::Tell(id, event) => {
-                self.with(id, |router, shared| router.tell_from_runtime(event, shared))
+                self.with(id, |router, shared| router.tell_from_runtime(event, shared));
             }
         }
     }

@@ -365,7 +365,7 @@ impl Router {
                 }
                 Action::ForwardToFormer => self.forward_to_former(),
                 Action::ForwardNothing => {
-                    self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO)
+                    self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO);
                 }
                 Action::Announce => self.announce(&mut stopwatch),
                 Action::Stage => shared.report(Report::Stage(self.id)),
