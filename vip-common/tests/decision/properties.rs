@@ -15,7 +15,7 @@ fn actual(world: &World, frame: &[u8]) -> Expected {
     let (verdict, frame, decision) = world.run(frame);
     let mut counted: Vec<_> = decision.iter().map(|decision| decision.reason).collect();
     counted.extend(decision.and_then(|decision| decision.claim).map(|claim| claim.reason()));
-    Expected { verdict, frame, counted: counted.into_iter().map(|reason| reason.name()).collect() }
+    Expected { verdict, frame, counted: counted.into_iter().map(vip_common::reason::Reason::name).collect() }
 }
 
 fn world() -> impl Strategy<Value = World> {

@@ -68,7 +68,7 @@ fn vlan(world: &World, outer: u16, inner: u16) -> Option<u32> {
 
 /// One station, and neither nobody nor us.
 fn may_be_answered(mac: Mac) -> bool {
-    mac[0] % 2 == 0 && mac != [0; 6] && mac != frames::OWN
+    mac[0].is_multiple_of(2) && mac != [0; 6] && mac != frames::OWN
 }
 
 impl Model<'_> {
