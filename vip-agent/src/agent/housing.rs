@@ -228,12 +228,14 @@ impl Agent {
         Ok(())
     }
 
-    /// An expired neighbour entry would delay a unicast advertisement by its resolution.
+    /// An expired neighbour entry would delay a unicast advertisement by its resolution. Peers behind a router have none.
     fn keep_peers_resolved(&self) {
         let peers = self.instances.iter().filter_map(|managed| {
             let (home, unicast) = (managed.home.as_ref()?, managed.config.unicast.as_ref()?);
             let ifindex = home.place.advert.index;
-            Some(unicast.peers.iter().map(move |&address| Neighbor { ifindex, address }))
+            let link = self.links.get(ifindex)?;
+            let near = unicast.peers.iter().filter(|peer| link.is_on_link(**peer));
+            Some(near.map(move |&address| Neighbor { ifindex, address }))
         });
         self.neighbors.set(peers.flatten().collect());
     }
