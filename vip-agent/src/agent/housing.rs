@@ -67,6 +67,15 @@ impl Agent {
         }
     }
 
+    /// Tries again what did not work; says nothing unless something is different.
+    pub(super) async fn retry_faults(&mut self) {
+        for index in 0..self.instances.len() {
+            if self.instances[index].fault.is_some() && self.instances[index].leaving.is_none() {
+                self.settle(index).await;
+            }
+        }
+    }
+
     async fn recovered(&mut self, index: usize) {
         let managed = &mut self.instances[index];
         if let Some(fault) = managed.fault.take() {

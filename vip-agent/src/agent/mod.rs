@@ -46,6 +46,9 @@ pub use self::start::{StartOptions, start};
 /// How often the runtime shows the driver that it lives.
 const BEAT: Duration = Duration::from_millis(250);
 
+/// How often an instance that cannot serve tries again: most faults end with news of the links, but not all.
+const RETRY: Duration = Duration::from_secs(1);
+
 /// A running agent. Made by [`start`].
 #[derive(Debug)]
 pub struct Agent {
@@ -119,6 +122,8 @@ impl Agent {
     async fn serve(&mut self, inputs: &mut Inputs) -> anyhow::Result<()> {
         let mut beat = tokio::time::interval(BEAT);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut retry = tokio::time::interval(RETRY);
+        retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.is_finished() {
             let lingers = self.next_linger().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
@@ -133,6 +138,7 @@ impl Agent {
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => self.driver.beat(),
+                _ = retry.tick() => self.retry_faults().await,
             }
         }
         Ok(())
