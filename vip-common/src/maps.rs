@@ -20,8 +20,9 @@ pub const MAX_LINKS: u32 = 64;
 /// VLAN sub-interfaces that carry VIPs.
 pub const MAX_VLANS: u32 = 1024;
 
-/// TCP flows that a node remembers while the former owner still serves its own; the least recently used go first.
-pub const MAX_HANDOVER_FLOWS: u32 = 65536;
+/// TCP flows that a node remembers while the former owner still serves its own; the least recently used go first. Only
+/// those without a local socket depend on it (SYN cookies, address translation).
+pub const MAX_HANDOVER_FLOWS: u32 = 16384;
 
 /// Bytes of the `EVENTS` ring buffer: a page, the least there is, and more than a hundred events.
 pub const EVENT_BYTES: u32 = 4096;

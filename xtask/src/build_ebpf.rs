@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
-use crate::fingerprint::{self, OBJECT, Object, RECORD};
+use crate::fingerprint::{self, Object, RECORD};
 use crate::setup::toolchain::Toolchain;
 use crate::workspace::{cargo, cargo_at, root, run};
 
@@ -42,10 +42,15 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
     let fingerprint = fingerprint::of_sources(&root)?;
     let mut build = for_bpf(cargo_at(cargo_of(toolchain)), toolchain)?;
     run(build.arg("build").args(PROGRAM), "building the BPF program")?;
-    let built = root.join(BUILD_FOLDER).join(TARGET).join("release/vip-ebpf");
-    let object = root.join(OBJECT);
-    fs::create_dir_all(root.join("target/bpf"))?;
-    replace(&object, &fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?)?;
+    let built = root.join(BUILD_FOLDER).join(TARGET).join("release");
+    let objects = root.join("target/bpf");
+    fs::create_dir_all(&objects)?;
+    // The second one is the client's side of bench/dataplane.
+    for name in ["vip-ebpf", "vip-ebpf-bench"] {
+        let built = built.join(name);
+        let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+        replace(&objects.join(name), &object)?;
+    }
     replace(&root.join(RECORD), format!("{fingerprint}\n").as_bytes())
 }
 

@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use vip_common::reason::Reason;
 use vip_common::rewrite;
 
 use crate::common::strategies;
@@ -24,7 +25,7 @@ fn assert_equivalent(world: &World) -> anyhow::Result<()> {
                 rewrite::Verdict::Transmit => Verdict::Transmit,
             },
             frame: bytes,
-            counted: counted.into_iter().map(vip_common::reason::Reason::name).collect(),
+            counted: counted.into_iter().map(Reason::name).collect(),
         };
         let outcome = kernel.run(&frame).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
         prop_assert_eq!(outcome, expected);

@@ -3,6 +3,7 @@
 use etherparse::{ArpOperation, Icmpv6Type, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use vip_common::reason::Reason;
 use vip_common::rewrite::Verdict;
 
 use crate::common::frames::{self, Arp, Nd};
@@ -15,7 +16,7 @@ fn actual(world: &World, frame: &[u8]) -> Expected {
     let (verdict, frame, decision) = world.run(frame);
     let mut counted: Vec<_> = decision.iter().map(|decision| decision.reason).collect();
     counted.extend(decision.and_then(|decision| decision.claim).map(|claim| claim.reason()));
-    Expected { verdict, frame, counted: counted.into_iter().map(vip_common::reason::Reason::name).collect() }
+    Expected { verdict, frame, counted: counted.into_iter().map(Reason::name).collect() }
 }
 
 fn world() -> impl Strategy<Value = World> {
@@ -103,7 +104,7 @@ proptest! {
         let (verdict, after, _) = World::owning().run(&frame);
         if verdict == Verdict::Transmit {
             prop_assert_eq!(&after[6..12], &frames::OWN);
-            prop_assert!(after[0] % 2 == 0 || after[..6] == frames::ALL_NODES_MAC);
+            prop_assert!(after[0] & 1 == 0 || after[..6] == frames::ALL_NODES_MAC);
             prop_assert!(LaxSlicedPacket::from_ethernet(&after)?.stop_err.is_none());
         }
     }

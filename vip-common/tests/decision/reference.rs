@@ -68,7 +68,7 @@ fn vlan(world: &World, outer: u16, inner: u16) -> Option<u32> {
 
 /// One station, and neither nobody nor us.
 fn may_be_answered(mac: Mac) -> bool {
-    mac[0].is_multiple_of(2) && mac != [0; 6] && mac != frames::OWN
+    mac[0] & 1 == 0 && mac != [0; 6] && mac != frames::OWN
 }
 
 impl Model<'_> {
@@ -85,7 +85,7 @@ impl Model<'_> {
     }
 
     fn to_a_group(&self) -> bool {
-        self.to[0] % 2 == 1
+        self.to[0] & 1 == 1
     }
 
     fn come_to(&self, verdict: Verdict, counted: &[&'static str]) -> Option<Expected> {
@@ -181,7 +181,7 @@ impl Model<'_> {
         }
         let source: V6 = header[8..24].try_into().expect("16 bytes");
         let destination: V6 = header[24..].try_into().expect("16 bytes");
-        let asker = link_layer(1).filter(|mac| mac[0] % 2 == 0 && *mac != [0; 6]).unwrap_or(self.from);
+        let asker = link_layer(1).filter(|mac| mac[0] & 1 == 0 && *mac != [0; 6]).unwrap_or(self.from);
         let group = std::net::Ipv6Addr::from(destination).is_multicast();
         let deserves_an_answer = if source == [0; 16] {
             let solicited_node = [&frames::GROUP6[..13], &target[13..]].concat();

@@ -1,0 +1,95 @@
+//! What the XDP program costs per frame, and how fast it answers ARP beside the kernel.
+//!
+//! Both are ratios to something that runs in the same minute on the same machine. Needs root; touches no network but
+//! its own nameless namespaces.
+
+mod answering;
+mod cost;
+mod object;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use clap::Parser;
+use serde::Serialize;
+
+/// What the XDP program costs per frame, and how fast it answers ARP beside the kernel.
+#[derive(Parser)]
+#[command(name = "vip-bench-dataplane")]
+struct Options {
+    /// Rounds, in each of which every case runs once; medians are reported.
+    #[arg(long, default_value_t = 31)]
+    rounds: usize,
+    /// Frames per case and round.
+    #[arg(long, default_value_t = 200_000)]
+    frames: u32,
+    /// Fail if a budget is missed.
+    #[arg(long)]
+    enforce: bool,
+    /// Where the JSON goes.
+    #[arg(long, default_value_os_t = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench/dataplane.json"))]
+    output: PathBuf,
+}
+
+#[derive(Serialize)]
+struct Report {
+    kernel: String,
+    cpu: String,
+    cost: Vec<cost::Cost>,
+    arp: answering::Answering,
+}
+
+fn main() -> Result<()> {
+    let options = Options::parse();
+    let report = Report {
+        kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        cpu: cpu(&read("/proc/cpuinfo")?),
+        cost: cost::measure(options.rounds, options.frames)?,
+        arp: answering::measure(options.rounds, options.frames)?,
+    };
+    print(&report);
+    if let Some(folder) = options.output.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;
+    }
+    fs::write(&options.output, serde_json::to_vec_pretty(&report)?)
+        .with_context(|| format!("cannot write {}", options.output.display()))?;
+    if options.enforce && !(report.cost.iter().all(cost::Cost::is_met) && report.arp.is_met()) {
+        bail!("a budget is missed");
+    }
+    Ok(())
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+}
+
+fn cpu(cpuinfo: &str) -> String {
+    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.to_owned())
+}
+
+fn print(report: &Report) {
+    println!("{}, Linux {}", report.cpu, report.kernel);
+    println!("{:<44} {:>8} {:>11} {:>9}", "frame", "ns", "over pass", "budget");
+    for cost in &report.cost {
+        let budget = cost.budget_ns.map_or_else(|| "-".to_owned(), |budget| format!("{budget} ns"));
+        let mark = if cost.is_met() { "" } else { "  MISSED" };
+        println!("{:<44} {:>8} {:>+11} {budget:>9}{mark}", cost.frame, cost.ns, cost.over_pass_ns);
+    }
+    let arp = &report.arp;
+    let mark = if arp.is_met() { "" } else { "  MISSED" };
+    println!(
+        "ARP answers per second: program {:.2} M, kernel {:.2} M, ratio {:.1} (budget {}){mark}",
+        arp.program_per_second / 1e6,
+        arp.kernel_per_second / 1e6,
+        arp.ratio,
+        arp.budget
+    );
+}
+
+/// The middle value; `values` must not be empty.
+fn median<T: PartialOrd + Copy>(mut values: Vec<T>) -> Option<T> {
+    values.sort_by(|a, b| a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal));
+    values.get(values.len() / 2).copied()
+}
