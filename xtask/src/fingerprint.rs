@@ -71,3 +71,57 @@ fn collect(path: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A workspace with all sources, and an object that was built from them.
+    fn built() -> tempfile::TempDir {
+        let workspace = tempfile::tempdir().unwrap();
+        for folder in ["vip-common/src", "vip-ebpf/src/deep", "target/bpf"] {
+            fs::create_dir_all(workspace.path().join(folder)).unwrap();
+        }
+        let files =
+            ["Cargo.lock", "vip-common/Cargo.toml", "vip-ebpf/Cargo.toml", "vip-ebpf/src/deep/a.rs", OBJECT];
+        for file in files {
+            fs::write(workspace.path().join(file), "as built").unwrap();
+        }
+        fs::write(workspace.path().join(RECORD), of_sources(workspace.path()).unwrap()).unwrap();
+        workspace
+    }
+
+    #[test]
+    fn an_object_is_fresh_until_a_source_changes_and_again_when_it_is_changed_back() {
+        let workspace = built();
+        let source = workspace.path().join("vip-ebpf/src/deep/a.rs");
+        assert_eq!(object(workspace.path()).unwrap(), Object::Fresh);
+        fs::write(&source, "edited").unwrap();
+        assert_eq!(object(workspace.path()).unwrap(), Object::Stale);
+        fs::write(&source, "as built").unwrap();
+        assert_eq!(object(workspace.path()).unwrap(), Object::Fresh);
+    }
+
+    #[test]
+    fn a_source_that_comes_goes_or_moves_makes_the_object_stale() {
+        let changes: [fn(&Path); 3] = [
+            |src| fs::write(src.join("b.rs"), "").unwrap(),
+            |src| fs::remove_file(src.join("deep/a.rs")).unwrap(),
+            |src| fs::rename(src.join("deep/a.rs"), src.join("a.rs")).unwrap(),
+        ];
+        for change in changes {
+            let workspace = built();
+            change(&workspace.path().join("vip-ebpf/src"));
+            assert_eq!(object(workspace.path()).unwrap(), Object::Stale);
+        }
+    }
+
+    #[test]
+    fn an_object_or_a_record_that_is_gone_counts_as_missing() {
+        for gone in [OBJECT, RECORD] {
+            let workspace = built();
+            fs::remove_file(workspace.path().join(gone)).unwrap();
+            assert_eq!(object(workspace.path()).unwrap(), Object::Missing);
+        }
+    }
+}

@@ -20,7 +20,8 @@ use setup::{Consent, Need};
 
 #[derive(Parser)]
 #[command(
-    name = "cargo xtask",
+    name = "xtask",
+    bin_name = "cargo xtask",
     about = "What this repository needs done; each command does the set-up it needs"
 )]
 struct Arguments {
