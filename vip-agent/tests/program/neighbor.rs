@@ -128,6 +128,14 @@ fn an_unsound_solicitation_is_dropped() -> Result<()> {
 }
 
 #[test]
+fn a_solicitation_of_another_ip_version_is_dropped() -> Result<()> {
+    let mut question = Nd::question().bytes();
+    question[14] = 0x40;
+    assert_eq!(Kernel::with(&World::owning())?.run(&question)?, dropped(&question, "nd_invalid"));
+    Ok(())
+}
+
+#[test]
 fn a_length_that_the_frame_does_not_hold_is_dropped_and_a_cut_header_passes() -> Result<()> {
     let kernel = Kernel::with(&World::owning())?;
     let question = Nd::question().bytes();

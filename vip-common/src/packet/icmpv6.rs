@@ -56,15 +56,15 @@ pub fn target<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Option<Address> {
     Address::load(frame, ip + ipv6::HEADER + TARGET)
 }
 
-/// The checks that both messages must pass before anything in them counts (RFC 4861, 7.1): hop limit, code, length,
-/// checksum, options that fill the message exactly. `None` if one fails, or if the message is longer than [`LONGEST`].
+/// The checks that both messages must pass before anything in them counts (RFC 4861, 7.1): version, hop limit, code,
+/// length, checksum, options that fill the message exactly. `None` if one fails, or if the message is longer than [`LONGEST`].
 #[inline(always)]
 pub fn validate<B: Bytes + ?Sized>(frame: &B, ip: usize) -> Option<Options> {
     let (_, code) = kind(frame, ip)?;
     let length = usize::from(ipv6::payload_length(frame, ip)?);
     let whole_units = length % UNIT == 0 && (OPTIONS..=LONGEST).contains(&length);
     // A router decrements the hop limit, so 255 proves that the sender is on this link.
-    if code != 0 || ipv6::hop_limit(frame, ip)? != 255 || !whole_units {
+    if ipv6::version(frame, ip)? != 6 || code != 0 || ipv6::hop_limit(frame, ip)? != 255 || !whole_units {
         return None;
     }
     if checksum(frame, ip, length)? != [0; 2] {

@@ -104,6 +104,13 @@ impl fmt::Debug for Address {
     }
 }
 
+/// The version, which is not always what the EtherType says.
+#[inline(always)]
+pub fn version<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<u8> {
+    let [version_and_class] = frame.load(at)?;
+    Some(version_and_class >> 4)
+}
+
 /// The number of the header behind the fixed one.
 #[inline(always)]
 pub fn next_header<B: Bytes + ?Sized>(frame: &B, at: usize) -> Option<u8> {

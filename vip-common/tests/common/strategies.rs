@@ -11,7 +11,9 @@ pub fn frame() -> impl Strategy<Value = Vec<u8>> {
     let kinds = prop_oneof![
         4 => arp(),
         6 => nd(),
+        1 => probe(),
         4 => tcp(),
+        1 => other(),
         1 => vec(any::<u8>(), 14..200),
     ];
     (kinds, damage())
@@ -84,7 +86,8 @@ fn mostly<T: Clone + std::fmt::Debug + 'static>(
 pub fn arp() -> impl Strategy<Value = Vec<u8>> {
     let ethernet =
         (mostly(BROADCAST, mac()), mac(), tags(), mostly(1_u16, 0..8_u16), mostly(0x0800, any::<u16>()));
-    let addresses = (mostly(CLIENT, mac()), address4(), mac(), mostly(VIP4, address4()));
+    let sender_mac = prop_oneof![Just(CLIENT), Just(OWN), mac()];
+    let addresses = (sender_mac, address4(), mac(), mostly(VIP4, address4()));
     let lengths = (mostly(6_u8, any::<u8>()), mostly(4_u8, any::<u8>()), mostly(1_u16, 0..5_u16));
     (ethernet, addresses, lengths).prop_map(
         |((to, from, tags, htype, ptype), (sender_mac, sender, target_mac, target), (hlen, plen, op))| {
@@ -121,6 +124,30 @@ fn nd() -> impl Strategy<Value = Vec<u8>> {
                 checksum_error,
             }
             .bytes()
+        },
+    )
+}
+
+/// Duplicate address detection, mostly sound.
+fn probe() -> impl Strategy<Value = Vec<u8>> {
+    (
+        mostly(GROUP_MAC, mac()),
+        prop_oneof![Just(CLIENT), Just(OWN), mac()],
+        mostly(GROUP6, address6()),
+        tags(),
+    )
+        .prop_map(|(to, from, destination, tags)| Nd { to, from, destination, tags, ..Nd::probe() }.bytes())
+}
+
+/// Packets of other protocols to a VIP.
+fn other() -> impl Strategy<Value = Vec<u8>> {
+    (select(vec![0_u8, 1, 2, 17, 58, 112]), any::<bool>(), vec(any::<u8>(), 0..60)).prop_map(
+        |(protocol, four, payload)| {
+            if four {
+                ethernet(OWN, CLIENT, &[], 0x0800, &ipv4(CLIENT4, VIP4, protocol, 0, &payload))
+            } else {
+                ethernet(OWN, CLIENT, &[], 0x86dd, &ipv6(CLIENT6, VIP6, protocol, 64, &payload))
+            }
         },
     )
 }

@@ -3,6 +3,7 @@
 use etherparse::{ArpOperation, Icmpv6Type, LaxSlicedPacket, NetSlice, SlicedPacket, TransportSlice};
 use proptest::collection::vec;
 use proptest::prelude::*;
+use proptest::sample::select;
 use vip_common::reason::Reason;
 use vip_common::rewrite::Verdict;
 
@@ -20,17 +21,24 @@ fn actual(world: &World, frame: &[u8]) -> Expected {
 }
 
 fn world() -> impl Strategy<Value = World> {
-    prop_oneof![
-        3 => Just(World::owning()),
-        1 => Just(World::owning().without_forwarding()),
-        2 => Just(World::not_owning()),
-        2 => Just(World::taking_over()),
-        1 => Just(World { deadline: 5, now: 5, ..World::taking_over() }),
-    ]
+    let worlds: [fn() -> World; 6] = [
+        World::owning,
+        || World::owning().without_forwarding(),
+        World::not_owning,
+        World::taking_over,
+        // At the very instant at which ownership, or the handover, ends.
+        || World { deadline: 5, now: 5, ..World::taking_over() },
+        || {
+            let mut world = World::taking_over();
+            world.handover.until = world.now;
+            world
+        },
+    ];
+    select(worlds.to_vec()).prop_map(|world| world())
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 3000, ..ProptestConfig::default() })]
 
     #[test]
     fn the_decision_is_the_models(world in world(), frame in strategies::frame()) {
