@@ -1,6 +1,7 @@
 //! The client's side of the ARP benchmark: one program asks, another counts the answers.
 #![no_std]
 #![no_main]
+#![expect(clippy::needless_pass_by_value, reason = "aya calls programs with the context by value")]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod frame;

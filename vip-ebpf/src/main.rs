@@ -1,6 +1,7 @@
 //! The XDP program: glue between the kernel and vip-common, where all reading, deciding and rewriting lives.
 #![no_std]
 #![no_main]
+#![expect(clippy::needless_pass_by_value, reason = "aya calls programs with the context by value")]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod frame;

@@ -100,7 +100,7 @@ impl<'a> Maps<'a> {
             return;
         };
         // A failed insert (the LRU map has none to give) makes the flow one of the former owner's: the client resends.
-        let _ = HANDOVER_FLOWS.insert(&key, &self.now_coarse(), BPF_ANY.into());
+        let _ = HANDOVER_FLOWS.insert(key, self.now_coarse(), BPF_ANY.into());
     }
 
     /// Whether a socket of this host has the flow, and not merely listens for it.
