@@ -13,9 +13,9 @@ use crate::workspace::{cargo, root, run};
 /// lest it be root's.
 pub(crate) fn prepare(package: &str, folder: &str, options: &[String]) -> Result<Command> {
     fs::create_dir_all(root().join(folder)).with_context(|| format!("cannot create {folder}"))?;
-    // One command for both, and for the run: another choice of packages would mean other features, and a rebuild.
-    let packages = ["--package", "vip-agent", "--package", package];
-    run(cargo().args(["build", "--release"]).args(packages), "cargo build")?;
+    // The program starts agents: their binary must lie beside its own.
+    let mut build = cargo();
+    run(build.args(["build", "--release", "--package", "vip-agent", "--package", package]), "cargo build")?;
     let mut command = cargo();
     command.args(["run", "--release", "--quiet"]).args(elevate::cargo_runner()?);
     command.args(["--package", package, "--bin", package, "--"]).args(options);
