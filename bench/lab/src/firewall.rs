@@ -10,6 +10,10 @@ use crate::node::Node;
 pub enum Firewall {
     /// Refuses the node's own adverts at output: its sends fail with EPERM.
     MuteAdverts,
+    /// The same for adverts over IPv4 only.
+    MuteIpv4Adverts,
+    /// The same for adverts over IPv6 only.
+    MuteIpv6Adverts,
     /// Drops whatever arrives (adverts too) but neighbour discovery and what belongs to the node's own connections.
     DropInput,
 }
@@ -18,6 +22,12 @@ impl Firewall {
     fn chain(self) -> &'static str {
         match self {
             Self::MuteAdverts => "type filter hook output priority 0\nmeta l4proto 112 drop",
+            Self::MuteIpv4Adverts => {
+                "type filter hook output priority 0\nmeta nfproto ipv4 meta l4proto 112 drop"
+            }
+            Self::MuteIpv6Adverts => {
+                "type filter hook output priority 0\nmeta nfproto ipv6 meta l4proto 112 drop"
+            }
             Self::DropInput => {
                 "type filter hook input priority 0; policy drop\niif lo accept\nct state established,related accept\n\
                  icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept"

@@ -25,8 +25,6 @@ pub(super) struct Managed {
     pub(super) home: Option<Home>,
     /// Why it cannot own.
     pub(super) fault: Option<String>,
-    /// Why its advertisements do not leave, since it last became Active.
-    pub(super) refused: Option<String>,
     pub(super) state: State,
     pub(super) since: SystemTime,
     pub(super) transitions: u64,
@@ -71,7 +69,6 @@ impl Managed {
             config,
             home: None,
             fault: None,
-            refused: None,
             state: State::Initialize,
             since: SystemTime::now(),
             transitions: 0,

@@ -35,9 +35,8 @@ impl Agent {
             }
             Report::Refused(id, error) => {
                 if let Some(index) = self.index_of(id) {
-                    let managed = &mut self.instances[index];
-                    tracing::warn!(instance = managed.name(), "advertisement not sent: {error}");
-                    managed.refused = Some(error.to_string());
+                    let instance = self.instances[index].name();
+                    tracing::warn!(instance, "advertisement not sent: {error}");
                 }
             }
             Report::Mismatch(id, mismatch) => self.on_mismatch(id, mismatch),
@@ -75,7 +74,6 @@ impl Agent {
         }
         if to == State::Active {
             managed.last_takeover = Some(takeover);
-            managed.refused = None;
         }
         match (to, cause) {
             (State::Draining, Cause::HandedOver) | (State::Fault | State::Initialize, _) => {

@@ -89,10 +89,13 @@ fn reason(managed: &Managed, snapshot: &Snapshot) -> Option<String> {
         State::Draining => Some("drained by an operator".into()),
         State::Initialize if managed.leaving.is_some() => Some("ended".into()),
         State::Initialize => Some("holding down after start".into()),
-        State::Backup => Some(match (&managed.refused, snapshot.active_router) {
-            (Some(refused), _) => format!("advertisements could not be sent: {refused}"),
-            (None, Some(owner)) => format!("{owner} is active"),
-            (None, None) => "no owner heard yet".into(),
-        }),
+        State::Backup => {
+            let owner = snapshot.active_router.map(|owner| format!("{owner} is active"));
+            let owner = owner.unwrap_or_else(|| "no owner heard yet".into());
+            Some(match &snapshot.refusal {
+                Some(refusal) => format!("{owner}; our last advertisement did not leave: {refusal}"),
+                None => owner,
+            })
+        }
     }
 }

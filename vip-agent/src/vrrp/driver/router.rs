@@ -97,6 +97,8 @@ pub struct Snapshot {
     pub peers: ArrayVec<SnapshotPeer, PEERS>,
     /// Advertisements sent and received.
     pub adverts: AdvertCounts,
+    /// Why the last advertisement that we tried to send did not leave.
+    pub refusal: Option<SendError>,
     /// The runtime has been silent for too long.
     pub runtime_silent: bool,
 }
@@ -140,6 +142,8 @@ pub struct Router {
     /// The last discard that was reported, to report each kind once a second at most.
     mismatch_reported: MonotonicTime,
     refusal_reported: MonotonicTime,
+    /// Why the last advertisement did not leave.
+    refusal: Option<SendError>,
     /// Index of the family whose advertisement was refused last.
     refused_family: usize,
 }
@@ -192,6 +196,7 @@ impl Router {
             adverts: AdvertCounts::default(),
             mismatch_reported: MonotonicTime::ZERO,
             refusal_reported: MonotonicTime::ZERO,
+            refusal: None,
             refused_family: 0,
         }
     }
@@ -329,6 +334,7 @@ impl Router {
             active_router: self.owner.filter(|_| state != State::Active).map(|owner| owner.address),
             peers: self.peers.clone(),
             adverts: self.adverts,
+            refusal: self.refusal.clone(),
             runtime_silent: self.runtime_silent,
         }
     }
@@ -392,6 +398,7 @@ impl Router {
         self.words.store(self.slot, decided + interval * LEASE_INTERVALS);
         stopwatch.flip();
         self.adverts.sent += 1;
+        self.refusal = None;
         self.machine.handle(Event::AdvertSent(decided), decided);
         Ok(())
     }
@@ -419,6 +426,7 @@ impl Router {
     fn refused(&mut self, error: Option<SendError>, transition: Option<Transition>, shared: &Shared) {
         self.adverts.refused += 1;
         let now = MonotonicTime::now();
+        self.refusal.clone_from(&error);
         if let Some(error) = error
             && now.since(self.refusal_reported) >= REPORT_GAP
         {
