@@ -4,6 +4,8 @@
 //! a VIP never becomes a source address by accident. Ours are told from an administrator's by IFA_PROTO (Linux 5.18);
 //! on older kernels by the journal and their finite lifetime.
 
+mod delivery;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
@@ -113,7 +115,7 @@ impl LocalAddresses {
         self.shared.write_down(vips).await
     }
 
-    /// Puts `vips` on lo; returns when the kernel has acknowledged it. Those that are ours already are renewed.
+    /// Puts `vips` on lo; returns when local listeners get their packets. Those that are ours already are renewed.
     ///
     /// # Errors
     /// The journal cannot be written, or netlink fails as a whole; what failed for one address stands with it.
@@ -213,6 +215,9 @@ impl Shared {
                 None => wanted.push((vip, NLM_F_CREATE | NLM_F_EXCL)),
             }
         }
+        let new: BTreeSet<IpAddr> =
+            wanted.iter().filter(|(_, flags)| *flags != NLM_F_REPLACE).map(|(vip, _)| *vip).collect();
+        let mut undelivered = BTreeSet::new();
         for (vip, result) in self.put(wanted).await? {
             let result = match result {
                 Ok(()) => Ok(Staged::Ours),
@@ -221,8 +226,16 @@ impl Shared {
             };
             if matches!(result, Ok(Staged::Ours)) {
                 held.addresses.insert(vip);
+                if let IpAddr::V6(ip) = vip
+                    && new.contains(&vip)
+                {
+                    undelivered.insert(ip);
+                }
             }
             outcomes.insert(vip, result);
+        }
+        for vip in delivery::wait_for(&self.rtnetlink, undelivered).await? {
+            warn!(%vip, "the kernel does not deliver packets for this VIP on lo yet");
         }
         Ok(outcomes)
     }

@@ -13,7 +13,7 @@ use vip_agent::vrrp::machine::{Cause, DRAIN_MARGIN, Event, LEASE_INTERVALS, Stat
 const RUNS: u64 = 1000;
 
 /// What the machine waits for local addresses at most, in a planned move.
-const STAGING_PATIENCE: Duration = Duration::from_millis(20);
+const STAGING_PATIENCE: Duration = Duration::from_millis(75);
 
 fn seeds(scenario: impl Fn(u64, bool) -> Result<(), String>) {
     let seeds = match std::env::var("VIPLANE_SEED") {

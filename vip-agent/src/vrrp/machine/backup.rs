@@ -6,9 +6,10 @@ use super::timing::{active_down, skew, staging};
 use super::{Action, Cause, Machine, Output, Parameters, PeerAdvert, Phase};
 use crate::types::{Centiseconds, MonotonicTime, Priority};
 
-/// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for
-/// an interval + 100 ms, so this costs nobody a packet; 20 ms is what the routing lock was seen to take at worst.
-const STAGING_PATIENCE: Duration = Duration::from_millis(20);
+/// How long a planned takeover waits for its local addresses beyond the skew. A skew is shorter than an interval, and the
+/// leaving owner goes on answering for an interval + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy
+/// machine the addresses take tens of milliseconds.
+const STAGING_PATIENCE: Duration = Duration::from_millis(75);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backup {
