@@ -62,6 +62,12 @@ pub async fn cleanup(places: &Places) -> anyhow::Result<Vec<String>> {
     if let Some(pin_dir) = &places.pin_dir {
         remove_pins(pin_dir)?;
     }
+    if entries.is_empty() && !pins.is_empty() {
+        removed.push(format!(
+            "note: no journal in {}: if that agent had another state_dir, name its configuration by --config",
+            places.state_dir.display()
+        ));
+    }
     removed.extend(pins.iter().map(|pin| format!("pin {}", pin.display())));
     let _ = std::fs::remove_file(control_socket(&places.runtime_dir));
     if failures.is_empty() {

@@ -6,6 +6,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
@@ -77,6 +78,14 @@ pub enum LockError {
 pub struct InstanceLock {
     _namespace: OwnedFd,
     _directory: Flock<File>,
+    path: PathBuf,
+}
+
+impl Drop for InstanceLock {
+    /// The file goes while it is still locked: whoever has opened it by then finds out when it gets the lock.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
 }
 
 impl InstanceLock {
@@ -97,7 +106,7 @@ impl InstanceLock {
             }
         };
         let directory = lock_directory(runtime_dir, &path)?;
-        Ok(Self { _namespace: namespace, _directory: directory })
+        Ok(Self { _namespace: namespace, _directory: directory, path })
     }
 }
 
@@ -128,22 +137,31 @@ fn lock_directory(runtime_dir: &Path, path: &Path) -> Result<Flock<File>, LockEr
         move |source| LockError::Io { action, path, source }
     };
     fs::create_dir_all(runtime_dir).map_err(failed("create", runtime_dir))?;
-    // Truncated only once it is ours: until then it names its holder.
-    let file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(path)
-        .map_err(failed("open", path))?;
-    let mut file = Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
-        Errno::EWOULDBLOCK => {
-            LockError::DirectoryInUse { runtime_dir: runtime_dir.to_owned(), holder: Holder(pid_in(path)) }
+    loop {
+        // Truncated only once it is ours: until then it names its holder.
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)
+            .map_err(failed("open", path))?;
+        let mut file =
+            Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, error)| match error {
+                Errno::EWOULDBLOCK => LockError::DirectoryInUse {
+                    runtime_dir: runtime_dir.to_owned(),
+                    holder: Holder(pid_in(path)),
+                },
+                error => failed("lock", path)(error.into()),
+            })?;
+        // An agent that ended in between has removed what we opened; the next one would lock another file.
+        let still_there =
+            fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
+        if still_there {
+            write_pid(&mut file).map_err(failed("write", path))?;
+            return Ok(file);
         }
-        error => failed("lock", path)(error.into()),
-    })?;
-    write_pid(&mut file).map_err(failed("write", path))?;
-    Ok(file)
+    }
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {
