@@ -99,6 +99,8 @@ pub struct Snapshot {
     pub adverts: AdvertCounts,
     /// The runtime has been silent for too long.
     pub runtime_silent: bool,
+    /// It drains, and goes on answering until an heir is heard.
+    pub hands_over: bool,
 }
 
 impl Snapshot {
@@ -330,6 +332,7 @@ impl Router {
             peers: self.peers.clone(),
             adverts: self.adverts,
             runtime_silent: self.runtime_silent,
+            hands_over: self.machine.is_handing_over(),
         }
     }
 
