@@ -9,10 +9,10 @@ use vip_common::maps::{Vip, VlanKey, vip_flags};
 
 use super::Agent;
 use super::binding::bind;
-use super::instance::{Home, Managed};
+use super::instance::{Exit, Home, Managed};
 use super::place::{Misplaced, Place, off_subnet, place};
 use crate::config::{self, LocalAddress};
-use crate::dataplane::{LinkSlot, RouterSlot};
+use crate::dataplane::{Dataplane, DataplaneError, LinkSlot, RouterSlot};
 use crate::net::journal::Journal;
 use crate::net::links::LinkTable;
 use crate::net::neighbors::Neighbor;
@@ -51,6 +51,9 @@ impl Agent {
     /// Brings an instance to where it belongs now, or tells it that there is no such place.
     pub(super) async fn settle(&mut self, index: usize) {
         let managed = &self.instances[index];
+        if managed.exit == Exit::Left {
+            return;
+        }
         let housed = match place(&managed.config, &self.links, &self.routes) {
             Ok(place)
                 if managed.fault.is_none()
@@ -70,7 +73,7 @@ impl Agent {
     /// Tries again what did not work; says nothing unless something is different.
     pub(super) async fn retry_faults(&mut self) {
         for index in 0..self.instances.len() {
-            if self.instances[index].fault.is_some() && self.instances[index].leaving.is_none() {
+            if self.instances[index].fault.is_some() && self.instances[index].exit == Exit::None {
                 self.settle(index).await;
             }
         }
@@ -85,7 +88,7 @@ impl Agent {
         }
     }
 
-    async fn fault(&mut self, index: usize, why: String) {
+    pub(super) async fn fault(&mut self, index: usize, why: String) {
         let managed = &mut self.instances[index];
         if managed.fault.as_ref() == Some(&why) {
             return;
@@ -150,7 +153,7 @@ impl Agent {
         let managed = &mut self.instances[index];
         let Some(home) = &mut managed.home else { return Ok(()) };
         for vip in gone {
-            self.dataplane.remove_vip(home.place.vip.index, *vip)?;
+            forget_vip(&mut self.dataplane, home.place.vip.index, *vip, managed.slot)?;
             home.vips.retain(|known| known != vip);
             if let IpAddr::V6(vip) = vip {
                 home.groups.leave(*vip);
@@ -170,9 +173,10 @@ impl Agent {
 
     /// Takes an instance's VIPs out of the program's tables; from then on they are addresses like others.
     pub(super) fn move_out_of_tables(&mut self, index: usize) {
+        let slot = self.instances[index].slot;
         let Some(home) = self.instances[index].home.take() else { return };
         for vip in &home.vips {
-            if let Err(error) = self.dataplane.remove_vip(home.place.vip.index, *vip) {
+            if let Err(error) = forget_vip(&mut self.dataplane, home.place.vip.index, *vip, slot) {
                 tracing::warn!(%error, %vip, "cannot take a VIP out of the program's table");
             }
         }
@@ -251,6 +255,19 @@ impl Agent {
 
     fn homes(&self) -> impl Iterator<Item = &Home> {
         self.instances.iter().filter_map(|managed: &Managed| managed.home.as_ref())
+    }
+}
+
+/// Takes a VIP out of the table, unless another instance has taken it over.
+fn forget_vip(
+    dataplane: &mut Dataplane,
+    ifindex: u32,
+    vip: IpAddr,
+    slot: RouterSlot,
+) -> Result<(), DataplaneError> {
+    match dataplane.vip(ifindex, vip)? {
+        Some(known) if known.router == slot.get() => dataplane.remove_vip(ifindex, vip),
+        _ => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::place::Place;
-use crate::config;
+use crate::config::{self, LocalAddress};
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
 use crate::status::Takeover;
@@ -29,15 +29,35 @@ pub(super) struct Managed {
     pub(super) since: SystemTime,
     pub(super) transitions: u64,
     pub(super) last_takeover: Option<Takeover>,
-    /// Until when local addresses stay after a handover.
-    pub(super) lingers_until: Option<Instant>,
+    /// The time after a handover.
+    pub(super) linger: Option<Linger>,
+    /// Whether the machine counts on the local addresses (`local_address: active`).
+    pub(super) staged: bool,
     pub(super) connections_cut: u64,
+    /// Whether an operator keeps it out.
+    pub(super) drained: bool,
     /// Clients of `vip-agent drain` that wait.
     pub(super) drain_waiters: Vec<oneshot::Sender<Answer>>,
-    /// Set when it is on its way out.
-    pub(super) leaving: Option<Leaving>,
-    /// Out: to be removed.
-    pub(super) gone: bool,
+    /// On its way out, or out.
+    pub(super) exit: Exit,
+}
+
+/// How far an instance is on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Exit {
+    /// It stays.
+    None,
+    /// It was told to hand over and go.
+    Leaving,
+    /// It has; its local addresses may linger.
+    Left,
+}
+
+/// The time after a handover in which local addresses stay, so that open connections can end.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Linger {
+    pub(super) since: Instant,
+    pub(super) until: Instant,
 }
 
 /// What an instance holds of its interfaces.
@@ -52,15 +72,6 @@ pub(super) struct Home {
     pub(super) groups: MulticastGroups,
 }
 
-/// What comes after an instance that leaves.
-#[derive(Debug)]
-pub(super) enum Leaving {
-    /// Nothing.
-    Removed,
-    /// Its new form.
-    Replaced(Box<config::Instance>),
-}
-
 impl Managed {
     pub(super) fn new(id: InstanceId, slot: RouterSlot, config: config::Instance) -> Self {
         Self {
@@ -73,11 +84,12 @@ impl Managed {
             since: SystemTime::now(),
             transitions: 0,
             last_takeover: None,
-            lingers_until: None,
+            linger: None,
+            staged: false,
             connections_cut: 0,
+            drained: false,
             drain_waiters: Vec::new(),
-            leaving: None,
-            gone: false,
+            exit: Exit::None,
         }
     }
 
@@ -87,6 +99,24 @@ impl Managed {
 
     pub(super) fn vips(&self) -> Vec<IpAddr> {
         self.config.vips.iter().map(|vip| vip.address).collect()
+    }
+
+    /// Whether its VIPs' local addresses are in use.
+    pub(super) fn needs_addresses(&self) -> bool {
+        match self.config.local_address {
+            LocalAddress::Never => false,
+            LocalAddress::Always if self.exit == Exit::None => true,
+            LocalAddress::Always | LocalAddress::Active => self.staged || self.linger.is_some(),
+        }
+    }
+
+    /// Whether the two cannot be at the same time: the same name, virtual router or VIP.
+    pub(super) fn excludes(&self, other: &config::Instance) -> bool {
+        let own = &self.config;
+        let same_vip = |vip: &IpAddr| other.vips.iter().any(|theirs| theirs.address == *vip);
+        own.name == other.name
+            || own.virtual_router_id == other.virtual_router_id
+            || self.vips().iter().any(same_vip)
     }
 
     /// Answers everybody who waits for the drain.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Agent;
-use super::instance::Leaving;
+use super::instance::Linger;
 use crate::config::LocalAddress;
 use crate::net::addresses::Staged;
 use crate::vrrp::driver::{Command, Unstage};
@@ -24,7 +24,7 @@ impl Agent {
     /// Puts an instance's VIPs on lo and tells the machine so.
     pub(super) async fn stage(&mut self, index: usize) {
         let managed = &mut self.instances[index];
-        managed.lingers_until = None;
+        managed.staged = true;
         let (id, vips, wanted) =
             (managed.id, managed.vips(), managed.config.local_address != LocalAddress::Never);
         if wanted {
@@ -56,25 +56,33 @@ impl Agent {
     /// Takes them away, now or after the grace time.
     pub(super) async fn unstage(&mut self, index: usize, when: Unstage) {
         let managed = &mut self.instances[index];
-        let grace = managed.config.grace;
+        managed.staged = false;
         match when {
             // What lingers after a handover goes on doing so.
-            Unstage::Now if managed.lingers_until.is_some() => {}
-            Unstage::AfterGrace if !grace.is_zero() => managed.lingers_until = Some(Instant::now() + grace),
-            _ => self.remove_addresses(index).await,
+            Unstage::Now if managed.linger.is_some() => {}
+            Unstage::Now => self.remove_addresses(index).await,
+            Unstage::AfterGrace => {
+                let since = Instant::now();
+                managed.linger = Some(Linger { since, until: since + managed.config.grace });
+            }
         }
     }
 
     async fn remove_addresses(&mut self, index: usize) {
-        let managed = &self.instances[index];
-        let stays = managed.config.local_address == LocalAddress::Always && managed.leaving.is_none();
-        if !stays {
-            self.take_off_lo(&managed.vips()).await;
-        }
+        let vips = self.instances[index].vips();
+        self.take_off_lo(&vips).await;
     }
 
+    /// Takes VIPs off lo that no instance needs there (any more).
     pub(super) async fn take_off_lo(&self, vips: &[IpAddr]) {
-        match self.addresses.remove(vips).await {
+        let needed = |vip: &&IpAddr| {
+            self.instances.iter().any(|managed| managed.needs_addresses() && managed.vips().contains(vip))
+        };
+        let unneeded: Vec<IpAddr> = vips.iter().filter(|vip| !needed(vip)).copied().collect();
+        if unneeded.is_empty() {
+            return;
+        }
+        match self.addresses.remove(&unneeded).await {
             Err(error) => tracing::warn!(%error, "cannot take VIPs off lo: they go away by themselves"),
             Ok(outcomes) => {
                 for (vip, outcome) in outcomes {
@@ -88,18 +96,18 @@ impl Agent {
 
     /// When the next grace time ends, or is to be looked at.
     pub(super) fn next_linger(&self) -> Option<Instant> {
-        let ends = self.instances.iter().filter_map(|managed| managed.lingers_until).min()?;
-        Some(if self.stopping.is_some() { ends.min(Instant::now() + LOOK) } else { ends })
+        let ends = self.instances.iter().filter_map(|managed| managed.linger).map(|linger| linger.until);
+        let end = ends.min()?;
+        Some(if self.stopping.is_some() { end.min(Instant::now() + LOOK) } else { end })
     }
 
     /// Ends grace times that are over, and, when the agent is ending, those that nobody needs any more.
     pub(super) async fn end_lingering(&mut self) {
         for index in 0..self.instances.len() {
             let managed = &self.instances[index];
-            let Some(until) = managed.lingers_until else { continue };
-            let over = until <= Instant::now();
-            let stayed =
-                self.stopping.as_ref().is_some_and(|stopping| stopping.since.elapsed() >= SHORTEST_STAY);
+            let Some(linger) = managed.linger else { continue };
+            let over = linger.until <= Instant::now();
+            let stayed = self.stopping.is_some() && linger.since.elapsed() >= SHORTEST_STAY;
             if !over && !stayed {
                 continue;
             }
@@ -108,21 +116,22 @@ impl Agent {
                 continue;
             }
             let managed = &mut self.instances[index];
-            managed.lingers_until = None;
+            managed.linger = None;
+            if managed.staged {
+                // About to own again: they stay, and so do the connections.
+                continue;
+            }
             managed.connections_cut += open;
             if open > 0 {
                 tracing::warn!(
                     instance = managed.name(),
                     connections = open,
-                    "cut at the end of the grace time"
+                    "cut {open} connections at the end of the grace time"
                 );
             }
             self.remove_addresses(index).await;
-            if matches!(self.instances[index].leaving, Some(Leaving::Removed)) && self.stopping.is_none() {
-                self.instances[index].gone = true;
-            }
         }
-        self.remove_gone().await;
+        self.remove_left().await;
     }
 
     async fn open_connections(&self, vips: &[IpAddr]) -> u64 {

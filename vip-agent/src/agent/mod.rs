@@ -5,6 +5,7 @@
 
 mod alarms;
 mod binding;
+mod drain;
 mod housing;
 mod instance;
 mod linger;
@@ -26,7 +27,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
 use self::alarms::Alarms;
-use self::instance::{Leaving, Managed};
+use self::instance::{Exit, Managed};
 use crate::config::Config;
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, ForeignOwnerStream};
@@ -39,7 +40,7 @@ use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
 use crate::net::neighbors::NeighborKeeper;
 use crate::types::Family;
 use crate::vrrp::driver::{Command, Driver, InstanceId};
-use crate::vrrp::machine::{Event, State};
+use crate::vrrp::machine::{DRAIN_MARGIN, Event};
 
 pub use self::start::{StartOptions, start};
 
@@ -48,6 +49,9 @@ const BEAT: Duration = Duration::from_millis(250);
 
 /// How often an instance that cannot serve tries again: most faults end with news of the links, but not all.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// How much longer than its parts the way out may take.
+const SLACK: Duration = Duration::from_secs(5);
 
 /// A running agent. Made by [`start`].
 #[derive(Debug)]
@@ -93,7 +97,8 @@ struct Signals {
 /// The way out.
 #[derive(Debug)]
 struct Stopping {
-    since: Instant,
+    /// By then all has been handed over and every grace time has ended, or something is wrong.
+    latest: Instant,
     /// A second signal: no more waiting for anything.
     at_once: bool,
 }
@@ -115,6 +120,8 @@ impl Agent {
     /// The driver thread died, or something of ours could not be removed.
     pub async fn run(mut self, mut inputs: Inputs) -> anyhow::Result<()> {
         let outcome = self.serve(&mut inputs).await;
+        // The control socket goes before the lock: the next agent makes its own in the same place.
+        drop(inputs);
         let left = self.leave().await;
         outcome.and(left)
     }
@@ -137,7 +144,10 @@ impl Agent {
                 pending = inputs.control.request() => self.on_request(pending).await,
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
-                _ = beat.tick() => self.driver.beat(),
+                _ = beat.tick() => {
+                    self.driver.beat();
+                    self.answer_drains().await;
+                }
                 _ = retry.tick() => self.retry_faults().await,
             }
         }
@@ -152,10 +162,15 @@ impl Agent {
             return;
         }
         tracing::info!("{why}: handing over");
-        self.stopping = Some(Stopping { since: Instant::now(), at_once: false });
-        for index in 0..self.instances.len() {
-            self.instances[index].leaving = Some(Leaving::Removed);
-            self.driver.send(Command::Tell(self.instances[index].id, Event::Shutdown)).await;
+        let longest = self.instances.iter().map(|managed| {
+            let config = &managed.config;
+            config.advert_interval.duration() + DRAIN_MARGIN + config.grace
+        });
+        let latest = Instant::now() + longest.max().unwrap_or_default() + SLACK;
+        self.stopping = Some(Stopping { latest, at_once: false });
+        for managed in &mut self.instances {
+            managed.exit = Exit::Leaving;
+            self.driver.send(Command::Tell(managed.id, Event::Shutdown)).await;
         }
     }
 
@@ -167,17 +182,24 @@ impl Agent {
 
     fn is_finished(&self) -> bool {
         let Some(stopping) = &self.stopping else { return false };
-        let gone = |managed: &Managed| managed.state == State::Initialize && managed.lingers_until.is_none();
-        stopping.at_once || self.instances.iter().all(gone)
+        let gone = |managed: &Managed| managed.exit == Exit::Left && managed.linger.is_none();
+        if stopping.at_once || self.instances.iter().all(gone) {
+            return true;
+        }
+        let late = stopping.latest <= Instant::now();
+        if late {
+            tracing::error!("not everything was handed over in time: ending all the same");
+        }
+        late
     }
 
-    /// Removes everything of ours: words first, so that nobody answers for what is being taken apart.
+    /// Removes everything of ours: the driver and its words first, so that nobody answers for what is being taken apart.
     async fn leave(mut self) -> anyhow::Result<()> {
+        drop(self.driver);
         let words = self.dataplane.words();
         for managed in &self.instances {
             words.clear(managed.slot);
         }
-        drop(self.driver);
         let addresses = self.addresses.remove_all().await.context("taking VIPs off lo");
         let mut left = Vec::new();
         for managed in &self.instances {

@@ -1,11 +1,13 @@
 //! Applying another configuration by difference: what did not change is not touched.
 
+use std::net::IpAddr;
+
 use tokio::sync::oneshot;
 
 use super::Agent;
 use super::binding::{bind, parameters};
 use super::housing::{check_clashes, check_places};
-use super::instance::{Leaving, Managed};
+use super::instance::{Exit, Linger, Managed};
 use crate::config::{self, Change, Config, InstanceField, LastGood, LocalAddress};
 use crate::control::Answer;
 use crate::net::sysctl;
@@ -15,8 +17,12 @@ use crate::vrrp::machine::Event;
 /// Reloads under way.
 #[derive(Debug, Default)]
 pub(super) struct Reload {
-    /// Who waits until the instances that are to go have gone.
+    /// Instances that wait for others, which they exclude, to leave.
+    arriving: Vec<config::Instance>,
+    /// Who waits until all is applied.
     waiting: Vec<oneshot::Sender<Answer>>,
+    /// What could not be done, for them.
+    complaints: Vec<String>,
     /// Settings that a restart will bring into force.
     deferred: Vec<String>,
 }
@@ -79,6 +85,7 @@ impl Agent {
 
     async fn apply(&mut self, old: &Config, new: &Config) {
         self.reload.deferred.clear();
+        self.reload.complaints.clear();
         for change in config::diff(old, new) {
             let restarts = change.restarts_instance();
             match change {
@@ -86,25 +93,28 @@ impl Agent {
                     tracing::warn!("{field} takes effect at the next start of the agent");
                     self.reload.deferred.push(field.to_string());
                 }
-                Change::Removed(instance) => self.retire(instance.name.as_str(), Leaving::Removed).await,
-                Change::Changed { new, .. } if restarts => {
-                    self.retire(new.name.as_str(), Leaving::Replaced(Box::new(new.clone()))).await;
+                Change::Removed(instance) => self.retire(instance.name.as_str()).await,
+                Change::Changed { new, .. } if restarts || self.is_arriving(new) => {
+                    self.retire(new.name.as_str()).await;
+                    self.reload.arriving.push(new.clone());
                 }
                 Change::Changed { old, new, fields } => self.change(old, new, &fields).await,
-                Change::Added(instance) => {
-                    if let Err(error) = self.bring_up(instance.clone()).await {
-                        tracing::error!(instance = instance.name.as_str(), "cannot be brought up: {error:#}");
-                    }
-                }
+                Change::Added(instance) => self.reload.arriving.push(instance.clone()),
             }
         }
-        self.tidy().await;
+        self.remove_left().await;
+    }
+
+    fn is_arriving(&self, instance: &config::Instance) -> bool {
+        self.reload.arriving.iter().any(|arriving| arriving.name == instance.name)
     }
 
     /// Tells an instance to hand over and go.
-    async fn retire(&mut self, name: &str, leaving: Leaving) {
-        let Some(managed) = self.instances.iter_mut().find(|managed| managed.name() == name) else { return };
-        managed.leaving = Some(leaving);
+    async fn retire(&mut self, name: &str) {
+        self.reload.arriving.retain(|instance| instance.name.as_str() != name);
+        let staying = |managed: &&mut Managed| managed.name() == name && managed.exit == Exit::None;
+        let Some(managed) = self.instances.iter_mut().find(staying) else { return };
+        managed.exit = Exit::Leaving;
         let id = managed.id;
         self.driver.send(Command::Tell(id, Event::Shutdown)).await;
     }
@@ -120,34 +130,20 @@ impl Agent {
         let had_addresses = old.local_address != LocalAddress::Never;
         self.instances[index].config = new.clone();
         let id = self.instances[index].id;
-        if let Some(home) = &self.instances[index].home {
-            let place = home.place.clone();
-            let router = sysctl::forwards_ipv6(&place.vip.name).unwrap_or(false);
-            let binding = match bind(new, &place, router) {
-                Ok(binding) => binding,
-                Err(error) => {
-                    return tracing::error!(instance = new.name.as_str(), %error, "cannot be changed");
-                }
-            };
-            if let Err(error) = self.change_vips(index, &gone, &come, router) {
-                tracing::error!(instance = new.name.as_str(), "{error:#}");
-            }
-            self.driver.send(Command::Bind(id, Some(binding))).await;
+        if let Err(error) = self.rebind(index, &gone, &come).await {
+            self.complain(new, &error);
+            // What is half done is tried again.
+            self.fault(index, format!("{error:#}")).await;
         }
         if had_addresses && !gone.is_empty() {
             self.take_off_lo(&gone).await;
         }
         let parameters = parameters(new);
         self.driver.send(Command::Reconfigure(id, parameters, new.grace)).await;
-        match new.local_address {
-            LocalAddress::Always => self.add_addresses(index, &self.instances[index].vips()).await,
-            LocalAddress::Active if self.holds_addresses(index) => {
-                self.add_addresses(index, &self.instances[index].vips()).await;
-            }
-            LocalAddress::Active | LocalAddress::Never if fields.contains(&InstanceField::LocalAddress) => {
-                self.take_off_lo(&self.instances[index].vips()).await;
-            }
-            LocalAddress::Active | LocalAddress::Never => {}
+        if self.instances[index].needs_addresses() {
+            self.add_addresses(index, &self.instances[index].vips()).await;
+        } else if fields.contains(&InstanceField::LocalAddress) {
+            self.take_off_lo(&self.instances[index].vips()).await;
         }
         if !come.is_empty() {
             self.driver.send(Command::Announce(id)).await;
@@ -155,39 +151,82 @@ impl Agent {
         tracing::info!(instance = new.name.as_str(), ?fields, "changed");
     }
 
-    fn holds_addresses(&self, index: usize) -> bool {
-        use crate::vrrp::machine::State;
-        self.instances[index].state == State::Active || self.instances[index].lingers_until.is_some()
+    /// Other VIPs, and frames that list them.
+    async fn rebind(&mut self, index: usize, gone: &[IpAddr], come: &[IpAddr]) -> anyhow::Result<()> {
+        let managed = &self.instances[index];
+        let Some(home) = &managed.home else { return Ok(()) };
+        let router = sysctl::forwards_ipv6(&home.place.vip.name).unwrap_or(false);
+        let (id, binding) = (managed.id, bind(&managed.config, &home.place, router)?);
+        self.change_vips(index, gone, come, router)?;
+        self.driver.send(Command::Bind(id, Some(binding))).await;
+        Ok(())
     }
 
-    /// Removes what has gone, with all that it had; sets up what replaces it.
-    pub(super) async fn remove_gone(&mut self) {
-        while let Some(index) = self.instances.iter().position(|managed| managed.gone) {
-            let mut managed = self.dismantle(index).await;
-            if let Some(Leaving::Replaced(new)) = managed.leaving.take() {
-                let name = new.name.clone();
-                if let Err(error) = self.bring_up(*new).await {
-                    tracing::error!(instance = name.as_str(), "cannot be brought up: {error:#}");
-                }
+    fn complain(&mut self, instance: &config::Instance, error: &anyhow::Error) {
+        tracing::error!(instance = instance.name.as_str(), "{error:#}");
+        self.reload.complaints.push(format!("{}: {error:#}", instance.name));
+    }
+
+    /// Removes what has left, with all that it had; brings up what had to wait for that.
+    pub(super) async fn remove_left(&mut self) {
+        let settled = self.instances.iter().all(|managed| managed.exit == Exit::None);
+        if self.stopping.is_some() || (settled && self.reload.arriving.is_empty()) {
+            return self.answer_reload();
+        }
+        for instance in std::mem::take(&mut self.reload.arriving) {
+            let in_the_way = |managed: &Managed| managed.exit == Exit::Leaving && managed.excludes(&instance);
+            if self.instances.iter().any(in_the_way) {
+                self.reload.arriving.push(instance);
+            } else if let Err(error) = self.succeed(instance.clone()).await {
+                self.complain(&instance, &error);
             }
+        }
+        let gone = |managed: &Managed| managed.exit == Exit::Left && managed.linger.is_none();
+        while let Some(index) = self.instances.iter().position(gone) {
+            let left = self.dismantle(index).await;
+            self.take_off_lo(&left.vips()).await;
         }
         self.tidy().await;
         self.answer_reload();
+    }
+
+    /// Brings an instance up in the place of those that have left and that it excludes. What lingers of them lingers on,
+    /// and what an operator drained stays so.
+    async fn succeed(&mut self, instance: config::Instance) -> anyhow::Result<()> {
+        let mut former = Vec::new();
+        while let Some(index) = self
+            .instances
+            .iter()
+            .position(|managed| managed.exit == Exit::Left && managed.excludes(&instance))
+        {
+            former.push(self.dismantle(index).await);
+        }
+        let namesake = |managed: &&Managed| managed.config.name == instance.name;
+        let drained = former.iter().find(namesake).is_some_and(|managed| managed.drained);
+        let linger: Option<Linger> = former.iter().find_map(|managed| managed.linger);
+        let brought_up = self.bring_up(instance, drained, linger).await;
+        for managed in former {
+            self.take_off_lo(&managed.vips()).await;
+        }
+        brought_up
     }
 
     async fn dismantle(&mut self, index: usize) -> Managed {
         self.move_out_of_tables(index);
         let managed = self.instances.remove(index);
         self.driver.send(Command::Remove(managed.id)).await;
-        self.take_off_lo(&managed.vips()).await;
         self.dataplane.free_router(managed.slot);
         tracing::info!(instance = managed.name(), "removed");
         managed
     }
 
-    /// Takes an instance in and starts it; a passing fault does not keep it from that.
-    pub(super) async fn bring_up(&mut self, config: config::Instance) -> anyhow::Result<()> {
-        let slot = self.dataplane.allocate_router()?;
+    /// Takes an instance in and starts it, with what it inherits; a passing fault does not keep it from that.
+    pub(super) async fn bring_up(
+        &mut self,
+        config: config::Instance,
+        drained: bool,
+        linger: Option<Linger>,
+    ) -> anyhow::Result<()> {
         let id = self.free_id();
         let name = config.name.clone();
         let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
@@ -195,6 +234,7 @@ impl Agent {
         if config.local_address != LocalAddress::Never {
             self.addresses.prepare(&vips).await?;
         }
+        let slot = self.dataplane.allocate_router()?;
         let router = Router::new(
             id,
             config.virtual_router_id,
@@ -205,28 +245,37 @@ impl Agent {
         );
         let position = self.config.instances.iter().position(|instance| instance.name == name);
         let index = position.unwrap_or(self.instances.len()).min(self.instances.len());
-        self.instances.insert(index, Managed::new(id, slot, config));
+        let managed = Managed { linger, drained, ..Managed::new(id, slot, config) };
+        self.instances.insert(index, managed);
         self.driver.send(Command::Add(id, Box::new(router))).await;
         self.settle(index).await;
         if always {
             self.add_addresses(index, &vips).await;
+        }
+        if drained {
+            self.driver.send(Command::Tell(id, Event::Drain)).await;
         }
         self.driver.send(Command::Tell(id, Event::Startup)).await;
         Ok(())
     }
 
     fn answer_reload(&mut self) {
-        if self.instances.iter().any(|managed| managed.leaving.is_some()) {
+        let leaving = self.instances.iter().any(|managed| managed.exit == Exit::Leaving);
+        if leaving || !self.reload.arriving.is_empty() {
             return;
         }
-        let deferred = &self.reload.deferred;
-        let note = if deferred.is_empty() {
-            "applied".to_owned()
+        let Reload { waiting, complaints, deferred, .. } = &mut self.reload;
+        let answer = if !complaints.is_empty() {
+            Answer::Error(format!("applied, but for\n{}", complaints.join("\n")))
+        } else if deferred.is_empty() {
+            Answer::Ok(serde_json::Value::String("applied".to_owned()))
         } else {
-            format!("applied; {} takes effect at the next start of the agent", deferred.join(", "))
+            let note =
+                format!("applied; {} takes effect at the next start of the agent", deferred.join(", "));
+            Answer::Ok(serde_json::Value::String(note))
         };
-        for answer in self.reload.waiting.drain(..) {
-            let _ = answer.send(Answer::Ok(serde_json::Value::String(note.clone())));
+        for waiting in waiting.drain(..) {
+            let _ = waiting.send(answer.clone());
         }
     }
 }

@@ -8,8 +8,7 @@ use anyhow::bail;
 use vip_common::maps::ForeignOwner;
 
 use super::Agent;
-use super::instance::Leaving;
-use crate::control::Answer;
+use super::instance::Exit;
 use crate::status::Takeover;
 use crate::types::MacAddr;
 use crate::vrrp::driver::{InstanceId, Mismatch, Phases, Report};
@@ -74,37 +73,14 @@ impl Agent {
         }
         if to == State::Active {
             managed.last_takeover = Some(takeover);
+            managed.linger = None;
+>>>>>>> handover
         }
-        match (to, cause) {
-            (State::Draining, Cause::HandedOver) | (State::Fault | State::Initialize, _) => {
-                managed.answer_drain(&Answer::Ok(serde_json::Value::Null));
-            }
-            (State::Active, Cause::NoHeir) => {
-                let waited = managed.config.advert_interval.duration() + crate::vrrp::machine::DRAIN_MARGIN;
-                let name = managed.name().to_owned();
-                managed.answer_drain(&Answer::Error(format!(
-                    "{name}: no peer took over within {waited:?}, so this node keeps the VIPs and is not drained"
-                )));
-            }
-            _ => {}
+        if to == State::Initialize && managed.exit == Exit::Leaving {
+            managed.exit = Exit::Left;
         }
-        if to == State::Initialize {
-            self.left(index).await;
-        }
-    }
-
-    /// An instance that was told to leave has left.
-    async fn left(&mut self, index: usize) {
-        if self.stopping.is_some() {
-            return;
-        }
-        let managed = &mut self.instances[index];
-        match &managed.leaving {
-            Some(Leaving::Removed) if managed.lingers_until.is_some() => {}
-            Some(_) => managed.gone = true,
-            None => {}
-        }
-        self.remove_gone().await;
+        self.answer_drain(index).await;
+        self.remove_left().await;
     }
 
     fn on_mismatch(&mut self, id: InstanceId, mismatch: Mismatch) {

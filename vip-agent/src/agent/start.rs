@@ -42,6 +42,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         tracing::warn!("{line}");
     }
     let config = loaded.config;
+    crate::dataplane::check_privileges()?;
     let signals = Signals::listen().context("listening to signals")?;
     let lock = InstanceLock::acquire(&config.runtime_dir)?;
     let journal = Arc::new(Journal::open(&config.state_dir)?);
@@ -103,7 +104,7 @@ impl Agent {
         }
         for instance in self.config.instances.clone() {
             let name = instance.name.clone();
-            self.bring_up(instance).await.with_context(|| format!("instance {name}"))?;
+            self.bring_up(instance, false, None).await.with_context(|| format!("instance {name}"))?;
         }
         self.dataplane.commit()?;
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(source) {

@@ -2,7 +2,7 @@
 
 use super::Agent;
 use super::alarms::rfc3339;
-use super::instance::Managed;
+use super::instance::{Exit, Managed};
 use super::reports::word;
 use crate::status::{AdvertStatus, InstanceStatus, PeerStatus, Status};
 use crate::types::MonotonicTime;
@@ -85,9 +85,11 @@ fn reason(managed: &Managed, snapshot: &Snapshot) -> Option<String> {
     match snapshot.state {
         State::Active => None,
         State::Fault => managed.fault.clone().or_else(|| Some("fault".into())),
-        State::Draining if snapshot.answers() => Some("handing over: answering until a peer is heard".into()),
+        State::Draining if snapshot.hands_over => {
+            Some("handing over: answering until a peer is heard".into())
+        }
         State::Draining => Some("drained by an operator".into()),
-        State::Initialize if managed.leaving.is_some() => Some("ended".into()),
+        State::Initialize if managed.exit != Exit::None => Some("ended".into()),
         State::Initialize => Some("holding down after start".into()),
         State::Backup => {
             let owner = snapshot.active_router.map(|owner| format!("{owner} is active"));

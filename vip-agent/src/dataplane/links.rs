@@ -93,6 +93,11 @@ impl AttachedLink {
         self.pin.as_deref()
     }
 
+    /// Leaves the pin to the link that has taken its place.
+    pub(super) fn forget_pin(&mut self) {
+        self.pin = None;
+    }
+
     /// Takes the program off at once, and removes the pin.
     pub(super) fn detach(self) -> Result<(), DataplaneError> {
         // Refused only if the interface has gone, and the program with it.

@@ -72,6 +72,14 @@ pub struct Dataplane {
     routers: SlotAllocator,
 }
 
+/// Checks that this process may do what [`Dataplane::load`] and what follows it need.
+///
+/// # Errors
+/// [`DataplaneError::MissingCapability`] names what is missing.
+pub fn check_privileges() -> Result<(), DataplaneError> {
+    checks::privileges()
+}
+
 impl Dataplane {
     /// Loads a fresh set into the kernel, attached to nothing.
     ///
@@ -170,8 +178,12 @@ impl Dataplane {
     /// The pin cannot be removed.
     pub fn detach(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
         self.reserved.remove(&ifindex);
-        let Some(link) = self.links.remove(&ifindex) else { return Ok(()) };
+        let Some(mut link) = self.links.remove(&ifindex) else { return Ok(()) };
         let slot = link.attached.slot;
+        if self.links.values().any(|other| other.pin() == link.pin()) {
+            // The interface was replaced by one of its name, whose link is pinned in the same place.
+            link.forget_pin();
+        }
         link.detach()?;
         self.world.counters.clear(slot)
     }

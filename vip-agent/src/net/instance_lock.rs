@@ -73,18 +73,26 @@ pub enum LockError {
     },
 }
 
-/// Held by the agent for as long as it lives; dropping it lets the next one in.
+/// Held by the agent for as long as it lives; dropping it lets the next one in and leaves no file behind.
 #[derive(Debug)]
 pub struct InstanceLock {
     _namespace: OwnedFd,
     _directory: Flock<File>,
     path: PathBuf,
+    /// The directory was missing before.
+    made_directory: bool,
 }
 
 impl Drop for InstanceLock {
-    /// The file goes while it is still locked: whoever has opened it by then finds out when it gets the lock.
+    /// The file goes while it is still locked; whoever has it open by then finds that it is no longer in its place.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
+        if self.made_directory
+            && let Some(directory) = self.path.parent()
+        {
+            // Not empty: then it is not only ours.
+            let _ = fs::remove_dir(directory);
+        }
     }
 }
 
@@ -105,8 +113,9 @@ impl InstanceLock {
                 return Err(LockError::Io { action: "bind", path: "@viplane".into(), source: error.into() });
             }
         };
+        let made_directory = !runtime_dir.exists();
         let directory = lock_directory(runtime_dir, &path)?;
-        Ok(Self { _namespace: namespace, _directory: directory, path })
+        Ok(Self { _namespace: namespace, _directory: directory, path, made_directory })
     }
 }
 
@@ -136,8 +145,8 @@ fn lock_directory(runtime_dir: &Path, path: &Path) -> Result<Flock<File>, LockEr
         let path = path.to_owned();
         move |source| LockError::Io { action, path, source }
     };
-    fs::create_dir_all(runtime_dir).map_err(failed("create", runtime_dir))?;
     loop {
+        fs::create_dir_all(runtime_dir).map_err(failed("create", runtime_dir))?;
         // Truncated only once it is ours: until then it names its holder.
         let file = OpenOptions::new()
             .read(true)
@@ -154,13 +163,20 @@ fn lock_directory(runtime_dir: &Path, path: &Path) -> Result<Flock<File>, LockEr
                 },
                 error => failed("lock", path)(error.into()),
             })?;
-        // An agent that ended in between has removed what we opened; the next one would lock another file.
-        let still_there =
-            fs::metadata(path).is_ok_and(|there| file.metadata().is_ok_and(|ours| ours.ino() == there.ino()));
-        if still_there {
+        if is_in_place(&file, path).map_err(failed("look at", path))? {
             write_pid(&mut file).map_err(failed("write", path))?;
             return Ok(file);
         }
+        // Its last holder removed it between our opening and our locking.
+    }
+}
+
+fn is_in_place(file: &File, path: &Path) -> io::Result<bool> {
+    let ours = file.metadata()?;
+    match fs::metadata(path) {
+        Ok(there) => Ok((there.dev(), there.ino()) == (ours.dev(), ours.ino())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 

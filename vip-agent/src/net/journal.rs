@@ -109,7 +109,7 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal in `state_dir`, which is made if missing. What was written before the last boot is dropped:
+    /// Opens the journal in `state_dir`, which is made with the first entry. What was written before the last boot is dropped:
     /// it is gone by itself.
     ///
     /// # Errors
@@ -123,7 +123,6 @@ impl Journal {
         boot_id: String,
         network_namespace: Option<u64>,
     ) -> Result<Self, JournalError> {
-        fs::create_dir_all(state_dir).map_err(io_error("create", state_dir))?;
         let path = state_dir.join(FILE);
         let entries = match fs::read(&path) {
             Ok(bytes) => surviving(parse(&path, &bytes)?, &boot_id, network_namespace),
@@ -230,6 +229,7 @@ impl Journal {
                     _ => {}
                 }
             } else {
+                self.path.parent().map_or(Ok(()), fs::create_dir_all)?;
                 let next = self.path.with_extension("json.new");
                 let mut file = File::create(&next)?;
                 serde_json::to_writer_pretty(&mut file, &page)?;

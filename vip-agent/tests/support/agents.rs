@@ -2,13 +2,15 @@
 
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use vip_lab::agent::{Agent, AgentBuilder, InstanceStatus};
-use vip_lab::{Lab, LabBuilder};
+use vip_lab::{Lab, LabBuilder, Mac, Node, WEB_PORT};
 
 /// One VIP of each family: the instances of most tests.
 pub const VIPS: [&str; 2] = ["10.0.0.50", "fd00::50"];
@@ -133,4 +135,45 @@ impl Said {
 pub fn is_on_lo(agent: &Agent, address: &str) -> Result<bool> {
     let listed = agent.node().ip("-o address show dev lo")?;
     Ok(listed.split_whitespace().any(|word| word.split('/').next() == Some(address)))
+}
+
+/// The link-layer address that a node has in its neighbour cache.
+pub fn neighbor(node: &Node, address: &str) -> Result<Option<Mac>> {
+    let listed = node.ip(&format!("neighbour show {address}"))?;
+    let mut words = listed.split_whitespace().skip_while(|word| *word != "lladdr");
+    words.nth(1).map(str::parse).transpose()
+}
+
+/// An HTTP connection that stays open.
+#[derive(Debug)]
+pub struct Conversation(TcpStream);
+
+impl Conversation {
+    /// Connects to the web server behind a VIP.
+    pub fn open(client: &Node, vip: &str) -> Result<Self> {
+        let target = SocketAddr::new(vip.parse::<IpAddr>()?, WEB_PORT);
+        let stream = client.run(move || TcpStream::connect_timeout(&target, Duration::from_secs(5)));
+        let stream = stream.with_context(|| format!("connect to {target}"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        Ok(Self(stream))
+    }
+
+    /// Asks who is there: the node's name.
+    pub fn ask(&mut self) -> Result<String> {
+        self.0.write_all(b"GET / HTTP/1.1\r\nHost: vip\r\n\r\n")?;
+        let mut answer = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&answer);
+            if let Some((_, body)) = text.split_once("\r\n\r\n")
+                && !body.is_empty()
+            {
+                return Ok(body.to_owned());
+            }
+            let mut chunk = [0; 1024];
+            match self.0.read(&mut chunk)? {
+                0 => bail!("the connection ended"),
+                read => answer.extend_from_slice(&chunk[..read]),
+            }
+        }
+    }
 }

@@ -134,9 +134,11 @@ fn what_does_not_reach_the_disk_is_not_taken_for_recorded() {
 }
 
 #[test]
-fn the_state_directory_is_made() {
+fn the_state_directory_is_made_with_the_first_entry() {
     let state = directory();
     let deep = state.path().join("var/lib/viplane");
-    assert!(Journal::open(&deep).unwrap().is_empty());
-    assert!(deep.is_dir());
+    let journal = Journal::open(&deep).unwrap();
+    assert!(journal.is_empty() && !deep.exists());
+    journal.record_sysctl(saved("eth0")).unwrap();
+    assert_eq!(Journal::open(&deep).unwrap().entries().sysctls, [saved("eth0")]);
 }

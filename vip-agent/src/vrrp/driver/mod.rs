@@ -28,6 +28,9 @@ use crate::vrrp::socket::{PacketReceiver, SendError};
 /// Commands and reports that can wait in their queues. A takeover of 255 instances makes about 1000 reports.
 const QUEUE: usize = 4096;
 
+/// Longer than the driver ever takes for an answer.
+const ANSWER_TIME: Duration = Duration::from_secs(1);
+
 /// An instance within the driver: stable from [`Command::Add`] to [`Command::Remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub u16);
@@ -140,9 +143,11 @@ impl Driver {
             beats: AtomicU64::new(0),
         });
         let event_loop = event_loop::EventLoop::new(Arc::clone(&shared))?;
+        let obituary = Obituary(Arc::clone(&shared));
         let (started, realtime) = std::sync::mpsc::sync_channel(1);
         let thread =
             std::thread::Builder::new().name("vrrp".into()).stack_size(realtime::STACK).spawn(move || {
+                let _obituary = obituary;
                 let _ = started.send(Realtime::enter());
                 event_loop.run();
             })?;
@@ -177,11 +182,11 @@ impl Driver {
         }
     }
 
-    /// How an instance is; `None` if the driver does not know it.
+    /// How an instance is; `None` if the driver does not know it, or does not answer within a second.
     pub async fn inspect(&self, id: InstanceId) -> Option<Snapshot> {
         let (answer, snapshot) = oneshot::channel();
         self.send(Command::Inspect(id, answer)).await;
-        snapshot.await.ok()
+        tokio::time::timeout(ANSWER_TIME, snapshot).await.ok()?.ok()
     }
 
     /// Shows the driver that the runtime lives. Silence for 3 s is a fault of every instance: verdicts and local
@@ -212,6 +217,17 @@ impl Drop for Driver {
         self.wake();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
+        }
+    }
+}
+
+/// Tells that the thread panicked: an agent without its driver must not stay.
+struct Obituary(Arc<Shared>);
+
+impl Drop for Obituary {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.report(Report::Died("the VRRP driver panicked".to_owned()));
         }
     }
 }

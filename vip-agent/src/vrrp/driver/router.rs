@@ -101,6 +101,8 @@ pub struct Snapshot {
     pub refusal: Option<SendError>,
     /// The runtime has been silent for too long.
     pub runtime_silent: bool,
+    /// It drains, and goes on answering until an heir is heard.
+    pub hands_over: bool,
 }
 
 impl Snapshot {
@@ -336,6 +338,7 @@ impl Router {
             adverts: self.adverts,
             refusal: self.refusal.clone(),
             runtime_silent: self.runtime_silent,
+            hands_over: self.machine.is_handing_over(),
         }
     }
 

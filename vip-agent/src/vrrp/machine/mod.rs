@@ -261,6 +261,11 @@ impl Machine {
         }
     }
 
+    /// Whether this router is leaving and goes on answering until its heir is heard.
+    pub fn is_handing_over(&self) -> bool {
+        matches!(&self.phase, Phase::Draining(draining) if draining.answers_until.is_some())
+    }
+
     /// When [`Event::Timer`] is due; `NEVER` if it is not.
     pub fn next_timer(&self) -> MonotonicTime {
         match &self.phase {
@@ -352,7 +357,10 @@ impl Machine {
             Phase::Draining(draining) if draining.answers_until.is_some() => draining.for_good = true,
             _ => {
                 output.actions.push(Action::Unstage);
-                self.enter(Phase::Initialize { begins: MonotonicTime::NEVER }, Cause::Shutdown, output);
+                let from = self.state();
+                self.phase = Phase::Initialize { begins: MonotonicTime::NEVER };
+                // Told also by one that has not begun yet: somebody waits for its end.
+                output.transition = Some(Transition { from, to: State::Initialize, cause: Cause::Shutdown });
             }
         }
     }

@@ -45,16 +45,16 @@ fn a_planned_takeover_waits_for_its_addresses() {
 fn a_planned_takeover_waits_no_longer_than_its_patience() {
     let mut rig = Rig::new().interval_cs(1).staging_hangs().backup();
     rig.at(5.0).advert(0).at(100.0);
-    assert_eq!(rig.history(), [(5.0 + 6.09375 + 20.0, State::Active, Cause::PriorityZero)]);
+    assert_eq!(rig.history(), [(5.0 + 6.09375 + 75.0, State::Active, Cause::PriorityZero)]);
 }
 
 #[test]
 fn a_preempting_takeover_waits_for_its_addresses_too() {
     let mut rig = Rig::new().interval_cs(1).staging_hangs().started();
-    for ten in 1..=10 {
+    for ten in 1..=12 {
         rig.at(f64::from(ten) * 10.0).advert(50);
     }
-    assert_eq!(rig.history()[1..], [(36.09375 + 20.0, State::Active, Cause::Preempt)]);
+    assert_eq!(rig.history()[1..], [(36.09375 + 75.0, State::Active, Cause::Preempt)]);
 }
 
 #[test]
