@@ -17,6 +17,12 @@ pub const VIPS: [&str; 2] = ["10.0.0.50", "fd00::50"];
 /// Longer than anything but a grace time takes, even on a machine with much else to do.
 pub const SOON: Duration = Duration::from_secs(15);
 
+/// 256 VIPs for one instance: as many of IPv6 as an advert has room for, rounded.
+pub fn vips_256() -> impl Iterator<Item = String> {
+    let ipv4 = (0..176).map(|n| format!("10.0.1.{n}"));
+    ipv4.chain((0..80).map(|n| format!("fd00::1:{n:x}")))
+}
+
 /// The `vip-agent` of this build.
 pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_vip-agent"))
