@@ -32,7 +32,18 @@ pub(crate) fn all(selection: &Selection, toolchain: &Toolchain) -> Result<()> {
 
     heading("tests as root, in network namespaces");
     let [config, runner] = elevate::cargo_runner()?;
-    let suites = ["--package", "vip-agent", "--package", "vip-lab", "--test", "*", &config, &runner];
+    let suites = [
+        "--package",
+        "vip-agent",
+        "--package",
+        "vip-lab",
+        "--package",
+        "vip-failover",
+        "--test",
+        "*",
+        &config,
+        &runner,
+    ];
     // One test at a time: they watch the clock, and each runs several nodes already.
     run(&mut selection.cargo_test(&suites, &["--test-threads=1"]), "cargo test")
 }

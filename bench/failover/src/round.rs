@@ -4,8 +4,8 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use vip_lab::Stamp;
 use vip_lab::wire::Wire;
+use vip_lab::{Lab, Stamp};
 
 use crate::machine::load;
 use crate::measure::{Wanted, Word, client_view, is_advert_of, wire_times};
@@ -45,7 +45,7 @@ pub(crate) fn run(starter: &Starter<'_>, wire: &Wire, number: usize, events: &[E
     let mut round = Round { starter, wire, number, watched: Vec::new(), unasked: 0 };
     let mut first = starter.start(1, PRIORITIES[0])?;
     let second = starter.start(2, PRIORITIES[1])?;
-    let outcome = round.play(&mut first, &second, events);
+    let outcome = round.begin(&first, &second).and_then(|()| round.play(&mut first, &second, events));
     match outcome {
         Ok(moves) => {
             // The backup first: the owner would hand over to it.
@@ -73,6 +73,13 @@ fn last_lines(router: &Router) -> String {
 }
 
 impl Round<'_> {
+    /// Waits until both are what they are to be.
+    fn begin(&self, first: &Router, second: &Router) -> Result<()> {
+        let patience = self.starter.cell.interval * 5 + PATIENCE;
+        first.wait_until_active(patience)?;
+        second.wait_until_backup(patience)
+    }
+
     fn play(&mut self, first: &mut Router, second: &Router, events: &[Event]) -> Result<Vec<Move>> {
         let requests = self.starter.lab.requests().delay(SERVICE).start()?;
         for &event in &causes(events) {
@@ -117,7 +124,7 @@ impl Round<'_> {
         self.settle(old, new)?;
         let starter = self.starter;
         let moved = self.watch(Event::Preempt, [old, new], Word::None, || match event {
-            Event::HostDies => lab.switch().set_cable(lab.node(1), true),
+            Event::HostDies => revive(lab),
             Event::Drain => first.undrain(),
             Event::Crash | Event::Sigterm | Event::Preempt => {
                 *first = starter.start(1, PRIORITIES[0])?;
@@ -198,6 +205,13 @@ impl Round<'_> {
         self.watched.push((moved, from, to));
         Ok(())
     }
+}
+
+/// Plugs the cable in again. A host that starts has no neighbours yet; one whose cable was out has some for which its last
+/// question was lost, and asks again only after a second.
+fn revive(lab: &Lab) -> Result<()> {
+    lab.switch().set_cable(lab.node(1), true)?;
+    lab.node(1).ip("neighbour flush dev eth0").map(drop)
 }
 
 /// The events that take `node1` away; for coming back it has to be away.

@@ -56,6 +56,22 @@ impl Starter<'_> {
 }
 
 impl Router {
+    /// Waits until it owns the VIPs, by its own account.
+    pub(crate) fn wait_until_active(&self, patience: Duration) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.wait_state("active", patience).map(drop),
+            Self::Keepalived(keepalived) => keepalived.wait_state("MASTER", patience),
+        }
+    }
+
+    /// Waits until it watches an owner, by its own account.
+    pub(crate) fn wait_until_backup(&self, patience: Duration) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.wait_state("backup", patience).map(drop),
+            Self::Keepalived(keepalived) => keepalived.wait_state("BACKUP", patience),
+        }
+    }
+
     /// Kills its processes at once.
     pub(crate) fn crash(&self) -> Result<()> {
         match self {

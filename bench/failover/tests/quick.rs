@@ -1,21 +1,14 @@
-//! The whole benchmark once, quickly: it measures both contenders and writes what it promises.
+//! The whole benchmark once, quickly: it measures both contenders and writes what it promises. The agent beside it must be
+//! built: `cargo xtask test` does that.
 
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use serde_json::Value;
-
-/// cargo builds the agent beside this package's program only when asked to.
-fn build_agent() -> Result<()> {
-    let built = Command::new(env!("CARGO")).args(["build", "--quiet", "--package", "vip-agent"]).status()?;
-    ensure!(built.success(), "cargo build --package vip-agent failed");
-    Ok(())
-}
 
 #[test]
 fn a_quick_run_measures_both_and_writes_json_and_picture() -> Result<()> {
-    build_agent()?;
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join("failover");
     let run = Command::new(env!("CARGO_BIN_EXE_vip-failover"))
         .arg("--quick")
