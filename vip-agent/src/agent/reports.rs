@@ -74,7 +74,6 @@ impl Agent {
         if to == State::Active {
             managed.last_takeover = Some(takeover);
             managed.linger = None;
->>>>>>> handover
         }
         if to == State::Initialize && managed.exit == Exit::Leaving {
             managed.exit = Exit::Left;

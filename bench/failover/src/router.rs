@@ -1,0 +1,159 @@
+//! A virtual router on a node, whoever's: started, killed, told to end.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use nix::sys::signal::Signal;
+use vip_lab::agent::{Agent, Takeover};
+use vip_lab::keepalived::Keepalived;
+use vip_lab::{Lab, Node};
+
+use crate::record::{Cell, Contender};
+
+/// Longer than the agent's grace time and keepalived's farewell.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+/// One running (or killed) router.
+pub(crate) enum Router {
+    /// Ours.
+    Viplane(Agent),
+    /// The peer.
+    Keepalived(Keepalived),
+}
+
+/// How routers are to be started.
+#[derive(Clone, Copy)]
+pub(crate) struct Starter<'a> {
+    /// Where.
+    pub(crate) lab: &'a Lab,
+    /// The `vip-agent` to run.
+    pub(crate) agent: &'a Path,
+    /// Lines for keepalived's `global_defs`.
+    pub(crate) keepalived_lines: &'a [String],
+    /// Whose.
+    pub(crate) contender: Contender,
+    /// With which interval.
+    pub(crate) cell: Cell,
+}
+
+impl Starter<'_> {
+    /// Starts one on node `number`.
+    pub(crate) fn start(&self, number: usize, priority: u8) -> Result<Router> {
+        match self.contender {
+            Contender::Viplane => {
+                let agent =
+                    self.lab.agent(number, self.agent).interval(self.cell.interval).priority(priority);
+                agent.start().map(Router::Viplane)
+            }
+            Contender::Keepalived => {
+                let keepalived = self.lab.keepalived(number).interval(self.cell.interval).priority(priority);
+                let lines = self.keepalived_lines.iter();
+                lines.fold(keepalived, |builder, line| builder.global(line)).start().map(Router::Keepalived)
+            }
+        }
+    }
+}
+
+impl Router {
+    /// Waits until it owns the VIPs, by its own account.
+    pub(crate) fn wait_until_active(&self, patience: Duration) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.wait_state("active", patience).map(drop),
+            Self::Keepalived(keepalived) => keepalived.wait_state("MASTER", patience),
+        }
+    }
+
+    /// Waits until it watches an owner, by its own account.
+    pub(crate) fn wait_until_backup(&self, patience: Duration) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.wait_state("backup", patience).map(drop),
+            Self::Keepalived(keepalived) => keepalived.wait_state("BACKUP", patience),
+        }
+    }
+
+    /// Kills its processes at once.
+    pub(crate) fn crash(&self) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.process().kill(),
+            Self::Keepalived(keepalived) => keepalived.crash(),
+        }
+    }
+
+    /// Tells it to end, and does not wait for that.
+    pub(crate) fn terminate(&self) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.signal(Signal::SIGTERM),
+            Self::Keepalived(keepalived) => keepalived.signal(Signal::SIGTERM),
+        }
+    }
+
+    /// Waits until it has ended.
+    pub(crate) fn wait_for_end(&self) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.wait(PATIENCE).map(drop),
+            Self::Keepalived(keepalived) => keepalived.process().wait(PATIENCE).map(drop),
+        }
+    }
+
+    /// Hands over and stays.
+    pub(crate) fn drain(&self) -> Result<()> {
+        self.ours()?.drain()
+    }
+
+    /// Takes part again.
+    pub(crate) fn undrain(&self) -> Result<()> {
+        self.ours()?.undrain()
+    }
+
+    /// What it says of its last takeover, if it says anything.
+    pub(crate) fn phases(&self) -> Result<Option<Takeover>> {
+        let Self::Viplane(agent) = self else { return Ok(None) };
+        let status = agent.status()?;
+        Ok(status.instances.into_iter().next().and_then(|instance| instance.last_takeover))
+    }
+
+    /// All that it logged.
+    pub(crate) fn log(&self) -> String {
+        match self {
+            Self::Viplane(agent) => agent.log(),
+            Self::Keepalived(keepalived) => keepalived.log(),
+        }
+    }
+
+    /// Removes what a killed one left on its node, where that would disturb the next: after a real crash there is nothing
+    /// either. (Ours finds its way through that by itself.)
+    pub(crate) fn clear_traces(&self, lab: &Lab) -> Result<()> {
+        if let Self::Keepalived(keepalived) = self { take_off_vips(keepalived.node(), lab) } else { Ok(()) }
+    }
+
+    /// Kills it and removes all that it left: for a round that went wrong.
+    pub(crate) fn abandon(&self, lab: &Lab) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => {
+                agent.process().kill()?;
+                let config = agent.builder().config_path().display().to_string();
+                agent.builder().command(&["cleanup", "--config", &config]).read().map(drop)
+            }
+            Self::Keepalived(keepalived) => {
+                // It may be dead already.
+                let _ = keepalived.crash();
+                take_off_vips(keepalived.node(), lab)
+            }
+        }
+    }
+
+    fn ours(&self) -> Result<&Agent> {
+        if let Self::Viplane(agent) = self { Some(agent) } else { None }.context("keepalived has no drain")
+    }
+}
+
+/// All in one run of `ip`; those that are not there are no error.
+fn take_off_vips(node: &Node, lab: &Lab) -> Result<()> {
+    let line = |vip: &std::net::IpAddr| {
+        format!("address delete {vip}/{} dev eth0\n", if vip.is_ipv4() { lab.prefix4() } else { 64 })
+    };
+    let script: String = lab.vips().iter().map(line).collect();
+    node.write_file(node.file_path("take-off"), script)?;
+    node.command("ip").args(["-force", "-batch"]).arg(node.file_path("take-off")).output().map(drop)
+}
