@@ -49,7 +49,7 @@ fn the_owner_fails(
     }
     let expected: Vec<Mac> = (0..=rounds).map(|round| lab.node(1 + round % 2).mac()).collect();
     let owners = watch.finish(&lab)?;
-    ensure!(owners == expected, "{} moves, but the VIPs went {owners:?}", rounds);
+    ensure!(owners == expected, "{rounds} moves, but the VIPs went {owners:?}");
     println!("{rounds} moves, no instant with two owners");
     Ok(())
 }

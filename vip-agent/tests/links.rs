@@ -192,6 +192,9 @@ fn a_fault_of_one_interface_leaves_the_other_alone() -> Result<()> {
     first.wait_state("active", SOON)?;
     node.ip("link delete eth1")?;
     let status = first.wait_for("faulty", |status| status["instances"][1]["state"] == "fault")?;
-    ensure!(status["instances"][0]["state"] == "active" && status["instances"][0]["transitions"] == 2, "{status}");
+    ensure!(
+        status["instances"][0]["state"] == "active" && status["instances"][0]["transitions"] == 2,
+        "{status}"
+    );
     served_by(&lab, 1)
 }
