@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::place::Place;
 use crate::config;
-use crate::dataplane::announce::Announcements;
+use crate::dataplane::announce::{Announcements, questions};
 use crate::types::Family;
 use crate::vrrp::codec::{DecodeOptions, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
@@ -48,10 +48,12 @@ pub(super) fn bind(
     router: bool,
 ) -> Result<Box<driver::Binding>, BindError> {
     let families = place.sources.iter().map(|&source| family(instance, place, source));
+    let vips = || instance.vips.iter().map(|vip| vip.address);
     Ok(Box::new(driver::Binding {
         ifindex: place.advert.index,
         families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
-        announcements: Announcements::build(instance.vips.iter().map(|vip| vip.address), place.mac, router),
+        announcements: Announcements::build(vips(), place.mac, router),
+        questions: questions(vips(), place.mac, place.link_local),
         announcer: AnnounceSender::open(&place.vip)?,
     }))
 }

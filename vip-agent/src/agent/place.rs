@@ -19,6 +19,8 @@ pub(super) struct Place {
     pub(super) vip: Interface,
     /// The MAC that answers.
     pub(super) mac: MacAddr,
+    /// Where rivals for IPv6 VIPs are asked from.
+    pub(super) link_local: Option<Ipv6Addr>,
     /// Where XDP sits to see the frames of `vip`.
     pub(super) attach: Interface,
     /// The tags between the two.
@@ -112,6 +114,7 @@ pub(super) fn place(
         sources,
         vip: interface(vip),
         mac: vip.mac,
+        link_local: vip.link_local(),
         attach: interface(parent),
         tags,
     })

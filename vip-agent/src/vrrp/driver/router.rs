@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::{InstanceId, Report, Shared, Unstage};
-use crate::dataplane::announce::Announcements;
+use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
 use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
 use crate::vrrp::discard::Discard;
@@ -30,7 +30,9 @@ pub struct Binding {
     pub families: ArrayVec<Family, 2>,
     /// Frames for the interface that carries the VIPs.
     pub announcements: Announcements,
-    /// Socket for them.
+    /// Frames for it that make rivals give themselves away.
+    pub questions: Vec<Frame>,
+    /// Socket for both.
     pub announcer: AnnounceSender,
 }
 
@@ -376,7 +378,8 @@ impl Router {
                 Action::ForwardNothing => {
                     self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO);
                 }
-                Action::Announce => self.announce(&mut stopwatch),
+                // The former owner may not have heard of a takeover yet: it would be taken for a rival.
+                Action::Announce => self.announce(output.transition.is_none(), &mut stopwatch),
                 Action::Stage => shared.report(Report::Stage(self.id)),
                 Action::Unstage => shared.report(Report::Unstage(self.id, Unstage::Now)),
                 Action::UnstageAfterGrace => shared.report(Report::Unstage(self.id, Unstage::AfterGrace)),
@@ -447,13 +450,14 @@ impl Router {
         self.carry_out(output, Stopwatch::start(now, now, now), shared);
     }
 
-    fn announce(&mut self, stopwatch: &mut Stopwatch) {
-        let Some(binding) = &mut self.binding else { return };
-        let Binding { announcements, announcer, .. } = &mut **binding;
+    fn announce(&mut self, ask_for_rivals: bool, stopwatch: &mut Stopwatch) {
+        let Some(binding) = &self.binding else { return };
+        let Binding { announcements, questions, announcer, .. } = &**binding;
         let (words, slot) = (&self.words, self.slot);
         // Asked before each system call: a process that was stopped in between must not announce what it lost.
         let owned = || MonotonicTime::now() < words.load(slot);
-        let batches = [&announcements.first, &announcements.second];
+        let questions: &[Frame] = if ask_for_rivals { questions } else { &[] };
+        let batches = [&announcements.first, &announcements.second, questions];
         for batch in batches.into_iter().flat_map(|frames| frames.chunks(ANNOUNCED_AT_ONCE)) {
             if !owned() {
                 return;

@@ -87,7 +87,7 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// ff02::1:ffXX:XXXX (RFC 4291, 2.7.1).
-fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
+pub(crate) fn solicited_node(address: Ipv6Addr) -> Ipv6Addr {
     let [.., high, low] = address.segments();
     Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | (high & 0xff), low)
 }

@@ -20,6 +20,7 @@ use socket2::{SockAddr, SockFilter, Socket};
 pub use self::advert::{AdvertSender, SendError};
 pub use self::announce::AnnounceSender;
 pub use self::groups::MulticastGroups;
+pub(crate) use self::groups::solicited_node;
 pub use self::packet::{CapturedFrame, PacketReceiver};
 
 /// An interface of this network namespace. Cheap to clone.
