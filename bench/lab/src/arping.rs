@@ -64,6 +64,12 @@ impl Arping {
         self.shared.answers.lock().unwrap_or_else(PoisonError::into_inner).iter().copied().collect()
     }
 
+    /// Those after the first `seen`: for watching while it runs.
+    pub fn since(&self, seen: usize) -> Answers {
+        let answers = self.shared.answers.lock().unwrap_or_else(PoisonError::into_inner);
+        answers.get(seen..).unwrap_or_default().iter().copied().collect()
+    }
+
     /// Questions asked so far.
     pub fn questions(&self) -> u64 {
         self.shared.questions.load(Ordering::Relaxed)

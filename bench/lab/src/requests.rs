@@ -153,6 +153,12 @@ impl Requests {
         Report::new(self.shared.done.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
+    /// Those that have ended after the first `seen`, in the order of their ends: for watching while they run.
+    pub fn since(&self, seen: usize) -> Vec<Request> {
+        let done = self.shared.done.lock().unwrap_or_else(PoisonError::into_inner);
+        done.get(seen..).unwrap_or_default().to_vec()
+    }
+
     /// Requests in flight now.
     pub fn in_flight(&self) -> usize {
         self.shared.in_flight.load(Ordering::Relaxed)
