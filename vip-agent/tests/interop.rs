@@ -91,8 +91,9 @@ impl Scene {
 
     fn theirs(&self, priority: u8) -> KeepalivedBuilder {
         let builder = self.lab.keepalived(self.numbers[1]).vips(self.vips()).priority(priority);
-        // Without real-time priority it takes over by mistake when the machine is busy.
-        let builder = builder.interval(INTERVAL).global("vrrp_rt_priority 50");
+        // Without it, it takes over by mistake when the machine is busy. Real-time priority would limit its CPU time, and
+        // the kernel kills what exceeds that.
+        let builder = builder.interval(INTERVAL).global("vrrp_priority -20");
         if self.speech.unicast { builder.unicast() } else { builder }
     }
 

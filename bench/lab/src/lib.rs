@@ -24,6 +24,7 @@ pub mod arping;
 mod clock;
 pub mod firewall;
 pub mod hogs;
+mod inject;
 pub mod keepalived;
 mod mac;
 pub mod node;

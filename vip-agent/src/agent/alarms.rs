@@ -1,7 +1,8 @@
 //! What an operator should look at: other stations that claim our VIPs, other routers that do not fit ours.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use crate::status::Alarm;
 use crate::types::MacAddr;
@@ -9,31 +10,56 @@ use crate::types::MacAddr;
 /// Alarms kept; the oldest go first. A spoofer makes as many as it likes.
 const KEPT: usize = 64;
 
+/// New alarms that are logged in one [`LOG_SPAN`]; status has the others.
+const LOGGED: usize = 8;
+
+const LOG_SPAN: Duration = Duration::from_secs(60);
+
 /// The alarms since the agent started, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct Alarms(Vec<Alarm>);
+pub(super) struct Alarms {
+    list: Vec<Alarm>,
+    /// When the last of them were logged: at most [`LOGGED`].
+    logged: VecDeque<Instant>,
+}
 
 impl Alarms {
-    /// Notes one; whether it is new.
+    /// Notes one; whether it is to be logged: it is new, and not one of a flood.
     pub(super) fn raise(&mut self, kind: &str, instance: &str, address: IpAddr, mac: MacAddr) -> bool {
+        self.note(kind, instance, address, mac) && self.may_log(Instant::now())
+    }
+
+    fn may_log(&mut self, now: Instant) -> bool {
+        if self.logged.len() == LOGGED {
+            if self.logged.front().is_some_and(|&first| now.duration_since(first) < LOG_SPAN) {
+                return false;
+            }
+            self.logged.pop_front();
+        }
+        self.logged.push_back(now);
+        true
+    }
+
+    /// Whether it is new.
+    fn note(&mut self, kind: &str, instance: &str, address: IpAddr, mac: MacAddr) -> bool {
         let mac = mac.to_string();
         let same = |alarm: &&mut Alarm| {
             alarm.kind == kind && alarm.instance == instance && alarm.address == address && alarm.mac == mac
         };
-        if let Some(known) = self.0.iter_mut().find(same) {
+        if let Some(known) = self.list.iter_mut().find(same) {
             known.count += 1;
             return false;
         }
-        if self.0.len() == KEPT {
-            self.0.remove(0);
+        if self.list.len() == KEPT {
+            self.list.remove(0);
         }
         let since = rfc3339(SystemTime::now());
-        self.0.push(Alarm { kind: kind.into(), instance: instance.into(), address, mac, since, count: 1 });
+        self.list.push(Alarm { kind: kind.into(), instance: instance.into(), address, mac, since, count: 1 });
         true
     }
 
     pub(super) fn list(&self) -> Vec<Alarm> {
-        self.0.clone()
+        self.list.clone()
     }
 }
 
@@ -66,5 +92,14 @@ mod tests {
         }
         assert_eq!(alarms.list().len(), KEPT);
         assert_eq!(alarms.list()[KEPT - 1].mac, "02:00:00:00:00:ff");
+    }
+
+    #[test]
+    fn a_flood_is_logged_by_a_few_lines_and_later_alarms_again() {
+        let mut alarms = Alarms::default();
+        let begun = Instant::now();
+        assert_eq!((0..100).filter(|_| alarms.may_log(begun)).count(), LOGGED);
+        assert!(!alarms.may_log(begun + LOG_SPAN - Duration::from_millis(1)));
+        assert!(alarms.may_log(begun + LOG_SPAN));
     }
 }
