@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(10);
 /// Before the first event.
 const LEAD_IN: Duration = Duration::from_secs(1);
 
-/// After the instruments were read, which takes some of a small machine's time.
+/// Between what is done by the demo itself and what is measured.
 const CALM: Duration = Duration::from_millis(150);
 
 /// Parts in the story. Nodes past the third stand by.
@@ -122,10 +122,12 @@ impl Story<'_, '_> {
         let longest = self.stage.plan.active_down(to) * 2 + SOON;
         let moved = acted.is_ok() && self.stage.wait_for_owner(to, longest)?;
         if moved {
+            // Not at once: to start a command costs a small machine some milliseconds, which the client would see.
+            self.stage.pause(CALM * 2)?;
             event.takeover =
                 self.member(to).takeover().with_context(|| format!("ask node{to} for the phases"))?;
-            let pause = self.stage.plan.pause;
-            self.stage.pause(pause)?;
+            let rest = self.stage.plan.pause.saturating_sub(CALM * 2);
+            self.stage.pause(rest)?;
             self.summarize(&event)?;
         }
         self.told.events.push(event);

@@ -12,7 +12,7 @@ pub(super) const HEIGHT: f64 = 222.0;
 const LABELS: f64 = 66.0;
 const PADDING: f64 = 16.0;
 /// For the half of the last mark's text.
-const EDGE: f64 = 10.0;
+const EDGE: f64 = 18.0;
 /// A column of requests holds so many, as long as all goes well: fewer make a moire.
 const REQUESTS: f64 = 4.0;
 const LANES: f64 = 96.0;
@@ -37,7 +37,7 @@ pub(super) fn draw(canvas: &mut Canvas, closeup: &Closeup<'_>) {
     canvas.rect("card", area, 8.0);
     pin(canvas, (area.x + PADDING + 9.0, area.y + 24.0), number);
     canvas.text("b", (text_x, area.y + 28.0), Anchor::Start, &closeup.title());
-    canvas.text("s", (text_x, area.y + 46.0), Anchor::Start, &phases(event));
+    canvas.text("s", (text_x, area.y + 46.0), Anchor::Start, &closeup.phases());
     canvas.text(
         if event.failures.is_empty() { "b" } else { "b r" },
         (area.x + area.width - PADDING, area.y + 28.0),
@@ -56,23 +56,31 @@ pub(super) fn draw(canvas: &mut Canvas, closeup: &Closeup<'_>) {
     closeup.draw_brackets(canvas, &scale);
 }
 
-/// What the new owner tells of itself.
-fn phases(event: &EventRecord) -> String {
-    let (Some(detect), Some(decide), Some(flip), Some(announce)) =
-        (event.detect_us, event.decide_us, event.flip_us, event.announce_us)
-    else {
-        return "keepalived tells no phases".into();
-    };
-    let [detect, decide, flip, announce] = [detect, decide, flip, announce].map(micros);
-    format!("detect {detect} · decide {decide} · flip {flip} · announce {announce}")
-}
-
 fn outcome(event: &EventRecord) -> String {
     let gap = event.gap_ms.map_or("no answers".into(), |gap| format!("gap {}", duration(gap)));
     format!("{gap}, {} of {} lost", event.lost, event.requests)
 }
 
 impl Closeup<'_> {
+    /// What the new owner tells of itself.
+    fn phases(&self) -> String {
+        let EventRecord { detect_us, decide_us, flip_us, announce_us, .. } = *self.event;
+        let heir = self.run.nodes.get(self.event.event.to - 1);
+        let active_down = match heir {
+            Some(heir) if !self.event.kind.is_planned() => {
+                format!("Active_Down {} · ", duration(heir.active_down_ms))
+            }
+            _ => String::new(),
+        };
+        let (Some(detect), Some(decide), Some(flip), Some(announce)) =
+            (detect_us, decide_us, flip_us, announce_us)
+        else {
+            return format!("{active_down}keepalived tells no phases");
+        };
+        let [detect, decide, flip, announce] = [detect, decide, flip, announce].map(micros);
+        format!("{active_down}detect {detect} · decide {decide} · flip {flip} · announce {announce}")
+    }
+
     fn title(&self) -> String {
         format!("{}: {} → {}", self.event.event.title(), self.event.from, self.event.to)
     }
@@ -86,13 +94,18 @@ impl Closeup<'_> {
         // The agent's start takes most of a return: the move itself is at its end.
         let begin = if self.event.event.kind == Kind::Return { moved } else { at };
         let begin = measures.last_advert.map_or(begin, |last| last.min(begin));
-        let (gap_from, gap_to) = measures.gap.unwrap_or((begin, moved));
+        let (gap_from, gap_to) = self.gap().unwrap_or((begin, moved));
         let (begin, end) = (begin.min(gap_from), moved.max(gap_to));
         let span = (end - begin).max(advert * 0.5).max(20.0);
         let left = self.area.x + PADDING + LABELS;
         let width = self.area.width - 2.0 * PADDING - LABELS - EDGE;
         let from = (begin - span * 0.18).max(0.0);
         Scale { from, to: end + span * 0.25, left, width }
+    }
+
+    /// The gap, if it is more than the client's ordinary pace.
+    fn gap(&self) -> Option<(Ms, Ms)> {
+        self.event.measures.gap.filter(|(from, to)| to - from >= WORTH_A_BRACKET)
     }
 
     fn lane(&self, index: usize) -> f64 {
@@ -157,9 +170,7 @@ impl Closeup<'_> {
                 &text,
             );
         }
-        if let Some((from, to)) = measures.gap
-            && to - from >= WORTH_A_BRACKET
-        {
+        if let Some((from, to)) = self.gap() {
             let y = self.lane(3) + 36.0;
             let text = format!("gap {}", duration(to - from));
             bracket(canvas, "bad", (scale.x(from), scale.x(to), scale.right()), y, "r", &text);
