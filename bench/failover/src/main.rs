@@ -154,17 +154,14 @@ fn measure_cell(options: &Options, agent: &Path, cell: Cell, runs: u32, results:
         for (index, contender) in Contender::BOTH.into_iter().enumerate() {
             let lines = &options.keepalived_global;
             let starter = Starter { lab: &lab, agent, keepalived_lines: lines, contender, cell };
-            match round::run(&starter, &wire, run, options.wanted_events()) {
-                Ok(round) => {
-                    results.unasked_takeovers[index].1 += round.unasked;
-                    results.moves.extend(round.moves);
-                }
-                Err(error) => {
-                    let (interval_ms, vips, error) =
-                        (cell.interval.as_millis(), cell.vips, format!("{error:#}"));
-                    eprintln!("{cell}, {contender}, round {run}: {error}");
-                    results.failures.push(Failure { contender, interval_ms, vips, run, error });
-                }
+            let round = round::run(&starter, &wire, run, options.wanted_events())?;
+            results.unasked_takeovers[index].1 += round.unasked;
+            results.moves.extend(round.moves);
+            if let Some(error) = round.failure {
+                let error = format!("{error:#}");
+                eprintln!("{cell}, {contender}, round {run}: {error}");
+                let (interval_ms, vips) = (cell.interval.as_millis(), cell.vips);
+                results.failures.push(Failure { contender, interval_ms, vips, run, error });
             }
         }
         eprintln!("{cell}: round {run} of {runs}, {:.1} s", begin.elapsed().as_secs_f64());
@@ -194,8 +191,10 @@ fn report(options: &Options, results: &Results) -> Result<()> {
     for Failure { contender, interval_ms, vips, run, .. } in &results.failures {
         println!("Not finished: {contender}, {}, {vips} VIPs, round {run}", interval_text(*interval_ms));
     }
-    if !results.failures.is_empty() {
-        bail!("{} rounds were not finished; why is in failover.json", results.failures.len());
+    // That keepalived cannot keep up with a configuration is a finding, no failure of the benchmark.
+    let ours = results.failures.iter().filter(|failure| failure.contender == Contender::Viplane).count();
+    if ours > 0 {
+        bail!("{ours} rounds of viplane were not finished; why is in failover.json");
     }
     if options.enforce && !results.limits.iter().all(Budget::is_met) {
         bail!("a limit is missed");

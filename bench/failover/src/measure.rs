@@ -64,25 +64,26 @@ pub(crate) fn wire_times(frames: &[Frame], wanted: &Wanted<'_>) -> Result<WireTi
         .with_context(|| format!("no advertisement of {new}"))?
         .at;
     let (first, last) = announcements(&frames[begins..], new, vips)?;
-    let spoken = match word {
-        Word::Advert(_) => {
+    let (spoken, timer) = match word {
+        Word::Advert(timer) => {
             let before = frames.iter().rfind(|frame| frame.at < advert && is_advert_of(frame, old));
-            Some(before.with_context(|| format!("no advertisement of {old} before {new}'s"))?.at)
+            let before = before.with_context(|| format!("no advertisement of {old} before {new}'s"))?.at;
+            (Some((before, before)), Some(timer))
         }
-        Word::PriorityZero(_) => {
-            let zero = frames[begins..].iter().find(|frame| is_vrrp(frame, old, |priority| priority == 0));
-            Some(zero.with_context(|| format!("no priority 0 of {old}"))?.at)
+        Word::PriorityZero(timer) => {
+            let is_zero = |frame: &&Frame| is_vrrp(frame, old, |priority| priority == 0);
+            let mut zeros = frames[begins..].iter().take_while(|frame| frame.at < advert).filter(is_zero);
+            let first = zeros.next().with_context(|| format!("no priority 0 of {old}"))?.at;
+            (Some((first, zeros.next_back().map_or(first, |last| last.at))), Some(timer))
         }
-        Word::None => None,
+        Word::None => (None, None),
     };
-    let timer = match word {
-        Word::Advert(timer) | Word::PriorityZero(timer) => Some(timer),
-        Word::None => None,
-    };
+    let timer_us = timer.map(|timer| timer.as_secs_f64() * 1e6);
     Ok(WireTimes {
-        timer_us: timer.map(|timer| timer.as_secs_f64() * 1e6),
-        word_to_advert_us: spoken.map(|spoken| micros(spoken, advert)),
-        word_to_announcement_us: spoken.map(|spoken| micros(spoken, first)),
+        timer_us,
+        word_to_advert_us: spoken.map(|(word, _)| micros(word, advert)),
+        late_us: spoken.zip(timer_us).map(|((_, last), timer)| micros(last, advert) - timer),
+        word_to_announcement_us: spoken.map(|(word, _)| micros(word, first)),
         advert_to_announcement_us: micros(advert, first),
         advert_to_all_announced_us: micros(advert, last),
     })
@@ -122,6 +123,10 @@ pub(crate) fn client_view(report: &Report, from: Stamp, to: Stamp) -> ClientView
     ClientView {
         requests: around.requests().len(),
         lost: around.lost().count(),
+        losses: around
+            .lost()
+            .map(|lost| (micros(from, lost.start) / 1e3, format!("{:?}", lost.outcome)))
+            .collect(),
         slow: around.slow(SLOW).count(),
         gap_ms: report.gap_around(from, to).as_secs_f64() * 1e3,
     }
@@ -189,22 +194,25 @@ mod tests {
         let times = wire_times(&frames, &wanted(Word::Advert(Duration::from_micros(36_000)))).unwrap();
         assert_eq!(times.word_to_advert_us, Some(36_200.0));
         assert_eq!(times.word_to_announcement_us, Some(36_250.0));
-        assert!((times.late_us().unwrap() - 200.0).abs() < 1e-6);
+        assert!((times.late_us.unwrap() - 200.0).abs() < 1e-6);
         assert!((times.advert_to_announcement_us - 50.0).abs() < 1e-6);
         assert!((times.advert_to_all_announced_us - 100.0).abs() < 1e-6);
     }
 
     #[test]
-    fn a_handover_counts_from_priority_0() {
+    fn a_handover_counts_from_the_first_priority_0_and_its_timer_from_the_last() {
         let frames = [
             advert(14_000, "node1", 200),
             advert(16_000, "node1", 0),
-            advert(22_100, "node2", 100),
-            announcement(22_090, "node2", VIPS[0]),
-            announcement(22_130, "node2", VIPS[1]),
+            advert(16_600, "node1", 0),
+            announcement(22_690, "node2", VIPS[0]),
+            advert(22_700, "node2", 100),
+            announcement(22_730, "node2", VIPS[1]),
+            advert(22_800, "node1", 0),
         ];
         let times = wire_times(&frames, &wanted(Word::PriorityZero(Duration::from_micros(6_000)))).unwrap();
-        assert_eq!(times.word_to_advert_us, Some(6_100.0));
+        assert_eq!(times.word_to_advert_us, Some(6_700.0));
+        assert!((times.late_us.unwrap() - 100.0).abs() < 1e-6, "from the last before it");
         assert!((times.advert_to_announcement_us + 10.0).abs() < 1e-6, "it came before: negative");
     }
 

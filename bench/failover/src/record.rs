@@ -84,12 +84,14 @@ pub(crate) struct WireTimes {
 }
 
 /// What a client saw that asks every millisecond.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ClientView {
     /// Requests that began around the move.
     pub(crate) requests: usize,
     /// Those without an answer.
     pub(crate) lost: usize,
+    /// When those began, in milliseconds since the move was begun, and how they ended.
+    pub(crate) losses: Vec<(f64, String)>,
     /// Those whose answer took more than 200 ms: a SYN was lost and sent again.
     pub(crate) slow: usize,
     /// The longest time without an answer, in milliseconds.
@@ -162,14 +164,5 @@ impl Move {
     /// Its configuration.
     pub(crate) fn cell(&self) -> Cell {
         Cell { interval: Duration::from_millis(self.interval_ms), vips: self.vips }
-    }
-}
-
-// === impl WireTimes ===
-
-impl WireTimes {
-    /// How long after the protocol's timer the new owner's first advertisement came.
-    pub(crate) fn late_us(&self) -> Option<f64> {
-        Some(self.word_to_advert_us? - self.timer_us?)
     }
 }

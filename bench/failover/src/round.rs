@@ -3,7 +3,7 @@
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Error, Result, bail};
 use vip_lab::wire::Wire;
 use vip_lab::{Lab, Stamp};
 
@@ -22,12 +22,13 @@ const AFTERMATH: Duration = Duration::from_millis(100);
 const SERVICE: Duration = Duration::from_millis(10);
 
 /// What a round yields.
-#[derive(Default)]
 pub(crate) struct Yield {
-    /// The moves that were asked for.
+    /// The moves that were asked for, up to the failure if there was one.
     pub(crate) moves: Vec<Move>,
     /// Takeovers that nobody asked for.
     pub(crate) unasked: usize,
+    /// Why it was not finished.
+    pub(crate) failure: Option<Error>,
 }
 
 /// A round under way.
@@ -41,29 +42,37 @@ struct Round<'a> {
 }
 
 /// Runs it. `events` are those to keep; what they need in between happens anyway.
+///
+/// # Errors
+/// The pair cannot be started, or what is left of it cannot be removed.
 pub(crate) fn run(starter: &Starter<'_>, wire: &Wire, number: usize, events: &[Event]) -> Result<Yield> {
     let mut round = Round { starter, wire, number, watched: Vec::new(), unasked: 0 };
     let mut first = starter.start(1, PRIORITIES[0])?;
     let second = starter.start(2, PRIORITIES[1])?;
+    let requests = starter.lab.requests().delay(SERVICE).start()?;
     let outcome = round.begin(&first, &second).and_then(|()| round.play(&mut first, &second, events));
-    match outcome {
-        Ok(moves) => {
-            // The backup first: the owner would hand over to it.
-            second.terminate()?;
-            first.terminate()?;
-            second.wait_for_end()?;
-            first.wait_for_end()?;
-            Ok(Yield { moves, unasked: round.unasked })
-        }
+    let report = requests.stop();
+    let with_view = |(moved, from, to)| Move { client: client_view(&report, from, to), ..moved };
+    let moves =
+        round.watched.into_iter().map(with_view).filter(|moved| events.contains(&moved.event)).collect();
+    // The backup first: the owner would hand over to it.
+    let failure = match outcome.and_then(|()| end([&second, &first])) {
+        Ok(()) => None,
         Err(error) => {
             let logs = format!("node1:\n{}node2:\n{}", last_lines(&first), last_lines(&second));
             starter.lab.switch().set_cable(starter.lab.node(1), true)?;
             for router in [first, second] {
                 router.abandon(starter.lab)?;
             }
-            Err(error.context(logs))
+            Some(error.context(logs))
         }
-    }
+    };
+    Ok(Yield { moves, unasked: round.unasked, failure })
+}
+
+fn end(routers: [&Router; 2]) -> Result<()> {
+    routers.iter().try_for_each(|router| router.terminate())?;
+    routers.iter().try_for_each(|router| router.wait_for_end())
 }
 
 fn last_lines(router: &Router) -> String {
@@ -80,19 +89,14 @@ impl Round<'_> {
         second.wait_until_backup(patience)
     }
 
-    fn play(&mut self, first: &mut Router, second: &Router, events: &[Event]) -> Result<Vec<Move>> {
-        let requests = self.starter.lab.requests().delay(SERVICE).start()?;
+    fn play(&mut self, first: &mut Router, second: &Router, events: &[Event]) -> Result<()> {
         for &event in &causes(events) {
             if event.is_known_to(self.starter.contender) {
                 self.leave(event, first, second).with_context(|| format!("{event}"))?;
                 self.come_back(event, first).with_context(|| format!("preempt after {event}"))?;
             }
         }
-        let report = requests.stop();
-        let taken = std::mem::take(&mut self.watched).into_iter();
-        let with_view =
-            taken.map(|(moved, from, to)| Move { client: client_view(&report, from, to), ..moved });
-        Ok(with_view.filter(|moved| events.contains(&moved.event)).collect())
+        Ok(())
     }
 
     /// `node1` leaves by `event`, and `node2` takes over.
@@ -194,7 +198,7 @@ impl Round<'_> {
             run: self.number,
             load,
             wire,
-            client: ClientView { requests: 0, lost: 0, slow: 0, gap_ms: 0.0 },
+            client: ClientView::default(),
             phases: None,
         };
         Ok((moved, from, to))

@@ -47,7 +47,8 @@ impl Starter<'_> {
                 agent.start().map(Router::Viplane)
             }
             Contender::Keepalived => {
-                let keepalived = self.lab.keepalived(number).interval(self.cell.interval).priority(priority);
+                let keepalived =
+                    self.lab.keepalived(number).terse().interval(self.cell.interval).priority(priority);
                 let lines = self.keepalived_lines.iter();
                 lines.fold(keepalived, |builder, line| builder.global(line)).start().map(Router::Keepalived)
             }

@@ -14,7 +14,7 @@ use crate::record::{Cell, Contender, Event, Move};
 pub(crate) enum Metric {
     /// See [`crate::record::WireTimes`].
     WordToAdvertUs,
-    /// First advertisement after the protocol's timer.
+    /// See [`crate::record::WireTimes`].
     LateUs,
     /// See [`crate::record::WireTimes`].
     WordToAnnouncementUs,
@@ -90,7 +90,7 @@ impl Metric {
         let phases = moved.phases.as_ref();
         match self {
             Self::WordToAdvertUs => moved.wire.word_to_advert_us,
-            Self::LateUs => moved.wire.late_us(),
+            Self::LateUs => moved.wire.late_us,
             Self::WordToAnnouncementUs => moved.wire.word_to_announcement_us,
             Self::AdvertToAnnouncementUs => Some(moved.wire.advert_to_announcement_us),
             Self::AdvertToAllAnnouncedUs => Some(moved.wire.advert_to_all_announced_us),
@@ -225,11 +225,12 @@ pub(crate) mod tests {
             wire: WireTimes {
                 timer_us: Some(36_000.0),
                 word_to_advert_us: Some(36_000.0 + late_us),
+                late_us: Some(late_us),
                 word_to_announcement_us: Some(36_050.0 + late_us),
                 advert_to_announcement_us: 50.0,
                 advert_to_all_announced_us: 60.0,
             },
-            client: ClientView { requests: 100, lost, slow: 0, gap_ms: 2.0 },
+            client: ClientView { requests: 100, lost, losses: Vec::new(), slow: 0, gap_ms: 2.0 },
             phases: (contender == Contender::Viplane).then_some(phases),
         }
     }

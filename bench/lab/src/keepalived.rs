@@ -46,6 +46,7 @@ pub struct KeepalivedBuilder {
     vrid: u8,
     unicast: bool,
     preempt: bool,
+    log_detail: bool,
     global_lines: String,
     instance_lines: String,
 }
@@ -73,6 +74,7 @@ impl KeepalivedBuilder {
             vrid: 51,
             unicast: false,
             preempt: true,
+            log_detail: true,
             global_lines: String::new(),
             instance_lines: String::new(),
         }
@@ -117,6 +119,12 @@ impl KeepalivedBuilder {
     /// Does not take over from a lower priority.
     pub fn nopreempt(mut self) -> Self {
         self.preempt = false;
+        self
+    }
+
+    /// Does not log each frame that it sends: with many VIPs that is most of what it does.
+    pub fn terse(mut self) -> Self {
+        self.log_detail = false;
         self
     }
 
@@ -204,7 +212,8 @@ impl KeepalivedBuilder {
         let parent = self
             .node
             .command("keepalived")
-            .args(["--dont-fork", "--log-console", "--log-detail", "--vrrp"])
+            .args(["--dont-fork", "--log-console", "--vrrp"])
+            .args(self.log_detail.then_some("--log-detail"))
             .arg("--use-file")
             .arg(&config)
             .arg("--pid")

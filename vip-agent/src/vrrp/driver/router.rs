@@ -169,8 +169,9 @@ struct Stopwatch {
     announced: Option<MonotonicTime>,
 }
 
-/// Announcements handed to the kernel in one system call.
-const ANNOUNCED_AT_ONCE: usize = 128;
+/// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
+/// take longer than a takeover has until the first are out; and no more than these follow a lease that ends meanwhile.
+const ANNOUNCED_AT_ONCE: usize = 32;
 
 /// Complaints about one instance are reported once in this time.
 const REPORT_GAP: Duration = Duration::from_secs(1);
