@@ -43,7 +43,8 @@ impl From<Config> for Places {
 /// # Errors
 /// An agent runs; the journal is corrupt; something cannot be removed.
 pub async fn cleanup(places: &Places) -> anyhow::Result<Vec<String>> {
-    let _lock = InstanceLock::acquire(&places.runtime_dir)?;
+    let mut lock = InstanceLock::acquire(&places.runtime_dir)?;
+    lock.remove_directory();
     let journal = Journal::open(&places.state_dir)?;
     let rtnetlink = Rtnetlink::connect()?;
     let entries = journal.entries();

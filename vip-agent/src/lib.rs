@@ -6,6 +6,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
+pub mod errors;
 pub mod net;
 pub mod status;
 pub mod types;

@@ -13,6 +13,7 @@ use vip_agent::cleanup::{self, Places};
 use vip_agent::cli::{Cli, Command};
 use vip_agent::config::{self, Config, LogFormat};
 use vip_agent::control::{self, Request};
+use vip_agent::errors;
 use vip_agent::status::Status;
 
 /// The control socket of an agent with the default runtime_dir.
@@ -23,7 +24,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("{}", errors::in_full(&error));
             ExitCode::FAILURE
         }
     }

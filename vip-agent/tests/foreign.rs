@@ -25,10 +25,11 @@ fn a_station_that_answers_for_our_vip_is_an_alarm_with_its_mac() -> Result<()> {
     // Announces it by ARP replies to everybody, several times.
     rogue.command("arping").args(["-A", "-I", "eth0", "-c", "3", "-w", "4", "10.0.0.50"]).output()?;
     rogue.set_sysctl("net.ipv6.conf.eth0.ndisc_notify", 1)?;
+    rogue.ip("address add fd00::50/128 dev eth0 nodad")?;
     for _ in 0..2 {
-        rogue.ip("address add fd00::50/128 dev eth0 nodad")?;
+        // A change of MAC, even to the same, is announced.
+        rogue.ip(&format!("link set eth0 address {}", rogue.mac()))?;
         std::thread::sleep(ms(1200));
-        rogue.ip("address delete fd00::50/128 dev eth0")?;
     }
     let status = owner.wait_for("alarmed twice", |status| {
         let alarms = status["alarms"].as_array().map_or(&[][..], Vec::as_slice);

@@ -13,6 +13,7 @@ use super::instance::{Exit, Home, Managed};
 use super::place::{Misplaced, Place, off_subnet, place};
 use crate::config::{self, LocalAddress};
 use crate::dataplane::{Dataplane, DataplaneError, LinkSlot, RouterSlot};
+use crate::errors::in_full;
 use crate::net::journal::Journal;
 use crate::net::links::LinkTable;
 use crate::net::neighbors::Neighbor;
@@ -66,7 +67,7 @@ impl Agent {
         };
         match housed {
             Ok(()) => self.recovered(index).await,
-            Err(error) => self.fault(index, format!("{error:#}")).await,
+            Err(error) => self.fault(index, in_full(&error)).await,
         }
     }
 
@@ -188,7 +189,7 @@ impl Agent {
                 tracing::warn!(%error, "cannot take a VLAN out of the program's table");
             }
             if let Err(error) = restore_arp(&home, &self.journal) {
-                tracing::warn!("{error:#}");
+                tracing::warn!("{}", in_full(&error));
             }
         }
     }
@@ -208,7 +209,7 @@ impl Agent {
             }
         }
         if let Err(error) = self.listen().await {
-            tracing::warn!("{error:#}");
+            tracing::warn!("{}", in_full(&error));
         }
         self.keep_peers_resolved();
     }

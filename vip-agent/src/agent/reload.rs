@@ -10,6 +10,7 @@ use super::housing::{check_clashes, check_places};
 use super::instance::{Exit, Linger, Managed};
 use crate::config::{self, Change, Config, InstanceField, LastGood, LocalAddress};
 use crate::control::Answer;
+use crate::errors::in_full;
 use crate::net::sysctl;
 use crate::vrrp::driver::{Command, Router};
 use crate::vrrp::machine::Event;
@@ -37,10 +38,10 @@ impl Agent {
     pub(super) async fn reload(&mut self, answer: Option<oneshot::Sender<Answer>>) {
         let outcome = self.try_reload().await;
         if let Err(error) = &outcome {
-            tracing::error!("configuration refused, the old one stays:\n{error:#}");
+            tracing::error!("configuration refused, the old one stays:\n{}", in_full(error));
         }
         match (outcome, answer) {
-            (Err(error), Some(answer)) => drop(answer.send(Answer::Error(format!("{error:#}")))),
+            (Err(error), Some(answer)) => drop(answer.send(Answer::Error(in_full(&error)))),
             (Ok(()), Some(answer)) => self.reload.waiting.push(answer),
             (_, None) => {}
         }
@@ -133,7 +134,7 @@ impl Agent {
         if let Err(error) = self.rebind(index, &gone, &come).await {
             self.complain(new, &error);
             // What is half done is tried again.
-            self.fault(index, format!("{error:#}")).await;
+            self.fault(index, in_full(&error)).await;
         }
         if had_addresses && !gone.is_empty() {
             self.take_off_lo(&gone).await;
@@ -163,8 +164,8 @@ impl Agent {
     }
 
     fn complain(&mut self, instance: &config::Instance, error: &anyhow::Error) {
-        tracing::error!(instance = instance.name.as_str(), "{error:#}");
-        self.reload.complaints.push(format!("{}: {error:#}", instance.name));
+        tracing::error!(instance = instance.name.as_str(), "{}", in_full(error));
+        self.reload.complaints.push(format!("{}: {}", instance.name, in_full(error)));
     }
 
     /// Removes what has left, with all that it had; brings up what had to wait for that.

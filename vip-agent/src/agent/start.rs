@@ -11,6 +11,7 @@ use super::{Agent, Inputs, Signals};
 use crate::config::{self, LastGood, Loaded};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, LoadOptions, XdpModeChoice};
+use crate::errors::in_full;
 use crate::net::Rtnetlink;
 use crate::net::addresses::{Lifetime, LocalAddresses};
 use crate::net::connections::Connections;
@@ -84,9 +85,11 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;
     agent.say_how_it_runs();
     if let Err(error) = agent.begin(&loaded.source).await {
+        // Before the lock, as at any end.
+        drop(control);
         return Err(match agent.leave().await {
             Ok(()) => error,
-            Err(left) => anyhow::anyhow!("{error:#}; and {left:#}"),
+            Err(left) => anyhow::anyhow!("{}; and {}", in_full(&error), in_full(&left)),
         });
     }
     Ok((agent, Inputs { watcher, control, foreign_owners, signals }))

@@ -18,9 +18,30 @@ use super::{DataplaneError, sys};
 ///
 /// CAP_BPF and CAP_PERFMON exist since Linux 5.8; CAP_SYS_ADMIN contains both, and the right to load XDP programs.
 pub(super) fn privileges() -> Result<(), DataplaneError> {
+    require(missing_capabilities(effective()?))
+}
+
+/// Checks those that the rest of the agent needs as well: netlink and raw sockets do not take CAP_SYS_ADMIN instead.
+pub(super) fn agent_privileges() -> Result<(), DataplaneError> {
+    let effective = effective()?;
+    let mut missing = missing_capabilities(effective);
+    for (capability, name) in
+        [(CapabilitySet::NET_ADMIN, "CAP_NET_ADMIN"), (CapabilitySet::NET_RAW, "CAP_NET_RAW")]
+    {
+        if !effective.contains(capability) && !missing.contains(&name) {
+            missing.push(name);
+        }
+    }
+    require(missing)
+}
+
+fn effective() -> Result<CapabilitySet, DataplaneError> {
     let sets = rustix::thread::capabilities(None)
         .map_err(|error| DataplaneError::Refused { what: "capget(2)".to_owned(), source: error.into() })?;
-    let missing = missing_capabilities(sets.effective);
+    Ok(sets.effective)
+}
+
+fn require(missing: Vec<&'static str>) -> Result<(), DataplaneError> {
     if missing.is_empty() { Ok(()) } else { Err(DataplaneError::MissingCapability { missing }) }
 }
 

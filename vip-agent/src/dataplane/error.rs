@@ -12,7 +12,7 @@ use super::holder::Occupant;
 pub enum DataplaneError {
     /// The process lacks capabilities.
     #[error(
-        "missing {}: run as root, or grant CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON (CAP_SYS_ADMIN stands for all)",
+        "missing {}: run as root, or grant CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_NET_RAW (CAP_SYS_ADMIN stands for the first two)",
         .missing.join(" and ")
     )]
     MissingCapability {

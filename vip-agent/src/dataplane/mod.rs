@@ -72,12 +72,12 @@ pub struct Dataplane {
     routers: SlotAllocator,
 }
 
-/// Checks that this process may do what [`Dataplane::load`] and what follows it need.
+/// Checks that this process may do what an agent does: BPF, netlink and raw sockets.
 ///
 /// # Errors
 /// [`DataplaneError::MissingCapability`] names what is missing.
 pub fn check_privileges() -> Result<(), DataplaneError> {
-    checks::privileges()
+    checks::agent_privileges()
 }
 
 impl Dataplane {

@@ -79,15 +79,15 @@ pub struct InstanceLock {
     _namespace: OwnedFd,
     _directory: Flock<File>,
     path: PathBuf,
-    /// The directory was missing before.
-    made_directory: bool,
+    /// The directory goes as well if nothing is left in it: it was missing before.
+    directory_goes: bool,
 }
 
 impl Drop for InstanceLock {
     /// The file goes while it is still locked; whoever has it open by then finds that it is no longer in its place.
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
-        if self.made_directory
+        if self.directory_goes
             && let Some(directory) = self.path.parent()
         {
             // Not empty: then it is not only ours.
@@ -113,9 +113,14 @@ impl InstanceLock {
                 return Err(LockError::Io { action: "bind", path: "@viplane".into(), source: error.into() });
             }
         };
-        let made_directory = !runtime_dir.exists();
+        let directory_goes = !runtime_dir.exists();
         let directory = lock_directory(runtime_dir, &path)?;
-        Ok(Self { _namespace: namespace, _directory: directory, path, made_directory })
+        Ok(Self { _namespace: namespace, _directory: directory, path, directory_goes })
+    }
+
+    /// Removes the directory at the end, too, unless something is left in it: a dead agent has made it.
+    pub fn remove_directory(&mut self) {
+        self.directory_goes = true;
     }
 }
 

@@ -250,7 +250,7 @@ impl Router {
             self.complain(packet, Discard::AddressMismatch, shared);
         }
         self.adverts.received += 1;
-        self.note_peer(&received, received_at);
+        self.note_peer(index, &received, received_at);
         self.handle(event, received_at, shared);
     }
 
@@ -268,7 +268,7 @@ impl Router {
         }
     }
 
-    fn note_peer(&mut self, received: &Received<'_>, heard: MonotonicTime) {
+    fn note_peer(&mut self, family: usize, received: &Received<'_>, heard: MonotonicTime) {
         let peer = SnapshotPeer { address: received.source, priority: received.advert.priority, heard };
         if let Some(known) = self.peers.iter_mut().find(|known| known.address == peer.address) {
             *known = peer;
@@ -281,7 +281,12 @@ impl Router {
             self.peers.push(peer);
         }
         // Whoever advertises owns, or owned until now.
-        self.owner = Some(Owner { address: received.source, mac: received.source_mac, heard });
+        // One that speaks both families goes by its address in the first.
+        let address = match self.owner {
+            Some(owner) if family > 0 && owner.mac == received.source_mac => owner.address,
+            _ => received.source,
+        };
+        self.owner = Some(Owner { address, mac: received.source_mac, heard });
     }
 
     /// An event whose cause is now.
