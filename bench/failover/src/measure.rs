@@ -74,7 +74,7 @@ pub(crate) fn wire_times(frames: &[Frame], wanted: &Wanted<'_>) -> Result<WireTi
             let is_zero = |frame: &&Frame| is_vrrp(frame, old, |priority| priority == 0);
             let mut zeros = frames[begins..].iter().take_while(|frame| frame.at < advert).filter(is_zero);
             let first = zeros.next().with_context(|| format!("no priority 0 of {old}"))?.at;
-            (Some((first, zeros.next_back().map_or(first, |last| last.at))), Some(timer))
+            (Some((first, zeros.last().map_or(first, |last| last.at))), Some(timer))
         }
         Word::None => (None, None),
     };

@@ -73,8 +73,10 @@ pub(crate) struct WireTimes {
     /// advertisement, Skew_Time after priority 0 (RFC 9568, 6.1). None for a preempting router: its timer starts with
     /// itself.
     pub(crate) timer_us: Option<f64>,
-    /// The old owner's last word (last advertisement, or priority 0) to the new one's first advertisement.
+    /// The old owner's last word (last advertisement, or the first priority 0) to the new one's first advertisement.
     pub(crate) word_to_advert_us: Option<f64>,
+    /// How long after the protocol's timer the new owner's first advertisement came. Every priority 0 starts it anew.
+    pub(crate) late_us: Option<f64>,
     /// The old owner's last word to the new one's first announcement (gratuitous ARP or unsolicited NA).
     pub(crate) word_to_announcement_us: Option<f64>,
     /// The new owner's first advertisement to its first announcement; negative if that came before.
