@@ -245,10 +245,9 @@ impl EventLoop {
             Command::Listen(receiver) => self.listen(receiver),
             Command::Unlisten(ifindex, family) => self.unlisten(ifindex, family),
             Command::Stop => self.stopping = true,
-            Command::Inspect(id, answer) => {
-                if let Some(router) = self.router(id) {
-                    let _ = answer.send(router.snapshot());
-                }
+            Command::Inspect(id, number) => {
+                let snapshot = self.router(id).map(|router| router.snapshot());
+                self.shared.answer(number, snapshot);
             }
             Command::Announce(id) => self.with(id, Router::announce_again),
             Command::Reconfigure(id, parameters, grace) => {

@@ -17,7 +17,8 @@ use std::time::Duration;
 
 use crossbeam_queue::ArrayQueue;
 use rustix::event::{EventfdFlags, eventfd};
-use tokio::sync::{Notify, oneshot};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 pub use self::realtime::Realtime;
 pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Phases, Router, Snapshot, SnapshotPeer};
@@ -30,6 +31,9 @@ const QUEUE: usize = 4096;
 
 /// Longer than the driver ever takes for an answer.
 const ANSWER_TIME: Duration = Duration::from_secs(1);
+
+/// Answers to [`Driver::inspect`] that can wait: one is asked for at a time, the others were given up.
+const ANSWERS: usize = 4;
 
 /// An instance within the driver: stable from [`Command::Add`] to [`Command::Remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,8 +58,8 @@ pub enum Command {
     Listen(Box<PacketReceiver>),
     /// Stop listening for this family on the interface with this index.
     Unlisten(u32, IpFamily),
-    /// Say how the instance is.
-    Inspect(InstanceId, oneshot::Sender<Snapshot>),
+    /// Say how the instance is, for the question with this number.
+    Inspect(InstanceId, u64),
     /// End the thread.
     Stop,
 }
@@ -112,36 +116,49 @@ pub enum Retired {
 #[derive(Debug)]
 pub struct Driver {
     shared: Arc<Shared>,
+    report_waits: AsyncFd<OwnedFd>,
+    answer_waits: AsyncFd<OwnedFd>,
+    /// Questions asked by [`Driver::inspect`].
+    questions: AtomicU64,
     thread: Option<JoinHandle<()>>,
     realtime: Realtime,
 }
 
-/// What both threads hold.
+/// What both threads hold. The driver wakes the runtime by eventfds: the runtime's own means take locks, and whoever holds
+/// one may be waiting for a CPU that this thread's equals have taken.
 #[derive(Debug)]
 struct Shared {
     commands: ArrayQueue<Command>,
     command_waits: OwnedFd,
     reports: ArrayQueue<Report>,
-    report_waits: Notify,
+    report_waits: OwnedFd,
+    /// By the question's number; `None`: no such instance.
+    answers: ArrayQueue<(u64, Option<Snapshot>)>,
+    answer_waits: OwnedFd,
     lost_reports: AtomicU64,
     /// Counted up by the runtime: a sign of life (see [`Driver::beat`]).
     beats: AtomicU64,
 }
 
 impl Driver {
-    /// Starts the thread.
+    /// Starts the thread. To be called within the tokio runtime.
     ///
     /// # Errors
     /// The system has no file descriptors or threads left.
     pub fn start() -> io::Result<Self> {
+        let counter = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let shared = Arc::new(Shared {
             commands: ArrayQueue::new(QUEUE),
-            command_waits: eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?,
+            command_waits: counter()?,
             reports: ArrayQueue::new(QUEUE),
-            report_waits: Notify::new(),
+            report_waits: counter()?,
+            answers: ArrayQueue::new(ANSWERS),
+            answer_waits: counter()?,
             lost_reports: AtomicU64::new(0),
             beats: AtomicU64::new(0),
         });
+        let report_waits = watch(&shared.report_waits)?;
+        let answer_waits = watch(&shared.answer_waits)?;
         let event_loop = event_loop::EventLoop::new(Arc::clone(&shared))?;
         let obituary = Obituary(Arc::clone(&shared));
         let (started, realtime) = std::sync::mpsc::sync_channel(1);
@@ -152,7 +169,8 @@ impl Driver {
                 event_loop.run();
             })?;
         let realtime = realtime.recv().map_err(io::Error::other)?;
-        Ok(Self { shared, thread: Some(thread), realtime })
+        let questions = AtomicU64::new(0);
+        Ok(Self { shared, report_waits, answer_waits, questions, thread: Some(thread), realtime })
     }
 
     /// Whether the thread runs with real-time priority and locked memory, or why not.
@@ -174,19 +192,32 @@ impl Driver {
     /// The next report.
     pub async fn report(&self) -> Report {
         loop {
-            let waits = self.shared.report_waits.notified();
             if let Some(report) = self.shared.reports.pop() {
                 return report;
             }
-            waits.await;
+            if let Err(error) = wait(&self.report_waits).await {
+                return Report::Died(format!("waiting for the VRRP driver's reports: {error}"));
+            }
         }
     }
 
     /// How an instance is; `None` if the driver does not know it, or does not answer within a second.
     pub async fn inspect(&self, id: InstanceId) -> Option<Snapshot> {
-        let (answer, snapshot) = oneshot::channel();
-        self.send(Command::Inspect(id, answer)).await;
-        tokio::time::timeout(ANSWER_TIME, snapshot).await.ok()?.ok()
+        let number = self.questions.fetch_add(1, Ordering::Relaxed);
+        self.send(Command::Inspect(id, number)).await;
+        tokio::time::timeout(ANSWER_TIME, self.answer(number)).await.ok()?
+    }
+
+    async fn answer(&self, number: u64) -> Option<Snapshot> {
+        loop {
+            while let Some((answered, snapshot)) = self.shared.answers.pop() {
+                // Nobody waits any more for the answers to earlier questions.
+                if answered == number {
+                    return snapshot;
+                }
+            }
+            wait(&self.answer_waits).await.ok()?;
+        }
     }
 
     /// Shows the driver that the runtime lives. Silence for 3 s is a fault of every instance: verdicts and local
@@ -201,8 +232,7 @@ impl Driver {
     }
 
     fn wake(&self) {
-        // The counter saturates only after 2^64 - 2 unread wake-ups: it cannot fail otherwise.
-        let _ = rustix::io::write(&self.shared.command_waits, &1u64.to_ne_bytes());
+        count(&self.shared.command_waits);
     }
 }
 
@@ -237,6 +267,33 @@ impl Shared {
         if self.reports.push(report).is_err() {
             self.lost_reports.fetch_add(1, Ordering::Relaxed);
         }
-        self.report_waits.notify_one();
+        count(&self.report_waits);
     }
+
+    fn answer(&self, number: u64, snapshot: Option<Snapshot>) {
+        // Of answers that nobody fetched the oldest makes room.
+        drop(self.answers.force_push((number, snapshot)));
+        count(&self.answer_waits);
+    }
+}
+
+/// Wakes whoever waits for an eventfd. Its counter saturates only after 2^64 - 2 unread wake-ups: it cannot fail otherwise.
+fn count(counter: &OwnedFd) {
+    let _ = rustix::io::write(counter, &1u64.to_ne_bytes());
+}
+
+/// Registers an eventfd with the runtime.
+fn watch(counter: &OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    let counter = counter.try_clone()?;
+    // SAFETY: an OwnedFd stays the same open descriptor until it is dropped, and the result owns it.
+    Ok(unsafe { AsyncFd::register_with_interest(counter, Interest::READABLE) }?)
+}
+
+/// Waits until an eventfd was counted up, and resets it.
+async fn wait(counter: &AsyncFd<OwnedFd>) -> io::Result<()> {
+    let mut ready = counter.readable().await?;
+    // Taken back before the counter is read: what is counted after that makes it ready again.
+    ready.clear_ready();
+    let _ = rustix::io::read(counter.get_ref(), &mut [0u8; 8]);
+    Ok(())
 }
