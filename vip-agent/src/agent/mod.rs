@@ -71,6 +71,8 @@ pub struct Agent {
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
     alarms: Alarms,
+    /// Of the driver, as far as they were made up for.
+    lost_reports: u64,
     /// Instances that a reload is replacing, and who waits for that.
     reload: reload::Reload,
     stopping: Option<Stopping>,
@@ -132,6 +134,8 @@ impl Agent {
         let mut retry = tokio::time::interval(RETRY);
         retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.is_finished() {
+            // Not only when there is nothing else to do: a flood of reports is no silence.
+            self.driver.beat();
             let lingers = self.next_linger().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 // Reports first: local addresses wait for them.
@@ -145,7 +149,7 @@ impl Agent {
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => {
-                    self.driver.beat();
+                    self.catch_up().await;
                     self.answer_drains().await;
                 }
                 _ = retry.tick() => self.retry_faults().await,

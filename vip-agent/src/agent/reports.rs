@@ -11,7 +11,7 @@ use super::Agent;
 use super::instance::Exit;
 use crate::status::Takeover;
 use crate::types::MacAddr;
-use crate::vrrp::driver::{InstanceId, Mismatch, Phases, Report};
+use crate::vrrp::driver::{InstanceId, Mismatch, Phases, Report, Unstage};
 use crate::vrrp::machine::{Cause, State, Transition};
 
 impl Agent {
@@ -43,6 +43,39 @@ impl Agent {
             Report::Died(why) => bail!("{why}"),
         }
         Ok(())
+    }
+
+    /// Makes up for reports that found no room in the queue: the driver is asked how things are.
+    pub(super) async fn catch_up(&mut self) {
+        let lost = self.driver.lost_reports();
+        if std::mem::replace(&mut self.lost_reports, lost) == lost {
+            return;
+        }
+        tracing::warn!(
+            lost,
+            "the VRRP driver reported more than could be followed: asking it how things are"
+        );
+        for index in 0..self.instances.len() {
+            let Some(snapshot) = self.driver.inspect(self.instances[index].id).await else { continue };
+            let managed = &mut self.instances[index];
+            if managed.state != snapshot.state {
+                tracing::info!(instance = managed.name(), to = word(&snapshot.state), "has moved meanwhile");
+                managed.state = snapshot.state;
+                managed.since = SystemTime::now();
+                managed.transitions += 1;
+            }
+            if snapshot.state != State::Active && !snapshot.answers() {
+                managed.answer_drain(&Answer::Ok(serde_json::Value::Null));
+            }
+            match snapshot.state {
+                State::Active => self.stage(index).await,
+                State::Draining => {}
+                State::Initialize | State::Backup | State::Fault => self.unstage(index, Unstage::Now).await,
+            }
+            if snapshot.state == State::Initialize {
+                self.left(index).await;
+            }
+        }
     }
 
     pub(super) fn index_of(&self, id: InstanceId) -> Option<usize> {

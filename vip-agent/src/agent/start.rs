@@ -72,6 +72,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         instances: Vec::new(),
         listening: BTreeSet::new(),
         alarms: super::Alarms::default(),
+        lost_reports: 0,
         reload: super::reload::Reload::default(),
         stopping: None,
         config,
