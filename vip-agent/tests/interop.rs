@@ -16,9 +16,12 @@ use vip_lab::keepalived::{Keepalived, KeepalivedBuilder};
 use vip_lab::wire::{Frame, Wire};
 use vip_lab::{Lab, Node, Stamp};
 
-const INTERVAL: Duration = ms(100);
-/// Beyond the protocol's own timers.
+/// Where the clock is not watched: long enough for a keepalived that waits for a CPU.
+const INTERVAL: Duration = ms(200);
+/// What we may take beyond the protocol's own timers.
 const TOLERANCE: Duration = ms(5);
+/// What keepalived may: it has no real-time priority, and its punctuality is not under test.
+const THEIR_TOLERANCE: Duration = ms(50);
 
 /// What the two speak.
 #[derive(Clone, Copy)]
@@ -132,7 +135,7 @@ impl Scene {
         Ok(())
     }
 
-    /// From the last advert of `old` to the first of `new`: no more than `limit` and what `new` itself may take.
+    /// From the last advert of `old` to the first of `new`.
     fn taken_over(&self, old: &Node, new: &Node, since: Stamp) -> Result<Duration> {
         let first = self.wire.wait_first(since, SOON, is_advert_of(new, 1..))?.at;
         let last = self.wire.last(first, is_advert_of(old, 0..)).context("the old owner's last advert")?.at;
@@ -148,9 +151,9 @@ fn is_advert_of(node: &Node, priorities: impl std::ops::RangeBounds<u8>) -> impl
     }
 }
 
-/// Silence after which a Backup takes over, at most: three intervals and the skew, and the tolerance.
-fn limit(priority: u8, interval: Duration) -> Duration {
-    interval * 3 + interval * (256 - u32::from(priority)) / 256 + TOLERANCE
+/// Silence after which a Backup takes over: three intervals and the skew.
+fn active_down(priority: u8, interval: Duration) -> Duration {
+    interval * 3 + interval * (256 - u32::from(priority)) / 256
 }
 
 fn node_of(ours: bool, scene: &Scene) -> &Node {
@@ -213,11 +216,10 @@ enum End {
     Terminate,
 }
 
-/// The owner ends; the other takes over in time. Up to three attempts: the machine is not ours alone, and a late
-/// keepalived is not our fault.
+/// The owner ends; the other takes over in time. Up to three attempts: the machine is not ours alone.
 fn ends(ours_owns: bool, end: End) -> Result<()> {
     let intervals: &[Duration] =
-        if times(0, 1) == 0 { &[INTERVAL] } else { &[ms(10), INTERVAL, Duration::from_secs(1)] };
+        if times(0, 1) == 0 { &[ms(100)] } else { &[ms(10), ms(100), Duration::from_secs(1)] };
     for &interval in intervals {
         for speech in SPEECHES {
             ends_in_time(&Scene::new(speech)?, interval, ours_owns, end)
@@ -228,7 +230,7 @@ fn ends(ours_owns: bool, end: End) -> Result<()> {
 }
 
 fn ends_in_time(scene: &Scene, interval: Duration, ours_owns: bool, end: End) -> Result<()> {
-    let limit = limit(100, interval);
+    let limit = active_down(100, interval) + if ours_owns { THEIR_TOLERANCE } else { TOLERANCE };
     let mut silences = Vec::new();
     while silences.iter().all(|silence| *silence > limit) {
         ensure!(silences.len() < 3, "taken over after {silences:?}, the limit is {limit:?}");
@@ -368,12 +370,12 @@ fn a_backup_of_equal_priority_stays_backup_whoever_is_first() -> Result<()> {
 
 #[test]
 fn a_backup_follows_the_interval_of_its_owner() -> Result<()> {
-    let slow = ms(400);
+    // Within our own Active_Down, or we might not wait for the first advert; three of them are far beyond it.
+    let slow = ms(600);
     Scene::each(|scene| {
         let theirs = scene.theirs(200).interval(slow).start()?;
         theirs.wait_state("MASTER", SOON)?;
         let ours = scene.ours(100).start()?;
-        // Three of our own intervals are less than one of theirs.
         std::thread::sleep(slow * 5);
         ensure!(ours.edge()?.state == "backup", "we have not learned: {:?}", ours.edge()?);
         ensure!(scene.wire.adverts(scene.our_node()).is_empty(), "we advertised");
@@ -382,7 +384,7 @@ fn a_backup_follows_the_interval_of_its_owner() -> Result<()> {
         theirs.crash()?;
         let silence = scene.taken_over(scene.their_node(), scene.our_node(), since)?;
         ensure!(silence >= slow * 3, "taken over after {silence:?}");
-        ensure!(silence <= limit(100, slow) + ms(20), "taken over after {silence:?}");
+        ensure!(silence <= active_down(100, slow) + ms(50), "taken over after {silence:?}");
         Ok(())
     })
 }
