@@ -114,7 +114,12 @@ impl Agent {
                 place.vip.name
             );
         }
-        self.move_out_of_tables(index);
+        // Where it was already, nothing is taken out to be put in again: between the two the kernel would answer for VIPs
+        // that still linger on lo, beside their owner.
+        let is_there = |home: &Home| home.place.vip == place.vip && home.place.tags == place.tags;
+        if !self.instances[index].home.as_ref().is_some_and(is_there) {
+            self.move_out_of_tables(index);
+        }
         if place.tags.outer != 0 {
             self.dataplane.insert_vlan(vlan_key(&place), place.vip.index)?;
         }
