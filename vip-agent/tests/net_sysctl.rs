@@ -1,4 +1,4 @@
-//! arp_ignore is set only where it is 0, and put back only where it is still ours.
+//! arp_ignore and arp_announce are set only where they have to be, and put back only where they are still ours.
 
 #[path = "support/sandbox.rs"]
 mod support;
@@ -8,7 +8,7 @@ use std::fs;
 use support::{Sandbox, sandbox};
 use vip_agent::net::Rtnetlink;
 use vip_agent::net::journal::Journal;
-use vip_agent::net::sysctl::{ArpIgnore, SysctlError, forwards_ipv6, restore_arp, silence_arp};
+use vip_agent::net::sysctl::{Held, SysctlError, ask_as_oneself, forwards_ipv6, restore_arp, silence_arp};
 
 fn file(interface: &str) -> String {
     format!("/proc/sys/net/ipv4/conf/{interface}/arp_ignore")
@@ -32,9 +32,9 @@ fn arp_ignore_is_set_and_restored() {
     sandbox(async |host: Sandbox| {
         host.link("eth0");
         let journal = journal(&host);
-        assert_eq!(silence_arp("eth0", &journal).expect("to set it"), ArpIgnore::Set);
+        assert_eq!(silence_arp("eth0", &journal).expect("to set it"), Held::Set);
         assert_eq!(arp_ignore("eth0"), "3");
-        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), ArpIgnore::AlreadyOurs);
+        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), Held::AlreadyOurs);
         restore_arp("eth0", &journal).expect("to restore it");
         assert_eq!(arp_ignore("eth0"), "0");
         assert!(journal.is_empty());
@@ -47,19 +47,39 @@ fn an_administrators_value_is_left_alone_on_the_interface_and_on_all() {
         host.link("eth0");
         let journal = journal(&host);
         set("eth0", "1");
-        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), ArpIgnore::Administrators(1));
+        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), Held::Administrators(1));
         assert_eq!(arp_ignore("eth0"), "1");
         set("eth0", "0");
         set("all", "2");
-        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), ArpIgnore::Administrators(2));
+        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), Held::Administrators(2));
         assert_eq!(arp_ignore("eth0"), "0");
         // Even our own number is the administrator's where no journal says otherwise.
         set("all", "0");
         set("eth0", "3");
-        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), ArpIgnore::Administrators(3));
+        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), Held::Administrators(3));
         restore_arp("eth0", &journal).expect("nothing to do");
         assert_eq!(arp_ignore("eth0"), "3");
         assert!(journal.is_empty());
+    });
+}
+
+#[test]
+fn arp_announce_is_raised_to_2_and_restored() {
+    sandbox(async |host: Sandbox| {
+        host.link("eth0");
+        let journal = journal(&host);
+        let read = || fs::read_to_string("/proc/sys/net/ipv4/conf/eth0/arp_announce").expect("a sysctl");
+        for administrators in ["0", "1"] {
+            fs::write("/proc/sys/net/ipv4/conf/eth0/arp_announce", administrators).expect("a sysctl");
+            assert_eq!(ask_as_oneself("eth0", &journal).expect("to set it"), Held::Set);
+            assert_eq!(silence_arp("eth0", &journal).expect("to set it"), Held::Set);
+            assert_eq!(read().trim(), "2");
+            restore_arp("eth0", &journal).expect("to restore both");
+            assert_eq!((read().trim(), arp_ignore("eth0").as_str()), (administrators, "0"));
+            assert!(journal.is_empty());
+        }
+        fs::write("/proc/sys/net/ipv4/conf/all/arp_announce", "2").expect("a sysctl");
+        assert_eq!(ask_as_oneself("eth0", &journal).expect("to see it"), Held::Administrators(2));
     });
 }
 
@@ -88,7 +108,7 @@ fn what_a_killed_agent_set_is_restored_to_what_it_was_before_that_agent() {
         host.ip("link del lan.5");
         let journal = journal(&host);
         // Taking over without undoing first must not take our 3 for the administrator's.
-        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), ArpIgnore::AlreadyOurs);
+        assert_eq!(silence_arp("eth0", &journal).expect("to see it"), Held::AlreadyOurs);
         let failures = journal.undo_all(&Rtnetlink::connect().expect("netlink"), |_| Ok(())).await;
         assert!(failures.is_empty(), "{failures:?}");
         assert_eq!(arp_ignore("eth0"), "0");

@@ -11,9 +11,10 @@ use clap::{CommandFactory as _, Parser};
 const MOST_IPV6: u16 = 64;
 /// IPv4 VIPs of one instance: adverts count them in eight bits.
 const MOST_IPV4: u16 = 255;
-/// Priority of node1; each next node has [`STEP`] less.
-const HIGHEST: u8 = 200;
-const STEP: u8 = 10;
+/// Priorities of those who have parts: so far apart that skews tell them apart at 10 ms adverts too.
+const PARTS: [u8; 3] = [200, 150, 100];
+/// Priority of the first who stands by; each next has one less.
+const STANDS_BY: u8 = 50;
 
 /// Nodes share a VIP; one is killed, one drained, one has its cable cut, all come back. A client asks every millisecond.
 #[derive(Debug, Parser)]
@@ -111,8 +112,9 @@ impl Options {
 impl Plan {
     /// Priority of node `number`, from 1.
     pub(crate) fn priority(&self, number: usize) -> u8 {
-        let steps = u8::try_from(number.saturating_sub(1)).unwrap_or(u8::MAX);
-        HIGHEST.saturating_sub(STEP.saturating_mul(steps)).max(1)
+        let index = number.saturating_sub(1);
+        let stands_by = || u8::try_from(index.saturating_sub(PARTS.len())).unwrap_or(u8::MAX);
+        PARTS.get(index).copied().unwrap_or_else(|| STANDS_BY.saturating_sub(stands_by()).max(1))
     }
 
     /// RFC 9568, 6.1: silence after which node `number` takes over.
@@ -220,7 +222,13 @@ pub(crate) mod tests {
     #[test]
     fn the_timers_are_those_of_rfc_9568() {
         assert_eq!(plan(100).active_down(1), Duration::from_micros(321_875));
-        assert_eq!(plan(10).active_down(3), Duration::from_nanos(32_968_750));
+        assert_eq!(plan(10).active_down(3), Duration::from_nanos(36_093_750));
+    }
+
+    #[test]
+    fn the_order_of_the_nodes_is_that_of_their_priorities() {
+        let priorities: Vec<u8> = (1..=16).map(|number| plan(100).priority(number)).collect();
+        assert!(priorities.is_sorted_by(|higher, lower| higher > lower), "{priorities:?}");
     }
 
     #[test]

@@ -51,7 +51,7 @@ fn perform(plan: &Plan, folder: &Folder, screen: &mut Screen) -> Result<(Told, E
     ))?;
     let vips: Vec<String> = plan.vips.iter().map(ToString::to_string).collect();
     let lab = Lab::builder().nodes(plan.nodes).vips(vips).web().logs(folder.logs()).build()?;
-    let cast: Vec<Member> =
+    let mut cast: Vec<Member> =
         (1..=lab.nodes().len()).map(|number| Member::start(&lab, plan, number)).collect::<Result<_>>()?;
     let patience = START + plan.active_down(1) * 2;
     cast[0].wait_active(patience)?;
@@ -59,7 +59,7 @@ fn perform(plan: &Plan, folder: &Folder, screen: &mut Screen) -> Result<(Told, E
         standby.wait_backup(patience)?;
     }
     let mut stage = Stage::open(plan, &lab, screen)?;
-    let mut told = story::tell(&mut stage, cast)?;
+    let mut told = story::tell(&mut stage, &mut cast)?;
     let (evidence, missed) = stage.close()?;
     told.failures.extend(missed);
     Ok((told, evidence))
@@ -67,9 +67,9 @@ fn perform(plan: &Plan, folder: &Folder, screen: &mut Screen) -> Result<(Told, E
 
 fn verdict(run: &Run, folder: &Folder) -> String {
     let mut text = if run.ok {
-        let (requests, jitter) = (run.client.requests, run.client.jitter_ms);
+        let (requests, lost, jitter) = (run.client.requests, run.client.lost, run.client.jitter_ms);
         format!(
-            "ok: {} moves, never two owners; {requests} requests, none lost in a planned move; quiet gaps up to {jitter:.1} ms\n",
+            "ok: {} moves, never two owners where nobody handed over; {lost} of {requests} requests lost; quiet gaps up to {jitter:.1} ms\n",
             run.events.len()
         )
     } else {

@@ -24,7 +24,7 @@ const SECOND: NodeNumber = 2;
 const THIRD: NodeNumber = 3;
 
 /// Plays it for as many rounds as planned, or until a move fails.
-pub(crate) fn tell(stage: &mut Stage<'_>, cast: Vec<Member>) -> Result<Told> {
+pub(crate) fn tell(stage: &mut Stage<'_>, cast: &mut [Member]) -> Result<Told> {
     let mut story = Story { stage, cast, told: Told::default(), round: 0 };
     let lead_in = story.stage.plan.pause.min(LEAD_IN);
     story.stage.pause(lead_in)?;
@@ -40,7 +40,7 @@ pub(crate) fn tell(stage: &mut Stage<'_>, cast: Vec<Member>) -> Result<Told> {
 
 struct Story<'s, 'a> {
     stage: &'s mut Stage<'a>,
-    cast: Vec<Member>,
+    cast: &'s mut [Member],
     told: Told,
     round: u16,
 }

@@ -115,7 +115,12 @@ impl Agent {
                 place.vip.name
             );
         }
-        self.move_out_of_tables(index);
+        // Where it was already, nothing is taken out to be put in again: between the two the kernel would answer for VIPs
+        // that still linger on lo, beside their owner.
+        let is_there = |home: &Home| home.place.vip == place.vip && home.place.tags == place.tags;
+        if !self.instances[index].home.as_ref().is_some_and(is_there) {
+            self.move_out_of_tables(index);
+        }
         if place.tags.outer != 0 {
             self.dataplane.insert_vlan(vlan_key(&place), place.vip.index)?;
         }
@@ -314,21 +319,30 @@ pub(super) fn check_clashes(agent: &Agent, instances: &[config::Instance]) -> an
 
 /// Puts back what [`silence_arp`] set.
 pub(super) fn restore_arp(home: &Home, journal: &Journal) -> anyhow::Result<()> {
-    sysctl::restore_arp(&home.place.vip.name, journal).context("restoring arp_ignore")
+    sysctl::restore_arp(&home.place.vip.name, journal).context("restoring arp_ignore and arp_announce")
 }
 
-/// Covers the time without a program: the kernel must not answer ARP for VIPs on lo.
+/// What the program cannot keep the kernel from, with VIPs on lo: answering ARP for them where there is no program, and
+/// claiming them by questions of its own, which XDP does not see.
 fn silence_arp(place: &Place, journal: &Journal) -> anyhow::Result<()> {
-    match sysctl::silence_arp(&place.vip.name, journal) {
-        Ok(_) => Ok(()),
-        Err(error @ SysctlError::ReadOnly { .. }) => {
-            tracing::warn!(
-                "{error}: without the XDP program this node's kernel would answer ARP for its VIPs"
-            );
-            Ok(())
+    let held = [
+        (
+            sysctl::silence_arp(&place.vip.name, journal),
+            "without the XDP program this node's kernel would answer ARP for its VIPs",
+        ),
+        (
+            sysctl::ask_as_oneself(&place.vip.name, journal),
+            "while this node ends its connections after a handover, its kernel may draw clients back by its ARP requests",
+        ),
+    ];
+    for (outcome, otherwise) in held {
+        match outcome {
+            Ok(_) => {}
+            Err(error @ SysctlError::ReadOnly { .. }) => tracing::warn!("{error}: {otherwise}"),
+            Err(error) => return Err(error.into()),
         }
-        Err(error) => Err(error.into()),
     }
+    Ok(())
 }
 
 /// Without membership the NIC's filter drops solicitations for the VIPs.

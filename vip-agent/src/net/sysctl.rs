@@ -1,4 +1,4 @@
-//! Sysctls of interfaces: arp_ignore set where it must be, put back where it still is ours.
+//! Sysctls of interfaces: arp_ignore and arp_announce set where they must be, put back where they still are ours.
 //!
 //! Files below /proc/sys/net show the network namespace of the thread that opens them.
 
@@ -17,7 +17,7 @@ const ROOT: &str = "/proc/sys";
 #[derive(Debug, thiserror::Error)]
 pub enum SysctlError {
     /// /proc/sys is mounted read-only, or we may not write there. No reason to stop: arp_ignore only covers the time
-    /// without an XDP program.
+    /// without an XDP program, arp_announce the former owner's last connections.
     #[error(
         "cannot set {sysctl}={wanted}: {source} (mount /proc/sys writable or run `sysctl -w {sysctl}={wanted}` on the host)"
     )]
@@ -58,6 +58,8 @@ pub enum SysctlError {
 pub enum Setting {
     /// net.ipv4.conf.IF.arp_ignore: which ARP requests the kernel answers.
     ArpIgnore,
+    /// net.ipv4.conf.IF.arp_announce: which address the kernel's own ARP requests name as their sender.
+    ArpAnnounce,
     /// net.ipv6.conf.IF.forwarding: whether the interface is a router's.
     Ipv6Forwarding,
 }
@@ -109,6 +111,7 @@ impl Sysctl {
     fn parts(&self) -> (&'static str, &'static str) {
         match self.setting {
             Setting::ArpIgnore => ("ipv4", "arp_ignore"),
+            Setting::ArpAnnounce => ("ipv4", "arp_announce"),
             Setting::Ipv6Forwarding => ("ipv6", "forwarding"),
         }
     }
@@ -160,15 +163,17 @@ impl SavedSysctl {
 /// arp_ignore: no answers for addresses of scope host, which is what VIPs on lo have; all others are answered for as
 /// before (linux/Documentation/networking/ip-sysctl.rst).
 const SILENT_FOR_HOST_SCOPE: i32 = 3;
+/// arp_announce: the node's own questions name the interface's own address as their sender, never a VIP on lo (there).
+const OWN_ADDRESS_AS_SENDER: i32 = 2;
 
-/// What became of an interface's arp_ignore.
+/// What became of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ArpIgnore {
-    /// It is 3 now and will be restored.
+pub enum Held {
+    /// It has our value now and will be restored.
     Set,
     /// It had been set by us before.
     AlreadyOurs,
-    /// An administrator's value is in force, which keeps quiet about VIPs on lo or is meant otherwise.
+    /// An administrator's value is in force, which serves as well or is meant otherwise.
     Administrators(i32),
 }
 
@@ -177,33 +182,59 @@ pub enum ArpIgnore {
 ///
 /// # Errors
 /// [`SysctlError::ReadOnly`] is worth a warning; the others mean that the interface or the journal is not in order.
-pub fn silence_arp(interface: &str, journal: &Journal) -> Result<ArpIgnore, SysctlError> {
-    let sysctl = Sysctl::new(interface, Setting::ArpIgnore);
+pub fn silence_arp(interface: &str, journal: &Journal) -> Result<Held, SysctlError> {
+    hold(
+        &Sysctl::new(interface, Setting::ArpIgnore),
+        SILENT_FOR_HOST_SCOPE,
+        |in_force| in_force == 0,
+        journal,
+    )
+}
+
+/// Keeps the kernel from claiming VIPs on lo by its own ARP questions: sets arp_announce to 2 on `interface` if the value
+/// in force is lower.
+///
+/// A former owner serves its open connections from the VIP. Looking for a client's MAC it would ask "tell the VIP", and
+/// whoever hears that sends the VIP's traffic here again, past the new owner. (IPv6 has no such trap: a solicitation's
+/// source is an address of the interface itself.)
+///
+/// # Errors
+/// As [`silence_arp`].
+pub fn ask_as_oneself(interface: &str, journal: &Journal) -> Result<Held, SysctlError> {
+    let lower = |in_force| in_force < OWN_ADDRESS_AS_SENDER;
+    hold(&Sysctl::new(interface, Setting::ArpAnnounce), OWN_ADDRESS_AS_SENDER, lower, journal)
+}
+
+fn hold(
+    sysctl: &Sysctl,
+    wanted: i32,
+    replaceable: impl Fn(i32) -> bool,
+    journal: &Journal,
+) -> Result<Held, SysctlError> {
     let own = sysctl.read()?;
-    let ours = |saved: &SavedSysctl| saved.sysctl == sysctl && saved.ours == own;
+    let ours = |saved: &SavedSysctl| saved.sysctl == *sysctl && saved.ours == own;
     if journal.entries().sysctls.iter().any(ours) {
-        return Ok(ArpIgnore::AlreadyOurs);
+        return Ok(Held::AlreadyOurs);
     }
-    let effective = own.max(Sysctl::new("all", Setting::ArpIgnore).read()?);
-    if effective != 0 {
-        return Ok(ArpIgnore::Administrators(effective));
+    let in_force = own.max(Sysctl::new("all", sysctl.setting).read()?);
+    if !replaceable(in_force) {
+        return Ok(Held::Administrators(in_force));
     }
-    let saved = SavedSysctl { sysctl: sysctl.clone(), previous: own, ours: SILENT_FOR_HOST_SCOPE };
+    let saved = SavedSysctl { sysctl: sysctl.clone(), previous: own, ours: wanted };
     journal.record_sysctl(saved.clone())?;
-    if let Err(error) = sysctl.write(SILENT_FOR_HOST_SCOPE) {
+    if let Err(error) = sysctl.write(wanted) {
         journal.forget_sysctl(&saved)?;
         return Err(error);
     }
-    Ok(ArpIgnore::Set)
+    Ok(Held::Set)
 }
 
-/// Puts back what [`silence_arp`] set on `interface`, if it is still as we set it.
+/// Puts back what [`silence_arp`] and [`ask_as_oneself`] set on `interface`, if it is still as we set it.
 ///
 /// # Errors
 /// The sysctl cannot be written, or the journal cannot; what is not restored stays in the journal.
 pub fn restore_arp(interface: &str, journal: &Journal) -> Result<(), SysctlError> {
-    let sysctl = Sysctl::new(interface, Setting::ArpIgnore);
-    for saved in journal.entries().sysctls.iter().filter(|saved| saved.sysctl == sysctl) {
+    for saved in journal.entries().sysctls.iter().filter(|saved| saved.sysctl.interface == interface) {
         saved.restore()?;
         journal.forget_sysctl(saved)?;
     }
