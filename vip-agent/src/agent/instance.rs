@@ -93,6 +93,19 @@ impl Managed {
         }
     }
 
+    /// Its machine is in another state now.
+    pub(super) fn entered(&mut self, state: State) {
+        self.state = state;
+        self.since = SystemTime::now();
+        self.transitions += 1;
+        if state == State::Active {
+            self.linger = None;
+        }
+        if state == State::Initialize && self.exit == Exit::Leaving {
+            self.exit = Exit::Left;
+        }
+    }
+
     pub(super) fn name(&self) -> &str {
         self.config.name.as_str()
     }

@@ -2,13 +2,11 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::time::SystemTime;
 
 use anyhow::bail;
 use vip_common::maps::ForeignOwner;
 
 use super::Agent;
-use super::instance::Exit;
 use crate::status::Takeover;
 use crate::types::MacAddr;
 use crate::vrrp::driver::{InstanceId, Mismatch, Phases, Report, Unstage};
@@ -60,22 +58,15 @@ impl Agent {
             let managed = &mut self.instances[index];
             if managed.state != snapshot.state {
                 tracing::info!(instance = managed.name(), to = word(&snapshot.state), "has moved meanwhile");
-                managed.state = snapshot.state;
-                managed.since = SystemTime::now();
-                managed.transitions += 1;
-            }
-            if snapshot.state != State::Active && !snapshot.answers() {
-                managed.answer_drain(&Answer::Ok(serde_json::Value::Null));
+                managed.entered(snapshot.state);
             }
             match snapshot.state {
                 State::Active => self.stage(index).await,
                 State::Draining => {}
                 State::Initialize | State::Backup | State::Fault => self.unstage(index, Unstage::Now).await,
             }
-            if snapshot.state == State::Initialize {
-                self.left(index).await;
-            }
         }
+        self.remove_left().await;
     }
 
     pub(super) fn index_of(&self, id: InstanceId) -> Option<usize> {
@@ -100,16 +91,10 @@ impl Agent {
             word(&to),
         );
         if from != to {
-            managed.state = to;
-            managed.since = SystemTime::now();
-            managed.transitions += 1;
+            managed.entered(to);
         }
         if to == State::Active {
             managed.last_takeover = Some(takeover);
-            managed.linger = None;
-        }
-        if to == State::Initialize && managed.exit == Exit::Leaving {
-            managed.exit = Exit::Left;
         }
         self.answer_drain(index).await;
         self.remove_left().await;
