@@ -23,6 +23,8 @@ impl Member {
         let priority = plan.priority(number);
         if plan.keepalived == Some(number) {
             let keepalived = lab.keepalived(number).priority(priority).interval(plan.advert).nopreempt();
+            // As our agents have it: at 10 ms a busy machine makes it flap otherwise.
+            let keepalived = keepalived.global("vrrp_rt_priority 50");
             return Ok(Self::Keepalived(keepalived.start()?));
         }
         let agent = lab.agent(number, &plan.agent).priority(priority).interval(plan.advert);
