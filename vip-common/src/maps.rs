@@ -103,7 +103,8 @@ pub struct Handover {
     pub reserved: [u8; 2],
 }
 
-/// Key of `HANDOVER_FLOWS`: a TCP flow whose SYN was seen since the takeover, so that it is known to be ours.
+/// Key of `HANDOVER_FLOWS`: a TCP flow whose SYN was seen since the takeover, so that it is known to be ours. Its value
+/// is [`Handover::until`] of that takeover.
 ///
 /// IPv4 addresses stand in the first four bytes, the rest is zero.
 #[repr(C)]

@@ -27,6 +27,8 @@ const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
 
 /// TCP_LISTEN (include/net/tcp_states.h).
 const LISTEN: u32 = 10;
+/// TCP_TIME_WAIT.
+const TIME_WAIT: u32 = 6;
 
 #[btf_map]
 static DEADLINES: Array<Deadline, ROUTERS, MMAPABLE> = Array::new();
@@ -100,10 +102,11 @@ impl<'a> Maps<'a> {
             return;
         };
         // A failed insert (the LRU map has none to give) makes the flow one of the former owner's: the client resends.
-        let _ = HANDOVER_FLOWS.insert(key, self.now_coarse(), BPF_ANY.into());
+        let _ = HANDOVER_FLOWS.insert(key, flow.handover, BPF_ANY.into());
     }
 
-    /// Whether a socket of this host has the flow, and not merely listens for it.
+    /// Whether a socket of this host has the flow, and does not merely listen for it or remember one that ended: the
+    /// client may use the port of that for a connection which the former owner serves.
     #[inline(always)]
     fn has_socket(&self, family: Family, flow: &FlowKey) -> bool {
         let (addresses, length) = tuple(family, flow);
@@ -125,7 +128,7 @@ impl<'a> Maps<'a> {
         unsafe {
             let state = (*socket).state;
             bpf_sk_release(socket.cast());
-            state != LISTEN
+            state != LISTEN && state != TIME_WAIT
         }
     }
 }
@@ -189,8 +192,10 @@ impl Tables for Maps<'_> {
     }
 
     #[inline(always)]
-    fn flow_is_known(&self, family: Family, flow: &FlowKey) -> bool {
-        HANDOVER_FLOWS.get_ptr(flow).is_some() || self.has_socket(family, flow)
+    fn flow_is_known(&self, family: Family, flow: &FlowKey, handover: u64) -> bool {
+        // SAFETY: values of an LRU map may be replaced while they are read, but a word is read whole.
+        let seen = HANDOVER_FLOWS.get_ptr(flow).map(|seen| unsafe { seen.read() });
+        seen == Some(handover) || self.has_socket(family, flow)
     }
 }
 

@@ -5,7 +5,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use vip_agent::dataplane::OBJECT;
-use vip_common::maps::ForeignOwner;
+use vip_common::maps::{ForeignOwner, Handover};
 use vip_common::reason::Reason;
 
 use crate::common::world::{LINK, ROUTER, TAILROOM, World};
@@ -56,8 +56,7 @@ impl Kernel {
             self.set("FILTER", word, *bits)?;
         }
         self.set_deadline(world.deadline)?;
-        let handover: [u64; 2] = bytemuck::cast(world.handover);
-        self.set("HANDOVERS", ROUTER.into(), handover)
+        self.set_handover(world.handover)
     }
 
     fn insert<K: Copy, V: Copy, KeyBytes: Pod, ValueBytes: Pod>(
@@ -88,6 +87,12 @@ impl Kernel {
     /// Until when the VIPs are owned: CLOCK_MONOTONIC nanoseconds.
     pub(crate) fn set_deadline(&mut self, deadline: u64) -> Result<()> {
         self.set("DEADLINES", ROUTER.into(), deadline)
+    }
+
+    /// Whom the VIPs were taken over from, and until when it serves its connections.
+    pub(crate) fn set_handover(&mut self, handover: Handover) -> Result<()> {
+        let handover: [u64; 2] = bytemuck::cast(handover);
+        self.set("HANDOVERS", ROUTER.into(), handover)
     }
 
     /// Runs the frame through the program once.

@@ -4,6 +4,8 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use anyhow::Result;
 
+use vip_common::maps::Handover;
+
 use crate::common::frames::*;
 use crate::common::world::World;
 use crate::kernel::{Kernel, passed, transmitted};
@@ -49,6 +51,22 @@ fn a_flow_whose_syn_we_saw_is_ours() -> Result<()> {
         assert_eq!(kernel.run(&ours)?, passed(&ours, &["traffic_owned"]));
         let other = Tcp { client_port: segment.client_port + 1, ..segment };
         assert_eq!(kernel.run(&other.bytes())?, transmitted(forwarded(&other), "handover_forwarded"));
+    }
+    Ok(())
+}
+
+/// A client may use the port again, for a connection with the node that became the owner in between.
+#[test]
+fn a_flow_of_an_earlier_handover_is_not_known_in_the_next() -> Result<()> {
+    let world = World::taking_over();
+    let mut kernel = Kernel::with(&world)?;
+    for segment in [Tcp::v4(), Tcp::v6()] {
+        let syn = Tcp { flags: SYN, ..segment.clone() }.bytes();
+        assert_eq!(kernel.run(&syn)?, passed(&syn, &["traffic_owned"]));
+        kernel.set_handover(Handover { until: world.handover.until - 1, ..world.handover })?;
+        let outcome = kernel.run(&segment.bytes())?;
+        assert_eq!(outcome, transmitted(forwarded(&segment), "handover_forwarded"));
+        kernel.set_handover(world.handover)?;
     }
     Ok(())
 }
@@ -123,11 +141,11 @@ fn ipv4_options_do_not_hide_the_ports() -> Result<()> {
 }
 
 #[test]
-fn a_flow_of_a_local_socket_is_ours_and_a_listening_one_does_not_count() -> Result<()> {
+fn a_flow_of_a_local_socket_is_ours_and_one_that_listens_or_has_ended_does_not_count() -> Result<()> {
     for address in ["127.0.0.1:0", "[::1]:0"] {
         let listener = TcpListener::bind(address)?;
         let connection = TcpStream::connect(listener.local_addr()?)?;
-        let _accepted = listener.accept()?;
+        let (accepted, _) = listener.accept()?;
         let (client, vip) = (connection.local_addr()?, listener.local_addr()?);
         let world = World::taking_over().with_vip4([127, 0, 0, 1]);
         let kernel = Kernel::with(&world.with_vip6(std::net::Ipv6Addr::LOCALHOST.octets()))?;
@@ -140,8 +158,13 @@ fn a_flow_of_a_local_socket_is_ours_and_a_listening_one_does_not_count() -> Resu
         };
         let known = segment.bytes();
         assert_eq!(kernel.run(&known)?, passed(&known, &["traffic_owned"]));
-        let unknown = Tcp { client_port: 1, ..segment };
+        let unknown = Tcp { client_port: 1, ..segment.clone() };
         assert_eq!(kernel.run(&unknown.bytes())?, transmitted(forwarded(&unknown), "handover_forwarded"));
+        // The server closes first, so it is the one that remembers (TIME_WAIT).
+        drop(accepted);
+        drop(connection);
+        let ended = kernel.run(&known)?;
+        assert_eq!(ended, transmitted(forwarded(&segment), "handover_forwarded"));
     }
     Ok(())
 }

@@ -41,8 +41,9 @@ pub trait Tables {
     fn now(&self) -> u64;
     /// The same clock, cheaper, behind by up to a tick (4 ms at HZ 250).
     fn now_coarse(&self) -> u64;
-    /// Whether a flow is ours: in `HANDOVER_FLOWS`, or of a local socket that does not merely listen.
-    fn flow_is_known(&self, family: Family, flow: &FlowKey) -> bool;
+    /// Whether a flow is ours: in `HANDOVER_FLOWS` since this handover (which ends at `handover`), or of a local socket
+    /// that has a connection, not one that merely listens or remembers a former connection of the same ports.
+    fn flow_is_known(&self, family: Family, flow: &FlowKey, handover: u64) -> bool;
 }
 
 /// Address family.
@@ -140,6 +141,9 @@ pub struct Flow {
     pub network: usize,
     /// Offset of the TCP header.
     pub transport: usize,
+    /// [`Handover::until`] of the handover in which it was seen: what is known of an earlier one is of another
+    /// connection, if the client has used the port again.
+    pub handover: u64,
 }
 
 impl Flow {

@@ -1,7 +1,7 @@
 //! Traffic to a VIP: up the stack, or, for a while after a planned move, on to the former owner.
 
 use super::{Action, Decision, Family, Flow, Forward, PROTOCOL_TCP, Tables, owns};
-use crate::maps::Vip;
+use crate::maps::{Handover, Vip};
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::{Bytes, ipv4, ipv6, tcp};
 use crate::reason::Reason;
@@ -15,8 +15,8 @@ pub(super) fn to_vip4<B: Bytes + ?Sized, T: Tables>(
     vip: Vip,
     tables: &T,
 ) -> Decision {
-    decide(frame, protocol, &vip, tables, || {
-        Some(Flow { family: Family::V4, network: at, transport: ipv4::transport(frame, at)? })
+    decide(frame, protocol, &vip, tables, |handover| {
+        Some(Flow { family: Family::V4, network: at, transport: ipv4::transport(frame, at)?, handover })
     })
 }
 
@@ -29,8 +29,8 @@ pub(super) fn to_vip6<B: Bytes + ?Sized, T: Tables>(
     vip: Vip,
     tables: &T,
 ) -> Decision {
-    decide(frame, next_header, &vip, tables, || {
-        Some(Flow { family: Family::V6, network: at, transport: at + ipv6::HEADER })
+    decide(frame, next_header, &vip, tables, |handover| {
+        Some(Flow { family: Family::V6, network: at, transport: at + ipv6::HEADER, handover })
     })
 }
 
@@ -40,38 +40,38 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
     protocol: u8,
     vip: &Vip,
     tables: &T,
-    flow: impl FnOnce() -> Option<Flow>,
+    flow: impl FnOnce(u64) -> Option<Flow>,
 ) -> Decision {
     let now = tables.now_coarse();
     if !owns(tables, vip, now) {
         return Decision::new(vip, Reason::TrafficNotOwned, Action::Pass);
     }
-    let (reason, action) = match former_owner(frame, protocol, vip, now, tables) {
-        Some(former) => {
-            handed_over(frame, vip, former, flow, tables).unwrap_or((Reason::TrafficOwned, Action::Pass))
+    let (reason, action) = match handover(frame, protocol, vip, now, tables) {
+        Some(handover) => {
+            handed_over(frame, vip, handover, flow, tables).unwrap_or((Reason::TrafficOwned, Action::Pass))
         }
         None => (Reason::TrafficOwned, Action::Pass),
     };
     Decision::new(vip, reason, action)
 }
 
-/// Who may have to have the frame, if it is a TCP one for us and a handover runs.
+/// The handover that runs, if its former owner may have to have the frame: a TCP one for us.
 #[inline(always)]
-fn former_owner<B: Bytes + ?Sized, T: Tables>(
+fn handover<B: Bytes + ?Sized, T: Tables>(
     frame: &B,
     protocol: u8,
     vip: &Vip,
     now: u64,
     tables: &T,
-) -> Option<Mac> {
+) -> Option<Handover> {
     let handover = tables.handover(vip.router)?;
     if protocol != PROTOCOL_TCP || handover.until <= now {
         return None;
     }
-    let former = Mac::new(handover.former);
     // What the former owner sends, it does not serve: never back to where it came from.
-    (ethernet::destination(frame)? == Mac::new(vip.mac) && ethernet::source(frame)? != former)
-        .then_some(former)
+    (ethernet::destination(frame)? == Mac::new(vip.mac)
+        && ethernet::source(frame)? != Mac::new(handover.former))
+    .then_some(handover)
 }
 
 /// What to do with a segment while the VIP's former owner still serves connections; `None` if it holds no header.
@@ -79,17 +79,17 @@ fn former_owner<B: Bytes + ?Sized, T: Tables>(
 fn handed_over<B: Bytes + ?Sized, T: Tables>(
     frame: &B,
     vip: &Vip,
-    former: Mac,
-    flow: impl FnOnce() -> Option<Flow>,
+    handover: Handover,
+    flow: impl FnOnce(u64) -> Option<Flow>,
     tables: &T,
 ) -> Option<(Reason, Action)> {
-    let flow = flow()?;
+    let flow = flow(handover.until)?;
     if tcp::opens(frame, flow.transport)? {
         return Some((Reason::TrafficOwned, Action::PassNewFlow(flow)));
     }
-    if tables.flow_is_known(flow.family, &flow.key(frame)?) {
+    if tables.flow_is_known(flow.family, &flow.key(frame)?, flow.handover) {
         return Some((Reason::TrafficOwned, Action::Pass));
     }
-    let forward = Forward { own: Mac::new(vip.mac), former };
+    let forward = Forward { own: Mac::new(vip.mac), former: Mac::new(handover.former) };
     Some((Reason::HandoverForwarded, Action::Forward(forward)))
 }

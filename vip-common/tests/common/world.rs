@@ -32,7 +32,8 @@ pub struct World {
     pub filter: Box<Filter>,
     pub deadline: u64,
     pub handover: Handover,
-    pub flows: RefCell<HashSet<FlowKey>>,
+    /// Flows whose SYN was seen, with the end of the handover in which it was.
+    pub flows: RefCell<HashSet<(FlowKey, u64)>>,
     pub now: u64,
 }
 
@@ -98,7 +99,7 @@ impl World {
         let mut packet = Frame::new(&mut room, frame.len()).expect("room is longer");
         let action = decision.map_or(Action::Pass, |decision| decision.action);
         if let Action::PassNewFlow(flow) = action {
-            self.flows.borrow_mut().insert(flow.key(frame).expect("the decision read it"));
+            self.flows.borrow_mut().insert((flow.key(frame).expect("the decision read it"), flow.handover));
         }
         let verdict = rewrite::apply(&mut packet, &action).expect("room enough");
         (verdict, packet.as_bytes().to_vec(), decision)
@@ -146,7 +147,7 @@ impl Tables for World {
         self.now
     }
 
-    fn flow_is_known(&self, _: Family, flow: &FlowKey) -> bool {
-        self.flows.borrow().contains(flow)
+    fn flow_is_known(&self, _: Family, flow: &FlowKey, handover: u64) -> bool {
+        self.flows.borrow().contains(&(*flow, handover))
     }
 }

@@ -267,8 +267,9 @@ impl Model<'_> {
         let Some([a, b, c, d, _, _, _, _, _, _, _, _, _, flags, ..]) = segment() else {
             return passes;
         };
-        let known = self.world.flows.borrow().iter().any(|flow| {
-            flow.client.starts_with(client)
+        let known = self.world.flows.borrow().iter().any(|(flow, until)| {
+            *until == handover.until
+                && flow.client.starts_with(client)
                 && flow.vip.starts_with(vip)
                 && (flow.client_port, flow.vip_port) == ([*a, *b], [*c, *d])
         });
