@@ -101,6 +101,11 @@ impl Managed {
         if state == State::Active {
             self.linger = None;
         }
+        self.note_exit(state);
+    }
+
+    /// One that was told to leave has left when it says Initialize, even if it had not begun yet (hold-down).
+    pub(super) fn note_exit(&mut self, state: State) {
         if state == State::Initialize && self.exit == Exit::Leaving {
             self.exit = Exit::Left;
         }

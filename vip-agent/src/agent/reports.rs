@@ -93,6 +93,7 @@ impl Agent {
         if from != to {
             managed.entered(to);
         }
+        managed.note_exit(to);
         if to == State::Active {
             managed.last_takeover = Some(takeover);
         }
