@@ -347,6 +347,31 @@ fn open_connections_outlive_a_move_within_the_grace_time() -> Result<()> {
     Ok(())
 }
 
+/// Ports come around in less than the minute that TIME_WAIT lasts when a client opens 1000 connections a second.
+#[test]
+fn what_is_left_of_a_connection_that_ended_here_does_not_claim_one_of_the_former_owner() -> Result<()> {
+    const PORT: u16 = 40_000;
+    let lab = lab().build()?;
+    let [first, second] = both(&lab, ms(100), false)?;
+    for vip in VIPS {
+        ensure!(Conversation::open_from(lab.client(), PORT, vip)?.ask_and_end()? == "node1");
+    }
+    first.drain()?;
+    second.wait_state("active", SOON)?;
+    first.undrain()?;
+    let mut open = Vec::new();
+    for vip in VIPS {
+        open.push(Conversation::open_from(lab.client(), PORT, vip)?);
+    }
+    second.drain()?;
+    first.wait_state("active", SOON)?;
+    for (conversation, vip) in open.iter_mut().zip(VIPS) {
+        ensure!(agents::neighbor(lab.client(), vip)? == Some(lab.node(1).mac()), "clients ask node1 now");
+        ensure!(conversation.ask()? == "node2");
+    }
+    Ok(())
+}
+
 #[test]
 fn sigterm_waits_for_open_connections_and_no_longer() -> Result<()> {
     let lab = lab().build()?;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
+use socket2::{Domain, Socket, Type};
 use vip_lab::agent::{Agent, AgentBuilder, InstanceStatus};
 use vip_lab::{Lab, LabBuilder, Mac, Node, WEB_PORT};
 
@@ -162,6 +163,31 @@ impl Conversation {
         let stream = stream.with_context(|| format!("connect to {target}"))?;
         stream.set_read_timeout(Some(Duration::from_secs(5)))?;
         Ok(Self(stream))
+    }
+
+    /// Connects from a port of one's own choice.
+    pub fn open_from(client: &Node, port: u16, vip: &str) -> Result<Self> {
+        let target = SocketAddr::new(vip.parse::<IpAddr>()?, WEB_PORT);
+        let stream = client.run(move || -> Result<TcpStream> {
+            let any: IpAddr = if target.is_ipv4() { [0; 4].into() } else { [0u16; 8].into() };
+            let socket = Socket::new(Domain::for_address(target), Type::STREAM, None)?;
+            socket.set_reuse_address(true)?;
+            socket.bind(&SocketAddr::new(any, port).into())?;
+            socket.connect_timeout(&target.into(), Duration::from_secs(5))?;
+            Ok(socket.into())
+        });
+        let stream = stream.with_context(|| format!("connect from port {port} to {target}"))?;
+        stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+        Ok(Self(stream))
+    }
+
+    /// Asks who is there, and has the server end the connection: its side stays in TIME_WAIT.
+    pub fn ask_and_end(mut self) -> Result<String> {
+        self.0.write_all(b"GET / HTTP/1.1\r\nHost: vip\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        self.0.read_to_string(&mut answer)?;
+        let (_, body) = answer.split_once("\r\n\r\n").with_context(|| format!("no answer: {answer:?}"))?;
+        Ok(body.to_owned())
     }
 
     /// Asks who is there: the node's name.
