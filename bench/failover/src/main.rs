@@ -45,6 +45,9 @@ struct Options {
     /// One round at 10 ms with 1 VIP, for a look
     #[arg(long, conflicts_with_all = ["runs", "intervals", "vips"])]
     quick: bool,
+    /// Measure this one alone
+    #[arg(long, value_enum)]
+    only: Option<Contender>,
     /// A line for keepalived's global_defs, such as "vrrp_rt_priority 60"
     #[arg(long, value_name = "LINE")]
     keepalived_global: Vec<String>,
@@ -152,6 +155,9 @@ fn measure_cell(options: &Options, agent: &Path, cell: Cell, runs: u32, results:
     for run in 1..=usize::try_from(runs)? {
         let begin = Instant::now();
         for (index, contender) in Contender::BOTH.into_iter().enumerate() {
+            if options.only.is_some_and(|only| only != contender) {
+                continue;
+            }
             let lines = &options.keepalived_global;
             let starter = Starter { lab: &lab, agent, keepalived_lines: lines, contender, cell };
             let round = round::run(&starter, &wire, run, options.wanted_events())?;

@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 use vip_lab::agent::Takeover;
 
 /// Whose VIPs move.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, clap::ValueEnum,
+)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Contender {
     /// Ours.
