@@ -42,7 +42,8 @@ fn vips_outside_of_the_24_widen_the_subnet() -> Result<()> {
 fn nodes_keep_their_files_pins_settings_and_names_to_themselves() -> Result<()> {
     let lab = Lab::builder().nodes(2).build()?;
     let (one, two) = (lab.node(1), lab.node(2));
-    for directory in ["/run/viplane", "/var/lib/viplane", "/sys/fs/bpf/viplane"] {
+    // Not viplane's own directories: the host may run an agent of its own.
+    for directory in ["/run/viplane-lab-test", "/var/lib/viplane-lab-test", "/sys/fs/bpf/viplane-lab-test"] {
         one.command("mkdir").arg(directory).read()?;
         assert!(one.exists(directory) && !two.exists(directory), "{directory} is shared");
         let ours = Command::new("test").args(["-e", directory]).status()?;
