@@ -45,7 +45,7 @@ pub struct InstanceStatus {
     pub vips: Vec<IpAddr>,
     /// The owner's address: our own, or that of the last advertisement.
     pub active_router: Option<IpAddr>,
-    /// Since when it is in this state (RFC 3339).
+    /// When the machine decided on this state (RFC 3339, to the microsecond).
     pub since: String,
     /// Changes of state since the agent started.
     pub transitions: u64,

@@ -84,6 +84,7 @@ pub(crate) fn wire_times(frames: &[Frame], wanted: &Wanted<'_>) -> Result<WireTi
         word_to_advert_us: spoken.map(|(word, _)| micros(word, advert)),
         late_us: spoken.zip(timer_us).map(|((_, last), timer)| micros(last, advert) - timer),
         word_to_announcement_us: spoken.map(|(word, _)| micros(word, first)),
+        announced_at_us: first.as_nanos() as f64 / 1e3,
         advert_to_announcement_us: micros(advert, first),
         advert_to_all_announced_us: micros(advert, last),
     })

@@ -66,6 +66,8 @@ pub(crate) struct Move {
     pub(crate) client: ClientView,
     /// The new owner's own account of it (ours only).
     pub(crate) phases: Option<Takeover>,
+    /// When it decided, by that account: microseconds since 1970 (ours only).
+    pub(crate) decided_at_us: Option<f64>,
 }
 
 /// Times between frames, by the kernel's stamps at the switch's ports, in microseconds.
@@ -81,6 +83,8 @@ pub(crate) struct WireTimes {
     pub(crate) late_us: Option<f64>,
     /// The old owner's last word to the new one's first announcement (gratuitous ARP or unsolicited NA).
     pub(crate) word_to_announcement_us: Option<f64>,
+    /// The new owner's first announcement, in microseconds since 1970.
+    pub(crate) announced_at_us: f64,
     /// The new owner's first advertisement to its first announcement; negative if that came before.
     pub(crate) advert_to_announcement_us: f64,
     /// The new owner's first advertisement until every VIP was announced once.

@@ -200,12 +200,16 @@ impl Round<'_> {
             wire,
             client: ClientView::default(),
             phases: None,
+            decided_at_us: None,
         };
         Ok((moved, from, to))
     }
 
     fn note(&mut self, (mut moved, from, to): (Move, Stamp, Stamp), new_owner: &Router) -> Result<()> {
-        moved.phases = new_owner.phases()?;
+        if let Some((takeover, since)) = new_owner.last_takeover()? {
+            moved.phases = Some(takeover);
+            moved.decided_at_us = Some(since.as_nanos() as f64 / 1e3);
+        }
         self.watched.push((moved, from, to));
         Ok(())
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use vip_lab::agent::{Agent, Takeover};
 use vip_lab::keepalived::Keepalived;
-use vip_lab::{Lab, Node};
+use vip_lab::{Lab, Node, Stamp};
 
 use crate::record::{Cell, Contender};
 
@@ -107,11 +107,16 @@ impl Router {
         self.ours()?.undrain()
     }
 
-    /// What it says of its last takeover, if it says anything.
-    pub(crate) fn phases(&self) -> Result<Option<Takeover>> {
+    /// What it says of its last takeover, and since when it owns, if it says anything.
+    pub(crate) fn last_takeover(&self) -> Result<Option<(Takeover, Stamp)>> {
         let Self::Viplane(agent) = self else { return Ok(None) };
-        let status = agent.status()?;
-        Ok(status.instances.into_iter().next().and_then(|instance| instance.last_takeover))
+        let instance = agent.status()?.instances.into_iter().next();
+        let Some((takeover, since)) = instance.and_then(|own| Some((own.last_takeover?, own.since))) else {
+            return Ok(None);
+        };
+        let since =
+            humantime::parse_rfc3339(&since).with_context(|| format!("`since` of status: {since}"))?;
+        Ok(Some((takeover, Stamp::from(since))))
     }
 
     /// All that it logged.

@@ -67,6 +67,8 @@ pub struct InstanceStatus {
     pub lease_ms: Option<f64>,
     /// Who is Active, as far as known.
     pub active_router: Option<IpAddr>,
+    /// When it entered that state: RFC 3339, to the microsecond.
+    pub since: String,
     /// Changes of state since the start.
     #[serde(default)]
     pub transitions: u64,

@@ -19,8 +19,7 @@ impl Stamp {
 
     /// This instant.
     pub fn now() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+        Self::from(SystemTime::now())
     }
 
     /// A point given in nanoseconds since 1970.
@@ -31,6 +30,13 @@ impl Stamp {
     /// Nanoseconds since 1970.
     pub const fn as_nanos(self) -> u64 {
         self.0
+    }
+}
+
+impl From<SystemTime> for Stamp {
+    fn from(time: SystemTime) -> Self {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
     }
 }
 
