@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 
 use super::place::Place;
 use crate::config;
-use crate::dataplane::announce::{Announcements, questions};
+use crate::dataplane::announce::{Announcements, frame_to_itself, questions};
 use crate::types::Family;
 use crate::vrrp::codec::{DecodeOptions, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
@@ -54,6 +54,7 @@ pub(super) fn bind(
         families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
         announcements: Announcements::build(vips(), place.mac, router),
         questions: questions(vips(), place.mac, place.link_local),
+        rehearsal: [frame_to_itself(place.mac)],
         announcer: AnnounceSender::open(&place.vip)?,
     }))
 }

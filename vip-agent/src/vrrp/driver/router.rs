@@ -32,7 +32,9 @@ pub struct Binding {
     pub announcements: Announcements,
     /// Frames for it that make rivals give themselves away.
     pub questions: Vec<Frame>,
-    /// Socket for both.
+    /// One that tells nobody anything ([`Router::rehearse`]).
+    pub rehearsal: [Frame; 1],
+    /// Socket for all of these.
     pub announcer: AnnounceSender,
 }
 
@@ -220,6 +222,22 @@ impl Router {
         self.machine.next_timer()
     }
 
+    /// When it takes over unless something is heard before.
+    pub(super) fn takes_over_at(&self) -> MonotonicTime {
+        self.machine.takes_over_at().unwrap_or(MonotonicTime::NEVER)
+    }
+
+    /// Goes the way of a takeover without a trace on the wire. After some milliseconds of other work the kernel's part
+    /// of that way is in no cache any more: a first advertisement takes several times as long as one after it.
+    pub(super) fn rehearse(&self) {
+        let Some(binding) = &self.binding else { return };
+        for family in &binding.families {
+            family.sender.rehearse(&family.adverts);
+        }
+        // What cannot be sent now shows when it matters.
+        let _ = binding.announcer.send(&binding.rehearsal);
+    }
+
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
         std::mem::replace(&mut self.binding, binding)
     }
@@ -367,8 +385,12 @@ impl Router {
                         return;
                     }
                 }
-                Action::AdvertiseLeaving => leaving = self.send_in_all(|family| &family.leaving),
-                Action::AdvertiseYielding => drop(self.send_in_all(|family| &family.adverts)),
+                Action::AdvertiseLeaving => {
+                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving)
+                }
+                Action::AdvertiseYielding => {
+                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts))
+                }
                 Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
                     Ok(()) => self.words.store(self.slot, until),
                     Err(error) => {
@@ -404,10 +426,9 @@ impl Router {
     /// Sends in every family. Only if all were accepted the lease runs on: losing in one family loses both.
     fn advertise(&mut self, stopwatch: &mut Stopwatch) -> Result<(), Option<SendError>> {
         let decided = stopwatch.detected;
-        self.send_in_all(|family| &family.adverts)?;
+        self.send_in_all(decided, |family| &family.adverts)?;
         // From the decision, not from the send: a thread that was stopped in between must not resume as an owner.
-        let interval = self.machine.parameters().interval.duration();
-        self.words.store(self.slot, decided + interval * LEASE_INTERVALS);
+        self.words.store(self.slot, decided + self.lease());
         stopwatch.flip();
         self.adverts.sent += 1;
         self.refusal = None;
@@ -415,9 +436,15 @@ impl Router {
         Ok(())
     }
 
-    /// Sends until one family is refused; `None` = there are no sockets at present.
+    /// What one accepted advertisement is good for.
+    fn lease(&self) -> Duration {
+        self.machine.parameters().interval.duration() * LEASE_INTERVALS
+    }
+
+    /// Sends until one family is refused; `None` = there are no sockets at present, or the time for it is over.
     fn send_in_all(
         &mut self,
+        decided: MonotonicTime,
         adverts: impl Fn(&Family) -> &PreparedAdverts,
     ) -> Result<(), Option<SendError>> {
         let binding = self.binding.as_ref().ok_or(None)?;
@@ -426,6 +453,11 @@ impl Router {
         let order = if self.refused_family == 0 { [0, 1] } else { [1, 0] };
         for index in order {
             let Some(family) = binding.families.get(index) else { continue };
+            // A thread that was stopped since the decision, perhaps between two families: an heir that hears it now would
+            // yield to nobody.
+            if MonotonicTime::now() >= decided + self.lease() {
+                return Err(None);
+            }
             if let Err(error) = family.sender.send(adverts(family)) {
                 self.refused_family = index;
                 return Err(Some(error));

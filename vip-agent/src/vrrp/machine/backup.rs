@@ -83,7 +83,7 @@ impl Backup {
     }
 
     /// When to take over: at the timer's end, or a little later if the addresses are not there yet.
-    fn take_over_at(&self, parameters: &Parameters) -> MonotonicTime {
+    pub(super) fn take_over_at(&self, parameters: &Parameters) -> MonotonicTime {
         let due = self.due(parameters);
         if parameters.staging && self.staged != Staged::Yes && self.owner_still_answers(due) {
             due + STAGING_PATIENCE

@@ -277,6 +277,14 @@ impl Machine {
         }
     }
 
+    /// When this router takes over unless something is heard before; `None` if it is not Backup.
+    pub fn takes_over_at(&self) -> Option<MonotonicTime> {
+        match &self.phase {
+            Phase::Backup(backup) => Some(backup.take_over_at(&self.parameters)),
+            _ => None,
+        }
+    }
+
     /// Takes one event in.
     pub fn handle(&mut self, event: Event, now: MonotonicTime) -> Output {
         let mut output = Output::default();

@@ -8,6 +8,9 @@
 //!   would cost us ownership. IP_RECVERR queues these reports, but raw sockets that do not write IP headers themselves
 //!   send without a look at them, in both families.
 //!
+//! Multicast over IPv4 can be rehearsed: what is sent with a TTL of 0 goes through IP's output and is dropped before the
+//! interface (RFC 1112, 6.1), but only by a member of the group (ip_mc_output). IPv6 has no such rule.
+//!
 //! The kernel resolves neighbours later and says nothing of it: a dead peer's adverts are taken and dropped.
 
 use std::io;
@@ -31,6 +34,8 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 pub struct AdvertSender {
     socket: Socket,
     interface: Interface,
+    /// What it sends leads nowhere.
+    rehearsal: Option<Socket>,
 }
 
 /// This host did not accept an advert for sending: nothing was renewed.
@@ -70,12 +75,16 @@ impl AdvertSender {
     /// # Errors
     /// No CAP_NET_RAW, no such interface, or a source that is not ours or still tentative.
     pub fn open(interface: &Interface, source: IpAddr) -> Result<Self, OpenError> {
-        let socket = match source {
-            IpAddr::V4(source) => socket4(interface, source),
-            IpAddr::V6(_) => socket6(interface, source),
+        let open = || match source {
+            IpAddr::V4(source) => {
+                let rehearsal = rehearsal_socket4(interface, source)?;
+                io::Result::Ok((socket4(interface, source, HOP_LIMIT)?, Some(rehearsal)))
+            }
+            IpAddr::V6(_) => Ok((socket6(interface, source)?, None)),
         };
-        let socket = socket.map_err(OpenError::new("open the raw socket that sends adverts", interface))?;
-        Ok(Self { socket, interface: interface.clone() })
+        let (socket, rehearsal) =
+            open().map_err(OpenError::new("open the raw socket that sends adverts", interface))?;
+        Ok(Self { socket, interface: interface.clone(), rehearsal })
     }
 
     /// Sends to every destination, whatever becomes of the others. Peers of unicast over IPv4 are taken to be on the
@@ -89,7 +98,7 @@ impl AdvertSender {
     pub fn send(&self, adverts: &PreparedAdverts) -> Result<(), SendError> {
         let mut result = Ok(());
         for (destination, advert) in adverts.iter() {
-            if let Err(errno) = self.send_one(destination, advert) {
+            if let Err(errno) = self.send_one(&self.socket, destination, advert) {
                 let interface = self.interface.clone();
                 result = result.and(Err(SendError { errno, destination, interface }));
             }
@@ -97,18 +106,27 @@ impl AdvertSender {
         result
     }
 
-    fn send_one(&self, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
+    /// Does all that sending does in this host, where that can be done without sending.
+    pub fn rehearse(&self, adverts: &PreparedAdverts) {
+        let Some(socket) = &self.rehearsal else { return };
+        for (destination, advert) in adverts.iter().filter(|(destination, _)| destination.is_multicast()) {
+            // What is refused now will be refused when it matters, and then it will be told.
+            let _ = self.send_one(socket, destination, advert);
+        }
+    }
+
+    fn send_one(&self, socket: &Socket, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
         let address = socket_address(&self.interface, destination);
-        rustix::net::sendto(&self.socket, advert, SendFlags::DONTWAIT, &address)
+        rustix::net::sendto(socket, advert, SendFlags::DONTWAIT, &address)
             .map(drop)
             .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 }
 
-fn socket4(interface: &Interface, source: Ipv4Addr) -> io::Result<Socket> {
+fn socket4(interface: &Interface, source: Ipv4Addr, multicast_ttl: u8) -> io::Result<Socket> {
     let socket = raw_socket(interface, Domain::IPV4)?;
     option::set_ip_multicast_if_with_ifindex(&socket, &Ipv4Addr::UNSPECIFIED, &source, interface.index)?;
-    socket.set_multicast_ttl_v4(HOP_LIMIT.into())?;
+    socket.set_multicast_ttl_v4(multicast_ttl.into())?;
     socket.set_multicast_loop_v4(false)?;
     socket.set_ttl_v4(HOP_LIMIT.into())?;
     socket.set_tos_v4(TRAFFIC_CLASS)?;
@@ -116,6 +134,17 @@ fn socket4(interface: &Interface, source: Ipv4Addr) -> io::Result<Socket> {
     setsockopt(&socket.as_fd(), sockopt::Ipv4RecvErr, &true)?;
     set_control_priority(&socket)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
+    Ok(socket)
+}
+
+fn rehearsal_socket4(interface: &Interface, source: Ipv4Addr) -> io::Result<Socket> {
+    let socket = socket4(interface, source, 0)?;
+    option::set_ip_add_membership_with_ifindex(
+        &socket,
+        &codec::GROUP_V4,
+        &Ipv4Addr::UNSPECIFIED,
+        interface.index,
+    )?;
     Ok(socket)
 }
 
