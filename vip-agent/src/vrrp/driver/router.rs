@@ -10,7 +10,7 @@ use super::{InstanceId, Report, Shared, Unstage};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
 use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
-use crate::vrrp::discard::Discard;
+use crate::vrrp::discard::{Discard, DiscardCounts};
 use crate::vrrp::machine::{
     Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
 };
@@ -47,8 +47,6 @@ pub struct Family {
     pub adverts: PreparedAdverts,
     /// The same with priority 0.
     pub leaving: PreparedAdverts,
-    /// The VIPs, in the advertisement's order: others should list the same.
-    pub vips: Vec<IpAddr>,
     /// What is accepted of others; its `own` address breaks ties.
     pub rules: Rules,
 }
@@ -125,8 +123,8 @@ pub struct AdvertCounts {
     pub refused: u64,
     /// Received and accepted.
     pub received: u64,
-    /// Received and discarded.
-    pub discarded: u64,
+    /// Received and discarded, by reason.
+    pub discarded: DiscardCounts,
 }
 
 /// See the module.
@@ -254,18 +252,14 @@ impl Router {
             Ok(received) => received,
             Err(why) => return self.discarded(packet, why, shared),
         };
-        let lists_ours = received.advert.lists(&family.vips);
-        if !lists_ours && family.rules.decode.strict {
-            return self.discarded(packet, Discard::AddressMismatch, shared);
-        }
         let event = Event::Advert(PeerAdvert {
             priority: received.advert.priority,
             interval: received.advert.interval,
             // The first family breaks ties, or two routers could each lose in one family.
             address: if index == 0 { received.source.cmp(&family.rules.own) } else { Ordering::Less },
         });
-        if !lists_ours {
-            self.complain(packet, Discard::AddressMismatch, shared);
+        if let Some(remark) = received.remark {
+            self.complain(packet, remark, shared);
         }
         self.adverts.received += 1;
         self.note_peer(index, &received, received_at);
@@ -273,7 +267,7 @@ impl Router {
     }
 
     pub(super) fn discarded(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
-        self.adverts.discarded += 1;
+        self.adverts.discarded.add(why);
         self.complain(packet, why, shared);
     }
 
