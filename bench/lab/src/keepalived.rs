@@ -86,6 +86,13 @@ impl KeepalivedBuilder {
         self
     }
 
+    /// `auth_type PASS` with this password, of 1-8 letters and digits (version 2).
+    pub fn password(self, password: &str) -> Self {
+        self.each_instance(&format!(
+            "authentication {{\n        auth_type PASS\n        auth_pass {password}\n    }}"
+        ))
+    }
+
     /// Starts as MASTER: sends adverts at once.
     pub fn starts_active(mut self) -> Self {
         self.state = "MASTER";
