@@ -1,6 +1,8 @@
 //! keepalived 2.2.7 in version 2. Its shortest interval is 1 s, so scenes are played at once where the clock is not watched
 //! to the millisecond.
 
+use vip_lab::wait;
+
 use super::*;
 
 /// The shortest there is.
@@ -165,7 +167,8 @@ fn a_keepalived_that_is_configured_otherwise_is_not_heard_and_raises_an_alarm() 
         let theirs = theirs.start()?;
         theirs.wait_state("MASTER", SOON)?;
         alarmed(&ours, kind, "10.0.0.2", scene.their_node())?;
-        ensure!(!theirs.complaints().is_empty(), "it does not mind us: {}", theirs.log());
+        wait::until(SOON, || !theirs.complaints().is_empty())
+            .with_context(|| format!("it does not mind us: {}", theirs.log()))?;
         ensure!(ours.edge()?.transitions == transitions, "{}", ours.log());
         Ok(())
     };

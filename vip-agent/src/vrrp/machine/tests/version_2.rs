@@ -95,7 +95,7 @@ fn a_muted_owner_is_silent_before_any_backup_takes_over() {
     owner.mute(true).at(60_000.0);
     backup.at(60_000.0);
     assert_eq!(owner.history()[0], (30_000.0, State::Backup, Cause::LeaseExpired));
-    assert_eq!(backup.history()[0], (30_011.71875, State::Active, Cause::Timeout));
+    assert_eq!(backup.history()[0], (30011.71875, State::Active, Cause::Timeout));
 }
 
 #[test]
