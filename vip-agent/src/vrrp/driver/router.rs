@@ -380,10 +380,10 @@ impl Router {
                     }
                 }
                 Action::AdvertiseLeaving => {
-                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving)
+                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving);
                 }
                 Action::AdvertiseYielding => {
-                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts))
+                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts));
                 }
                 Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
                     Ok(()) => self.words.store(self.slot, until),
