@@ -379,6 +379,20 @@ pub enum ChecksumMode {
     OldUnicast,
 }
 
+/// How the XDP program is to be attached (`xdp_mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpModeChoice {
+    /// Driver mode where the NIC's driver has it; generic on veth, where answers sent in driver mode arrive only if the
+    /// peer runs an XDP program too, and elsewhere.
+    #[default]
+    Auto,
+    /// Driver mode or nothing.
+    Driver,
+    /// Generic mode.
+    Skb,
+}
+
 /// An IP version: VRRP elects per family, and everything on the wire exists once for each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Family {

@@ -33,11 +33,13 @@ pub use last_good::LastGood;
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
 pub use model::{
     Announce, Auth, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Protocol,
-    Unicast, VipAddress, XdpModeChoice, control_socket,
+    Unicast, VipAddress, control_socket,
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
 pub use secrets::{PasswordFileError, Secrets, read_password_file};
+
+pub use crate::types::XdpModeChoice;
 
 /// Reads a configuration; `file` is its name in messages, `default_node` the node's name where the text has none.
 ///

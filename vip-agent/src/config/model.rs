@@ -14,6 +14,7 @@ use super::duration::Span;
 use super::interface::InterfaceSelector;
 use crate::types::{
     AdvertInterval, Centiseconds, ChecksumMode, OutOfRange, Priority, Seconds, Version, VirtualRouterId,
+    XdpModeChoice,
 };
 use crate::vrrp::auth::{MASK, Password};
 
@@ -101,19 +102,6 @@ pub enum LogFormat {
     Text,
     /// One JSON object per line.
     Json,
-}
-
-/// `xdp_mode`: how the program is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum XdpModeChoice {
-    /// In the driver where it can, generic on veth and elsewhere.
-    #[default]
-    Auto,
-    /// In the driver or not at all.
-    Driver,
-    /// Generic (after the kernel has made an skb).
-    Skb,
 }
 
 /// A virtual router: VIPs that move together. With VIPs of both families it is one VRRP router each.

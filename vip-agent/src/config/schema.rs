@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::field::{Field, Mapping};
 use super::instance::{Draft, instance};
 use super::interface::{InterfaceName, InterfacePattern, InterfaceSelector};
-use super::model::{Config, Log, LogFormat, LogLevel, XdpModeChoice};
+use super::model::{Config, Log, LogFormat, LogLevel};
 use super::secrets::Secrets;
 use super::tree::Value;
 use super::{checks, unavailable};
+use crate::types::XdpModeChoice;
 
 pub(super) const KEYS: [&str; 13] = [
     "node",
