@@ -7,6 +7,7 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod errors;
+pub mod import;
 pub mod net;
 pub mod status;
 pub mod types;

@@ -25,6 +25,7 @@ mod unicast;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use address::{node, vip};
 pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
 pub use interface::{
     InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,
