@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::Node;
@@ -202,6 +202,21 @@ impl Process {
     pub fn kill(&self) -> Result<()> {
         let mut child = self.child();
         child.kill().and_then(|()| child.wait()).map(drop).with_context(|| format!("kill {}", self.name))
+    }
+
+    /// Kills it with all of its process group at one instant, and waits until it is gone: what it has started itself gets no
+    /// chance to act on its death.
+    ///
+    /// # Errors
+    /// It cannot be reaped, or has exited.
+    pub fn kill_group(&self) -> Result<()> {
+        let mut child = self.child();
+        // Not yet reaped: the group cannot be another's.
+        if let Some(status) = child.try_wait()? {
+            bail!("{}: {} has exited ({status})\n{}", self.node.name(), self.name, self.log());
+        }
+        killpg(self.pid, Signal::SIGKILL).with_context(|| format!("kill the group of {}", self.name))?;
+        child.wait().map(drop).with_context(|| format!("kill {}", self.name))
     }
 
     /// All that it wrote to its log so far.
