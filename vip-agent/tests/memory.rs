@@ -15,10 +15,12 @@ const LIMIT_KIB: u64 = if cfg!(debug_assertions) { 32 } else { 12 } * 1024;
 /// Nearly all of it are pages of the program that it shares with the agent.
 const WATCHER_LIMIT_KIB: u64 = if cfg!(debug_assertions) { 12 } else { 4 } * 1024;
 
-fn resident_kib(pid: nix::unistd::Pid) -> Result<u64> {
+/// `VmRSS` and the like, in KiB.
+fn memory(pid: nix::unistd::Pid, field: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
-    Ok(line.trim().trim_end_matches(" kB").parse()?)
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
+    Ok(line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").trim().parse()?)
 }
 
 /// Moves the VIPs back and forth, so that whatever is allocated late is, and looks.
@@ -34,9 +36,13 @@ fn stays_small(lab: &Lab) -> Result<()> {
     for agent in &agents {
         let resident = agent.process().resident_kib()?;
         let maps = agent.status()?.raw["map_memory"].as_u64().context("status without map_memory")?;
-        let watcher = resident_kib(agent.wait_watcher(SOON)?)?;
+        let pid = agent.wait_watcher(SOON)?;
+        let (watcher, own) = (memory(pid, "VmRSS")?, memory(pid, "RssAnon")?);
         let (vips, build) = (lab.vips().len(), if cfg!(debug_assertions) { "debug" } else { "release" });
-        println!("{vips} VIPs ({build}): {resident} KiB resident, {} KiB in maps, watcher {watcher} KiB", maps / 1024);
+        println!(
+            "{vips} VIPs ({build}): {resident} KiB resident, {} KiB in maps, watcher {watcher} KiB of which {own} are its own",
+            maps / 1024
+        );
         ensure!(resident < LIMIT_KIB, "{resident} KiB resident with {vips} VIPs");
         ensure!(watcher < WATCHER_LIMIT_KIB, "the watcher has {watcher} KiB resident with {vips} VIPs");
         ensure!(maps > 0, "maps take memory");

@@ -200,7 +200,10 @@ impl Round<'_> {
             vips: cell.vips,
             run: self.number,
             load,
-            wire: WireTimes { death_to_word_us: wire.death_to_word_us.filter(|_| event == Event::AgentDies), ..wire },
+            wire: WireTimes {
+                death_to_word_us: wire.death_to_word_us.filter(|_| event == Event::AgentDies),
+                ..wire
+            },
             client: ClientView::default(),
             phases: None,
             decided_at_us: None,

@@ -26,7 +26,16 @@ fn a_quick_run_measures_both_and_writes_json_and_picture() -> Result<()> {
     };
     let theirs = ["crash", "preempt", "agent_dies", "preempt", "sigterm", "preempt", "host_dies", "preempt"];
     let ours = [
-        "crash", "preempt", "agent_dies", "preempt", "sigterm", "preempt", "drain", "preempt", "host_dies", "preempt",
+        "crash",
+        "preempt",
+        "agent_dies",
+        "preempt",
+        "sigterm",
+        "preempt",
+        "drain",
+        "preempt",
+        "host_dies",
+        "preempt",
     ];
     assert_eq!((done("viplane"), done("keepalived")), (ours.to_vec(), theirs.to_vec()));
     for moved in moves {

@@ -153,7 +153,12 @@ impl Agent {
     }
 
     /// Other VIPs, and frames that list them.
-    pub(super) async fn rebind(&mut self, index: usize, gone: &[IpAddr], come: &[IpAddr]) -> anyhow::Result<()> {
+    pub(super) async fn rebind(
+        &mut self,
+        index: usize,
+        gone: &[IpAddr],
+        come: &[IpAddr],
+    ) -> anyhow::Result<()> {
         let managed = &self.instances[index];
         let Some(home) = &managed.home else { return Ok(()) };
         let router = sysctl::forwards_ipv6(&home.place.vip.name).unwrap_or(false);

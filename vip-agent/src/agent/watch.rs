@@ -68,7 +68,9 @@ impl Watch {
             Ready { scheduling: true, memory: true } => None,
             Ready { scheduling: false, memory: true } => Some("without real-time priority"),
             Ready { scheduling: true, memory: false } => Some("without locked memory"),
-            Ready { scheduling: false, memory: false } => Some("without real-time priority and locked memory"),
+            Ready { scheduling: false, memory: false } => {
+                Some("without real-time priority and locked memory")
+            }
         });
         WatcherStatus {
             pid: self.watcher.as_ref().filter(|_| self.ready.is_some()).map(Watcher::pid),
@@ -129,7 +131,11 @@ impl Agent {
         for index in 0..self.instances.len() {
             // Sockets and adverts are with the driver: it gets new ones.
             if let Err(error) = self.rebind(index, &[], &[]).await {
-                tracing::debug!(instance = self.instances[index].name(), "not watched yet: {}", in_full(&error));
+                tracing::debug!(
+                    instance = self.instances[index].name(),
+                    "not watched yet: {}",
+                    in_full(&error)
+                );
             }
         }
     }

@@ -6,8 +6,8 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use arrayvec::ArrayVec;
 use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags,
-    recvmsg, sendmsg,
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+    SendFlags, recvmsg, sendmsg,
 };
 
 /// Descriptors that come with one message.
@@ -22,24 +22,14 @@ pub(super) type Bytes = [u8; LEN];
 pub(super) enum Message {
     /// Agent, first of all: its process id and whether its log is JSON. Descriptors: lifeline, DEADLINES, and a pidfd
     /// where there are such.
-    Hello {
-        agent: u32,
-        json: bool,
-    },
+    Hello { agent: u32, json: bool },
     /// Watcher: it watches; with real-time priority, with locked memory.
-    Ready {
-        scheduling: bool,
-        memory: bool,
-    },
+    Ready { scheduling: bool, memory: bool },
     /// Agent: what to say for the router in this slot from now on. Descriptors: the encoded [`super::plan::Plan`], and a
     /// socket for each family.
-    Plan {
-        slot: u16,
-    },
+    Plan { slot: u16 },
     /// Agent: nothing more for this one.
-    Forget {
-        slot: u16,
-    },
+    Forget { slot: u16 },
     /// Agent: it ends in good order, nothing is to be said.
     Goodbye,
     /// The agent's handler of fatal signals: it will never write to a word again.

@@ -126,7 +126,9 @@ mod tests {
         let mut bytes = Vec::new();
         put(&mut bytes, name.as_bytes());
         for (socket, destination, payload) in adverts {
-            [&[*socket], destination.as_slice(), payload.as_slice()].iter().for_each(|part| put(&mut bytes, part));
+            [&[*socket], destination.as_slice(), payload.as_slice()]
+                .iter()
+                .for_each(|part| put(&mut bytes, part));
         }
         bytes
     }

@@ -71,11 +71,8 @@ fn watch() -> io::Result<()> {
     drop_privileges();
     let pid = agent.cast_signed();
     let succeeded = move || instance_lock::holder().is_some_and(|holder| holder.pid() != Some(pid));
-    let watch = Watch {
-        resignation: Arc::new(Mutex::new(Resignation::new(deadlines, succeeded))),
-        agent,
-        json,
-    };
+    let watch =
+        Watch { resignation: Arc::new(Mutex::new(Resignation::new(deadlines, succeeded))), agent, json };
     rehearse()?;
     let waiting = watch.clone();
     std::thread::Builder::new()
@@ -256,8 +253,7 @@ fn close_all_but_standard() {
 fn drop_privileges() {
     let Ok(held) = capabilities(None) else { return };
     let kept = held.permitted & CapabilitySet::IPC_LOCK;
-    let sets =
-        CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
+    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     // It may run with what it has as well.
     let _ = set_capabilities(None, sets);
 }

@@ -73,7 +73,8 @@ impl Resignation {
             self.say(&former, &mut done.said);
         }
         let silenced = self.plans.iter().zip(&former).filter(|(_, until)| now < **until);
-        let name = |plan: &Option<Plan>| plan.as_ref().map_or_else(|| "?".to_owned(), |plan| plan.name.clone());
+        let name =
+            |plan: &Option<Plan>| plan.as_ref().map_or_else(|| "?".to_owned(), |plan| plan.name.clone());
         done.silenced = silenced.map(|(plan, _)| name(plan)).collect();
         done
     }
@@ -98,7 +99,6 @@ impl Resignation {
             }
         }
     }
-
 }
 
 /// Goes on where a signal has interrupted it.

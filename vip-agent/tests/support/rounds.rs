@@ -59,7 +59,10 @@ where
         let status = agents[heir].edge()?;
         ensure!(status.state == "active" && status.owned, "the heir is {status:?}");
         let takeover = status.last_takeover.map(|takeover| takeover.cause);
-        ensure!(takeover.as_deref() == Some(cause), "round {round}: the heir took over by {takeover:?}, not by {cause}");
+        ensure!(
+            takeover.as_deref() == Some(cause),
+            "round {round}: the heir took over by {takeover:?}, not by {cause}"
+        );
     }
     let expected: Vec<Mac> = (0..=rounds).map(|round| lab.node(1 + round % 2).mac()).collect();
     let owners = watch.finish(&lab)?;

@@ -117,10 +117,7 @@ impl AdvertSender {
 
     /// What [`Self::send`] hands to the kernel, for somebody who sends it in our stead by this socket ([`AsFd`]): each
     /// destination as a sockaddr, with the payload for it.
-    pub fn prepare<'a>(
-        &'a self,
-        adverts: &'a PreparedAdverts,
-    ) -> impl Iterator<Item = (Vec<u8>, &'a [u8])> {
+    pub fn prepare<'a>(&'a self, adverts: &'a PreparedAdverts) -> impl Iterator<Item = (Vec<u8>, &'a [u8])> {
         adverts.iter().map(|(destination, advert)| {
             let address = SockAddr::from(socket_address(&self.interface, destination));
             (address_bytes(&address).to_vec(), advert)
