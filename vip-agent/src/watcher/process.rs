@@ -80,7 +80,7 @@ fn watch() -> io::Result<()> {
         .stack_size(STACK)
         .spawn(move || waiting.wait_for(&lifeline))?;
     Message::Ready { scheduling, memory }.send(socket.as_fd(), &[])?;
-    watch.listen(socket, pidfd)
+    watch.listen(socket, pidfd.as_ref())
 }
 
 impl Watch {
@@ -93,10 +93,10 @@ impl Watch {
     }
 
     /// Follows what the agent says, until it has ended.
-    fn listen(&self, socket: OwnedFd, pidfd: Option<OwnedFd>) -> io::Result<()> {
+    fn listen(&self, socket: OwnedFd, pidfd: Option<&OwnedFd>) -> io::Result<()> {
         let mut socket = Some(socket);
         loop {
-            let news = wait_for_news(socket.as_ref(), pidfd.as_ref())?;
+            let news = wait_for_news(socket.as_ref(), pidfd)?;
             // What it said last counts, even if it is dead by now.
             if let (true, Some(open)) = (news.message, &socket) {
                 match Message::receive(open.as_fd())? {
