@@ -75,7 +75,7 @@ pub(crate) struct Budget {
 // === impl Metric ===
 
 impl Metric {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::WordToAdvertUs,
         Self::LateUs,
         Self::WordToAnnouncementUs,
