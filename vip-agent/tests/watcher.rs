@@ -256,7 +256,7 @@ fn where_both_are_killed_nobody_says_a_word() -> Result<()> {
 /// two answer.
 #[test]
 fn an_agent_that_is_the_first_process_of_its_container_leaves_nobody_behind() -> Result<()> {
-    let container = ["unshare", "--pid", "--fork", "--mount-proc", "--"];
+    let container = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"];
     let lab = lab()?;
     let mut told = 0;
     let rounds = times(4, 20);

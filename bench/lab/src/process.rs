@@ -22,7 +22,7 @@ pub struct NodeCommand {
     command: Command,
 }
 
-/// A process inside a node. Killed and reaped on drop.
+/// A process inside a node. Killed on drop, with its process group, and reaped.
 #[derive(Debug)]
 pub struct Process {
     node: Node,
@@ -264,8 +264,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An exited process is reaped already, and nothing is left to do.
-        let _ = self.kill();
+        // With all that it has started. An exited process is reaped already, and nothing is left to do.
+        let _ = self.kill_group();
     }
 }
 
