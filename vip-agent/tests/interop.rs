@@ -18,9 +18,9 @@ use vip_lab::keepalived::{Keepalived, KeepalivedBuilder};
 use vip_lab::wire::{Frame, Wire};
 use vip_lab::{Lab, Node, Stamp};
 
-/// Where the clock is not watched: long enough for a keepalived that waits for a CPU.
 /// The agent looks at what others claimed after 100 to 350 ms.
 const CLAIMS_ARE_JUDGED: Duration = ms(500);
+/// Where the clock is not watched: long enough for a keepalived that waits for a CPU.
 const INTERVAL: Duration = ms(200);
 /// What we may take beyond the protocol's own timers.
 const TOLERANCE: Duration = ms(5);
