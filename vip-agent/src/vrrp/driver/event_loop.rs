@@ -1,4 +1,4 @@
-//! The loop: wait, take commands, drain the sockets, then act on timers.
+//! The loop: wait, take commands, drain the sockets, then act on timers ([`conduct::turn`]).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,15 +15,11 @@ use rustix::time::{
 
 use super::{Command, InstanceId, Report, Retired, Router, Shared};
 use crate::types::{Family, MonotonicTime};
+use crate::vrrp::conduct::{self, FRAMES_PER_WAKE};
 use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::Event;
 use crate::vrrp::receive::Packet;
 use crate::vrrp::socket::PacketReceiver;
-
-/// Frames read from one socket per wake-up. More than a default receive buffer (212 992 bytes) holds of frames this
-/// small, so that all that was waiting is read before a timer is acted on; and a bound, so that a flood cannot keep the
-/// timers waiting.
-const FRAMES_PER_WAKE: usize = 512;
 
 /// Commands taken per wake-up.
 const COMMANDS_PER_WAKE: usize = 64;
@@ -116,11 +112,7 @@ impl EventLoop {
     fn turn(&mut self) -> io::Result<()> {
         self.arm()?;
         self.wait()?;
-        self.take_commands();
-        self.rehearse();
-        // Before any timer: an advertisement that waits in a queue may be the reason not to act on it.
-        self.drain_listeners();
-        self.act_on_timers();
+        conduct::turn(self);
         self.look_for_pulse();
         Ok(())
     }
@@ -350,5 +342,20 @@ impl EventLoop {
                 listener.routes[usize::from(router.virtual_router_id().get())] = Some(InstanceId(id));
             }
         }
+    }
+}
+
+impl conduct::Turn for EventLoop {
+    fn take_commands(&mut self) {
+        Self::take_commands(self);
+        self.rehearse();
+    }
+
+    fn drain_sockets(&mut self) {
+        self.drain_listeners();
+    }
+
+    fn act_on_timers(&mut self) {
+        Self::act_on_timers(self);
     }
 }

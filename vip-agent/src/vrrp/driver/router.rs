@@ -1,19 +1,20 @@
 //! One virtual router in the driver: its machine, sockets, prebuilt frames and ownership word.
 
-use std::cmp::Ordering;
+mod acting;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use super::{InstanceId, Report, Shared, Unstage};
+use self::acting::Acting;
+use super::{InstanceId, Report, Shared};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
 use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
+use crate::vrrp::conduct;
 use crate::vrrp::discard::{Discard, DiscardCounts};
-use crate::vrrp::machine::{
-    Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
-};
+use crate::vrrp::machine::{Event, Machine, Output, Parameters, PeerAdvert, State};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
@@ -255,8 +256,7 @@ impl Router {
         let event = Event::Advert(PeerAdvert {
             priority: received.advert.priority,
             interval: received.advert.interval,
-            // The first family breaks ties, or two routers could each lose in one family.
-            address: if index == 0 { received.source.cmp(&family.rules.own) } else { Ordering::Less },
+            address: conduct::tie_break(index, &received.source, &family.rules.own),
         });
         if let Some(remark) = received.remark {
             self.complain(packet, remark, shared);
@@ -369,117 +369,9 @@ impl Router {
         self.carry_out(output, stopwatch, shared);
     }
 
-    fn carry_out(&mut self, output: Output, mut stopwatch: Stopwatch, shared: &Shared) {
-        let mut leaving = Ok(());
-        for action in output.actions {
-            match action {
-                Action::Advertise => {
-                    if let Err(error) = self.advertise(&mut stopwatch) {
-                        self.refused(error, output.transition, shared);
-                        return;
-                    }
-                }
-                Action::AdvertiseLeaving => {
-                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving);
-                }
-                Action::AdvertiseYielding => {
-                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts));
-                }
-                Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
-                    Ok(()) => self.words.store(self.slot, until),
-                    Err(error) => {
-                        self.words.cap(self.slot, until);
-                        self.refused(error, None, shared);
-                    }
-                },
-                Action::Release => {
-                    self.words.store(self.slot, MonotonicTime::ZERO);
-                    stopwatch.flip();
-                }
-                Action::ForwardToFormer => self.forward_to_former(),
-                Action::ForwardNothing => {
-                    self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO);
-                }
-                // The former owner may not have heard of a takeover yet: it would be taken for a rival.
-                Action::Announce => self.announce(output.transition.is_none(), &mut stopwatch),
-                Action::Stage => shared.report(Report::Stage(self.id)),
-                Action::Unstage => shared.report(Report::Unstage(self.id, Unstage::Now)),
-                Action::UnstageAfterGrace => shared.report(Report::Unstage(self.id, Unstage::AfterGrace)),
-            }
-        }
-        if let Some(transition) = output.transition {
-            shared.report(Report::Moved {
-                id: self.id,
-                transition,
-                phases: stopwatch.phases(),
-                at: stopwatch.decided,
-            });
-        }
-    }
-
-    /// Sends in every family. Only if all were accepted the lease runs on: losing in one family loses both.
-    fn advertise(&mut self, stopwatch: &mut Stopwatch) -> Result<(), Option<SendError>> {
-        let decided = stopwatch.detected;
-        self.send_in_all(decided, |family| &family.adverts)?;
-        // From the decision, not from the send: a thread that was stopped in between must not resume as an owner.
-        self.words.store(self.slot, decided + self.lease());
-        stopwatch.flip();
-        self.adverts.sent += 1;
-        self.refusal = None;
-        self.machine.handle(Event::AdvertSent(decided), decided);
-        Ok(())
-    }
-
-    /// What one accepted advertisement is good for.
-    fn lease(&self) -> Duration {
-        self.machine.parameters().interval.duration() * LEASE_INTERVALS
-    }
-
-    /// Sends until one family is refused; `None` = there are no sockets at present, or the time for it is over.
-    fn send_in_all(
-        &mut self,
-        decided: MonotonicTime,
-        adverts: impl Fn(&Family) -> &PreparedAdverts,
-    ) -> Result<(), Option<SendError>> {
-        let binding = self.binding.as_ref().ok_or(None)?;
-        // A family that was refused goes first the next time. Otherwise peers would hear in the other one, again and
-        // again, that we own, and we never would.
-        let order = if self.refused_family == 0 { [0, 1] } else { [1, 0] };
-        for index in order {
-            let Some(family) = binding.families.get(index) else { continue };
-            // A thread that was stopped since the decision, perhaps between two families: an heir that hears it now would
-            // yield to nobody.
-            if MonotonicTime::now() >= decided + self.lease() {
-                return Err(None);
-            }
-            if let Err(error) = family.sender.send(adverts(family)) {
-                self.refused_family = index;
-                return Err(Some(error));
-            }
-        }
-        Ok(())
-    }
-
-    /// The advertisement was refused: what was to follow it is off, and so is a takeover that it was to begin.
-    fn refused(&mut self, error: Option<SendError>, transition: Option<Transition>, shared: &Shared) {
-        self.adverts.refused += 1;
-        let now = MonotonicTime::now();
-        self.refusal.clone_from(&error);
-        if let Some(error) = error
-            && now.since(self.refusal_reported) >= REPORT_GAP
-        {
-            self.refusal_reported = now;
-            shared.report(Report::Refused(self.id, error));
-        }
-        let mut output = self.machine.handle(Event::AdvertFailed, now);
-        if let (Some(promotion), Some(fall)) = (transition, &mut output.transition) {
-            // Nobody saw us Active.
-            fall.from = promotion.from;
-            if fall.from == fall.to {
-                output.transition = None;
-            }
-        }
-        self.carry_out(output, Stopwatch::start(now, now, now), shared);
+    fn carry_out(&mut self, output: Output, stopwatch: Stopwatch, shared: &Shared) {
+        let at = stopwatch.detected;
+        conduct::carry_out(&mut Acting { router: self, stopwatch, shared }, output, at);
     }
 
     fn announce(&mut self, ask_for_rivals: bool, stopwatch: &mut Stopwatch) {
