@@ -1,7 +1,13 @@
 //! Draining: make before break, and the time that an operator keeps the instance out.
 
+use std::time::Duration;
+
 use super::{Action, Active, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase, State, Transition};
 use crate::types::MonotonicTime;
+
+/// How soon priority 0 is said once more at the latest. Each one starts a Backup's skew anew: the slowest heir's skew and its
+/// patience for addresses must end before we do.
+const SAY_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Draining {
@@ -9,7 +15,7 @@ pub(super) struct Draining {
     pub(super) answers_until: Option<MonotonicTime>,
     /// Where the lease ended before the drain.
     lease_until: MonotonicTime,
-    /// When priority 0 is said once more, in case the first was lost. Soon, because each one starts a Backup's skew anew.
+    /// When priority 0 is said once more, in case the first was lost.
     say_again: MonotonicTime,
     /// The agent ends: without an heir the VIPs are given up.
     pub(super) for_good: bool,
@@ -38,12 +44,8 @@ impl Machine {
         let longest_skew = self.parameters.interval.longest_skew();
         let until = now + longest_skew + DRAIN_MARGIN;
         output.actions.extend([Action::AdvertiseLeaving, Action::HoldLease(until)]);
-        let draining = Draining {
-            answers_until: Some(until),
-            lease_until,
-            say_again: now + longest_skew / 16,
-            for_good,
-        };
+        let say_again = now + SAY_AGAIN.min(longest_skew / 16);
+        let draining = Draining { answers_until: Some(until), lease_until, say_again, for_good };
         let cause = if for_good { Cause::Shutdown } else { Cause::Drain };
         self.enter(Phase::Draining(draining), cause, output);
     }
