@@ -9,7 +9,7 @@ use crate::types::{AdvertInterval, MonotonicTime, Priority};
 /// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for the
 /// longest skew + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy machine the addresses take tens of
 /// milliseconds.
-const STAGING_PATIENCE: Duration = Duration::from_millis(75);
+pub const STAGING_PATIENCE: Duration = Duration::from_millis(75);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backup {
@@ -103,10 +103,24 @@ impl Backup {
         }
     }
 
-    pub(super) fn reconfigure(&mut self, parameters: &Parameters) {
-        if !self.learned || self.interval.version() != parameters.version() {
+    pub(super) fn reconfigure(
+        &mut self,
+        before: &Parameters,
+        after: &Parameters,
+        now: MonotonicTime,
+        output: &mut Output,
+    ) {
+        if !self.learned || self.interval.version() != after.version() {
             self.learned = false;
-            self.interval = parameters.interval;
+            self.interval = after.interval;
+        }
+        // An owner that was to be replaced may be one that holds us now. Its next advertisement tells.
+        let may_hold = after.priority < before.priority || self.tolerates_lower(after, now);
+        if may_hold
+            && self.is_preempting(now)
+            && let Some(heard) = self.lower_heard
+        {
+            self.wait_from(heard, output);
         }
     }
 
@@ -141,7 +155,11 @@ impl Backup {
     /// The owner holds us: learn its interval and wait again.
     fn rearm(&mut self, announced: AdvertInterval, now: MonotonicTime, output: &mut Output) {
         self.learn(announced);
-        self.down_at = DownTimer::Silence(now);
+        self.wait_from(now, output);
+    }
+
+    fn wait_from(&mut self, since: MonotonicTime, output: &mut Output) {
+        self.down_at = DownTimer::Silence(since);
         self.lower_heard = None;
         if self.staged != Staged::No {
             self.staged = Staged::No;

@@ -28,6 +28,7 @@ use serde::Serialize;
 
 use self::active::Active;
 use self::backup::Backup;
+pub use self::backup::STAGING_PATIENCE;
 use self::draining::Draining;
 use crate::types::{AdvertInterval, MonotonicTime, Priority, Version};
 
@@ -328,7 +329,7 @@ impl Machine {
             return output;
         }
         match &mut self.phase {
-            Phase::Backup(backup) => backup.reconfigure(&parameters),
+            Phase::Backup(backup) => backup.reconfigure(&before, &parameters, now, &mut output),
             Phase::Active(active) => active.reconfigure(&before, &parameters, now, &mut output),
             Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
         }
