@@ -3,17 +3,24 @@
 use std::fmt;
 use std::time::Duration;
 
+use vip_agent::types::MonotonicTime;
 use vip_agent::vrrp::machine::{Event, Parameters};
 
 use crate::network::{Network, ROGUE, What};
 use crate::node::{Agent, Command, Frame, Host};
 use crate::time::Instant;
 
+/// The longest that a watcher takes to learn of its agent's death.
+const LONGEST_NOTICE: Duration = Duration::from_millis(2);
+
+/// After which it says priority 0 again, as production's does.
+const AGAIN_AFTER: Duration = Duration::from_micros(500);
+
 /// One of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Act {
-    /// SIGKILL.
-    Kill,
+    /// SIGKILL; `watched`: a watcher says what the agent no longer can.
+    Kill { watched: bool },
     /// SIGSTOP.
     Stop,
     /// The machine is paused as a whole.
@@ -39,7 +46,7 @@ pub(crate) enum Act {
 impl Act {
     /// Whether it happens to a process or machine, which may be in the middle of something.
     fn interrupts(&self) -> bool {
-        matches!(self, Self::Kill | Self::Stop | Self::Pause | Self::PowerOff)
+        matches!(self, Self::Kill { .. } | Self::Stop | Self::Pause | Self::PowerOff)
     }
 }
 
@@ -65,7 +72,7 @@ impl Network {
         }
         self.watch.obstruct_all(node, self.now);
         match act {
-            Act::Kill => self.end(node, false),
+            Act::Kill { watched } => self.kill(node, watched),
             Act::Stop => self.stop(node),
             Act::Pause => self.pause(node),
             Act::PowerOff => {
@@ -97,6 +104,39 @@ impl Network {
         if event == Event::Shutdown {
             self.nodes[node].ending = true;
             self.turn(node);
+        }
+    }
+
+    fn kill(&mut self, node: usize, watched: bool) {
+        let alive = self.nodes[node].agent != Agent::Dead;
+        self.end(node, false);
+        if watched && alive && self.nodes[node].host == Host::Up {
+            let at = self.now + self.noise.span(LONGEST_NOTICE);
+            let life = self.nodes[node].life;
+            self.agenda.plan(at, What::Resign { node, life, former: None });
+        }
+    }
+
+    /// As production's watcher: silence first, then priority 0, and once more, unless another agent has begun.
+    pub(crate) fn resign(&mut self, node: usize, life: u32, former: Option<Instant>) {
+        let router = &self.nodes[node];
+        if router.life != life || router.host != Host::Up {
+            return;
+        }
+        let until = former.unwrap_or(router.word.ends);
+        if former.is_none() {
+            self.store(node, MonotonicTime::ZERO, false, None);
+            self.agenda.plan(self.now + AGAIN_AFTER, What::Resign { node, life, former: Some(until) });
+        }
+        if until <= self.now {
+            return;
+        }
+        self.note(node, "its watcher says priority 0");
+        let (interval, muted) = (self.nodes[node].parameters.interval, self.nodes[node].muted);
+        for family in (0..self.families).filter(|family| !muted[*family]) {
+            let (from, family) = (node as u8, family as u8);
+            let frame = Frame { from, to: from, family, priority: 0, interval, decided: self.now };
+            self.broadcast(frame, self.now);
         }
     }
 
@@ -161,7 +201,8 @@ impl Network {
 impl fmt::Display for Act {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Kill => f.write_str("SIGKILL"),
+            Self::Kill { watched: false } => f.write_str("SIGKILL"),
+            Self::Kill { watched: true } => f.write_str("SIGKILL, and its watcher lives"),
             Self::Stop => f.write_str("SIGSTOP"),
             Self::Pause => f.write_str("the machine is paused"),
             Self::PowerOff => f.write_str("the power fails"),

@@ -52,6 +52,12 @@ pub(crate) enum What {
         node: usize,
         life: u32,
     },
+    /// A dead agent's watcher acts; `former`: when the word would have ended that it has cleared before.
+    Resign {
+        node: usize,
+        life: u32,
+        former: Option<Instant>,
+    },
     /// What somebody does, put off until the agent is where it can be done.
     Act(usize, Box<Act>),
 }
@@ -158,6 +164,7 @@ impl Network {
                     self.command(node, Command::Tell(Event::Staged));
                 }
             }
+            What::Resign { node, life, former } => self.resign(node, life, former),
             What::Act(node, act) => self.carry_out_act(node, *act),
         }
     }

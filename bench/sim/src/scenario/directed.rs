@@ -27,7 +27,7 @@ pub(super) fn crash(run: &mut Run) -> Outcome {
         run.next_advert(owner)?;
     }
     run.idle(Duration::ZERO, interval / 50)?;
-    let death = if run.plan.percent(80) { Act::Kill } else { Act::PowerOff };
+    let death = if run.plan.percent(80) { Act::Kill { watched: false } } else { Act::PowerOff };
     run.network.carry_out_act(owner, death);
     let answers_until = run.network.nodes[owner].answers_until(run.network.now);
 

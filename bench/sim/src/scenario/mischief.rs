@@ -83,7 +83,7 @@ impl Run {
     /// What befalls an agent.
     fn trouble(&mut self, node: usize) -> Act {
         match self.plan.below(20) {
-            0 | 1 => Act::Kill,
+            0 | 1 => Act::Kill { watched: self.plan.percent(50) },
             2 | 3 => Act::Stop,
             4..=7 => Act::Revive,
             8 | 9 => Act::Tell(Event::Drain),
