@@ -1,7 +1,7 @@
 //! Many routers in simulated networks: production's machine and rules under virtual clocks, by seed.
 //!
-//! A run is a function of family, seed and mutation. [`scenario`] is what happens, [`network`] where, [`agent`] production's
-//! rules over it, [`watch`] what must hold, [`run`] plays, shrinks and replays. docs/simulation.md has the bounds.
+//! A run is a function of family, seed and mutation. `scenario` is what happens, `network` where, `agent` production's rules over
+//! it, `watch` what must hold, `run` plays, shrinks and replays. docs/simulation.md has the bounds.
 
 mod act;
 mod agenda;
