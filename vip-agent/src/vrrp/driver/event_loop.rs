@@ -13,6 +13,7 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::routers::Routers;
 use super::{Command, InstanceId, Report, Retired, Router, Shared};
 use crate::types::{Family, MonotonicTime};
 use crate::vrrp::discard::Discard;
@@ -27,6 +28,10 @@ const FRAMES_PER_WAKE: usize = 512;
 
 /// Commands taken per wake-up.
 const COMMANDS_PER_WAKE: usize = 64;
+
+/// Timers acted on per wake-up: between these and the next the queues are read, in which there may be a reason not to act
+/// on the next.
+const TIMERS_PER_WAKE: usize = 64;
 
 /// How long before a takeover its way is rehearsed: a rehearsal takes 0.1 to 0.3 ms.
 const REHEARSAL_LEAD: Duration = Duration::from_micros(500);
@@ -61,8 +66,9 @@ pub(super) struct EventLoop {
     shared: Arc<Shared>,
     epoll: OwnedFd,
     timer: OwnedFd,
+    /// When the timer expires, or before: see [`EventLoop::arm`].
     armed_for: MonotonicTime,
-    routers: Vec<Option<Box<Router>>>,
+    routers: Routers,
     listeners: Vec<Option<Listener>>,
     pulse: Pulse,
     rehearsed: MonotonicTime,
@@ -94,7 +100,7 @@ impl EventLoop {
             epoll,
             timer,
             armed_for: MonotonicTime::NEVER,
-            routers: Vec::new(),
+            routers: Routers::default(),
             listeners: Vec::new(),
             pulse: Pulse { next: MonotonicTime::now() + PULSE, last_beats: 0, silent: 0 },
             rehearsed: MonotonicTime::ZERO,
@@ -149,14 +155,13 @@ impl EventLoop {
         Ok(())
     }
 
+    /// Sets the timer, unless it expires early enough: most adverts put off what is next by less than that is away, and a
+    /// wake-up for nothing once in a while is cheaper than a system call for each of them.
     fn arm(&mut self) -> io::Result<()> {
-        let now = MonotonicTime::now();
-        let timers = self.routers.iter().flatten().map(|router| {
-            let rehearsal = router.takes_over_at().before(REHEARSAL_LEAD);
-            router.next_timer().min(if now < rehearsal { rehearsal } else { MonotonicTime::NEVER })
-        });
-        let next = timers.min().unwrap_or(MonotonicTime::NEVER).min(self.pulse.next);
-        if next == self.armed_for {
+        let rehearsal = self.routers.next_takeover().0.before(REHEARSAL_LEAD);
+        let rehearsal = if MonotonicTime::now() < rehearsal { rehearsal } else { MonotonicTime::NEVER };
+        let next = self.routers.next().min(rehearsal).min(self.pulse.next);
+        if self.armed_for <= next {
             return Ok(());
         }
         self.armed_for = next;
@@ -179,20 +184,15 @@ impl EventLoop {
     /// 0.1 ms to wake, and forgets.
     fn rehearse(&mut self) {
         let now = MonotonicTime::now();
-        if now.since(self.rehearsed) < REHEARSED_FOR {
+        let (due, Some(router)) = self.routers.next_takeover() else { return };
+        let is_near = due.before(REHEARSAL_LEAD) <= now && now + REHEARSAL_NEEDS <= due;
+        if !is_near || now.since(self.rehearsed) < REHEARSED_FOR {
             return;
         }
-        let is_near = |at: MonotonicTime| at.before(REHEARSAL_LEAD) <= now && now + REHEARSAL_NEEDS <= at;
-        let routers = self.routers.iter().flatten();
-        let Some(router) = routers
-            .filter(|router| is_near(router.takes_over_at()))
-            .min_by_key(|router| router.takes_over_at())
-        else {
-            return;
-        };
         router.rehearse();
-        let due = router.takes_over_at();
-        while MonotonicTime::now() < due {
+        // Others may be due before.
+        let next = self.routers.next().min(due);
+        while MonotonicTime::now() < next {
             std::hint::spin_loop();
         }
         self.rehearsed = due;
@@ -212,15 +212,14 @@ impl EventLoop {
                 for frame in frames {
                     // What is no advertisement at all belongs to no instance, nor does a frame longer than any.
                     let Ok(packet) = Packet::parse(frame.bytes) else { continue };
-                    let route = routes[usize::from(packet.virtual_router_id.get())];
-                    let Some(router) = route.and_then(|id| self.routers[usize::from(id.0)].as_mut()) else {
-                        continue;
-                    };
-                    if frame.truncated {
-                        router.discarded(&packet, Discard::Truncated, &self.shared);
-                    } else {
-                        router.receive(&packet, frame.arrival, &self.shared);
-                    }
+                    let Some(id) = routes[usize::from(packet.virtual_router_id.get())] else { continue };
+                    self.routers.with(id, |router| {
+                        if frame.truncated {
+                            router.discarded(&packet, Discard::Truncated, &self.shared);
+                        } else {
+                            router.receive(&packet, frame.arrival, &self.shared);
+                        }
+                    });
                 }
             }
         }
@@ -228,10 +227,9 @@ impl EventLoop {
 
     fn act_on_timers(&mut self) {
         let now = MonotonicTime::now();
-        for router in self.routers.iter_mut().flatten() {
-            if router.next_timer() <= now {
-                router.tell(Event::Timer, &self.shared);
-            }
+        for _ in 0..TIMERS_PER_WAKE {
+            let Some(id) = self.routers.due(now) else { return };
+            self.routers.with(id, |router| router.tell(Event::Timer, &self.shared));
         }
     }
 
@@ -246,9 +244,7 @@ impl EventLoop {
             if beats == self.pulse.last_beats { self.pulse.silent.saturating_add(1) } else { 0 };
         self.pulse.last_beats = beats;
         let silent = self.pulse.silent >= SILENT_PULSES;
-        for router in self.routers.iter_mut().flatten() {
-            router.runtime_is_silent(silent, &self.shared);
-        }
+        self.routers.each(|router| router.runtime_is_silent(silent, &self.shared));
     }
 
     fn take_commands(&mut self) {
@@ -263,21 +259,17 @@ impl EventLoop {
     fn take(&mut self, command: Command) {
         match command {
             Command::Add(id, router) => {
-                let index = usize::from(id.0);
-                if self.routers.len() <= index {
-                    self.routers.resize_with(index + 1, || None);
-                }
-                self.routers[index] = Some(router);
+                self.routers.add(id, router);
                 self.reroute();
             }
             Command::Remove(id) => {
-                if let Some(router) = self.routers.get_mut(usize::from(id.0)).and_then(Option::take) {
+                if let Some(router) = self.routers.remove(id) {
                     self.reroute();
                     self.shared.report(Report::Retired(Retired::Router(router)));
                 }
             }
             Command::Bind(id, binding) => {
-                let former = self.router(id).and_then(|router| router.bind(binding));
+                let former = self.routers.with(id, |router| router.bind(binding)).flatten();
                 self.reroute();
                 if let Some(binding) = former {
                     self.shared.report(Report::Retired(Retired::Binding(binding)));
@@ -287,7 +279,7 @@ impl EventLoop {
             Command::Unlisten(ifindex, family) => self.unlisten(ifindex, family),
             Command::Stop => self.stopping = true,
             Command::Inspect(id, number) => {
-                let snapshot = self.router(id).map(|router| router.snapshot());
+                let snapshot = self.routers.get(id).map(Router::snapshot);
                 self.shared.answer(number, snapshot);
             }
             Command::Announce(id) => self.with(id, Router::announce_again),
@@ -300,14 +292,8 @@ impl EventLoop {
         }
     }
 
-    fn router(&mut self, id: InstanceId) -> Option<&mut Router> {
-        self.routers.get_mut(usize::from(id.0))?.as_deref_mut()
-    }
-
     fn with(&mut self, id: InstanceId, act: impl FnOnce(&mut Router, &Shared)) {
-        if let Some(router) = self.routers.get_mut(usize::from(id.0)).and_then(Option::as_mut) {
-            act(router, &self.shared);
-        }
+        self.routers.with(id, |router| act(router, &self.shared));
     }
 
     fn listen(&mut self, receiver: Box<PacketReceiver>) {
@@ -342,12 +328,8 @@ impl EventLoop {
         for listener in self.listeners.iter_mut().flatten() {
             listener.routes.fill(None);
             let (ifindex, family) = (listener.receiver.interface().index, listener.receiver.family());
-            for (index, router) in self.routers.iter().enumerate() {
-                let Some(router) = router.as_ref().filter(|router| router.listens_on(ifindex, family)) else {
-                    continue;
-                };
-                let id = u16::try_from(index).expect("instance ids are u16");
-                listener.routes[usize::from(router.virtual_router_id().get())] = Some(InstanceId(id));
+            for (id, router) in self.routers.iter().filter(|(_, router)| router.listens_on(ifindex, family)) {
+                listener.routes[usize::from(router.virtual_router_id().get())] = Some(id);
             }
         }
     }

@@ -7,6 +7,8 @@
 mod event_loop;
 pub(crate) mod realtime;
 mod router;
+mod routers;
+mod timers;
 
 use std::io;
 use std::os::fd::OwnedFd;
