@@ -10,7 +10,7 @@ use crate::dataplane::announce::{Announcements, frame_to_itself, questions};
 use crate::types::Family;
 use crate::vrrp::codec::{DecodeOptions, Dialect, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
-use crate::vrrp::machine::Parameters;
+use crate::vrrp::machine::{AdvertPhase, Parameters};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Rules, Senders};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, OpenError};
@@ -31,6 +31,7 @@ pub(super) fn parameters(instance: &config::Instance) -> Parameters {
     Parameters {
         priority: instance.priority,
         interval: instance.protocol.advert_interval(),
+        phase: Some(AdvertPhase::of(instance.virtual_router_id)),
         preempt: instance.preempt,
         preempt_delay: instance.preempt_delay,
         hold_down: instance.hold_down,

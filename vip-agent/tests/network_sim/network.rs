@@ -111,6 +111,7 @@ impl Network {
                 let parameters = Parameters {
                     priority: Priority::new(priority).expect("in range"),
                     interval: interval.into(),
+                    phase: None,
                     preempt,
                     preempt_delay: Duration::ZERO,
                     hold_down: Duration::ZERO,

@@ -6,6 +6,7 @@ mod backup;
 mod draining;
 mod fault;
 mod lease;
+mod phase;
 mod properties;
 mod reconfigure;
 mod rig;
