@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::place::Place;
+use super::sockets::Sockets;
 use crate::config;
 use crate::dataplane::announce::{Announcements, frame_to_itself, questions};
 use crate::types::Family;
@@ -13,7 +14,7 @@ use crate::vrrp::driver;
 use crate::vrrp::machine::{AdvertPhase, Parameters};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Rules, Senders};
-use crate::vrrp::socket::{AdvertSender, AnnounceSender, OpenError};
+use crate::vrrp::socket::OpenError;
 
 /// Why an instance cannot work on its interfaces.
 #[derive(Debug, thiserror::Error)]
@@ -42,25 +43,32 @@ pub(super) fn parameters(instance: &config::Instance) -> Parameters {
     }
 }
 
-/// Opens the sockets and builds the frames.
+/// Opens the sockets that are not open yet, and builds the frames.
 pub(super) fn bind(
     instance: &config::Instance,
     place: &Place,
     router: bool,
+    sockets: &mut Sockets,
 ) -> Result<Box<driver::Binding>, BindError> {
-    let families = place.sources.iter().map(|&source| family(instance, place, source));
+    let families = place.sources.iter().map(|&source| family(instance, place, source, sockets));
+    let families = families.collect::<Result<ArrayVec<_, 2>, _>>()?;
     let vips = || instance.vips.iter().map(|vip| vip.address);
     Ok(Box::new(driver::Binding {
         ifindex: place.advert.index,
-        families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
+        families,
         announcements: Announcements::build(vips(), place.mac, router),
         questions: questions(vips(), place.mac, place.link_local),
         rehearsal: [frame_to_itself(place.mac)],
-        announcer: AnnounceSender::open(&place.vip)?,
+        announcer: sockets.of_announcements(&place.vip)?,
     }))
 }
 
-fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<driver::Family, BindError> {
+fn family(
+    instance: &config::Instance,
+    place: &Place,
+    source: IpAddr,
+    sockets: &mut Sockets,
+) -> Result<driver::Family, BindError> {
     let family = Family::of(source);
     let of_family = |address: &IpAddr| Family::of(*address) == family;
     let mut vips: Vec<IpAddr> = instance.vips.iter().map(|vip| vip.address).filter(of_family).collect();
@@ -80,7 +88,7 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
         PreparedAdverts::build(&fields, source, &destinations)
     };
     Ok(driver::Family {
-        sender: AdvertSender::open(&place.advert, source)?,
+        sender: sockets.of_adverts(&place.advert, source)?,
         adverts: adverts(instance.priority.get())?,
         leaving: adverts(LEAVING)?,
         rules: Rules {

@@ -106,7 +106,7 @@ impl Agent {
     async fn move_in(&mut self, index: usize, place: Place) -> anyhow::Result<()> {
         let config = self.instances[index].config.clone();
         let router = sysctl::forwards_ipv6(&place.vip.name).unwrap_or(false);
-        let binding = bind(&config, &place, router)?;
+        let binding = bind(&config, &place, router, &mut self.sockets)?;
         let groups = join_groups(&config, &place)?;
         for vip in off_subnet(&config, &place, &self.links) {
             tracing::warn!(

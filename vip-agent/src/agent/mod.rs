@@ -13,6 +13,7 @@ mod place;
 mod reload;
 mod reports;
 mod requests;
+mod sockets;
 mod start;
 mod status;
 mod watch;
@@ -71,6 +72,8 @@ pub struct Agent {
     dataplane: Dataplane,
     driver: Driver,
     watch: Watch,
+    /// Shared by instances.
+    sockets: sockets::Sockets,
     instances: Vec<Managed>,
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,

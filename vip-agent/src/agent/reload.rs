@@ -162,7 +162,7 @@ impl Agent {
         let managed = &self.instances[index];
         let Some(home) = &managed.home else { return Ok(()) };
         let router = sysctl::forwards_ipv6(&home.place.vip.name).unwrap_or(false);
-        let binding = bind(&managed.config, &home.place, router)?;
+        let binding = bind(&managed.config, &home.place, router, &mut self.sockets)?;
         self.change_vips(index, gone, come, router)?;
         self.give(index, binding).await;
         Ok(())

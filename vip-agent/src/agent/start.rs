@@ -72,6 +72,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         dataplane,
         driver: Driver::start(Arc::clone(&lifeline)).context("starting the VRRP driver thread")?,
         watch: Watch::new(lifeline),
+        sockets: super::sockets::Sockets::default(),
         instances: Vec::new(),
         listening: BTreeSet::new(),
         alarms: super::Alarms::default(),

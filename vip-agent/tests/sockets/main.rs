@@ -2,6 +2,7 @@
 
 mod allocation;
 mod announcing;
+mod batches;
 mod fixture;
 mod receiving;
 mod refusals;

@@ -13,11 +13,11 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::outbox::{self, Outbox};
 use super::routers::Routers;
 use super::{Command, InstanceId, Report, Retired, Router, Shared};
 use crate::types::{Family, MonotonicTime};
 use crate::vrrp::discard::Discard;
-use crate::vrrp::machine::Event;
 use crate::vrrp::receive::Packet;
 use crate::vrrp::socket::PacketReceiver;
 
@@ -28,10 +28,6 @@ const FRAMES_PER_WAKE: usize = 512;
 
 /// Commands taken per wake-up.
 const COMMANDS_PER_WAKE: usize = 64;
-
-/// Timers acted on per wake-up: between these and the next the queues are read, in which there may be a reason not to act
-/// on the next.
-const TIMERS_PER_WAKE: usize = 64;
 
 /// How long before a takeover its way is rehearsed: a rehearsal takes 0.1 to 0.3 ms.
 const REHEARSAL_LEAD: Duration = Duration::from_micros(500);
@@ -69,6 +65,9 @@ pub(super) struct EventLoop {
     /// When the timer expires, or before: see [`EventLoop::arm`].
     armed_for: MonotonicTime,
     routers: Routers,
+    outbox: Outbox,
+    /// Timers acted on since announcements were made.
+    acted: usize,
     listeners: Vec<Option<Listener>>,
     pulse: Pulse,
     rehearsed: MonotonicTime,
@@ -101,6 +100,8 @@ impl EventLoop {
             timer,
             armed_for: MonotonicTime::NEVER,
             routers: Routers::default(),
+            outbox: Outbox::default(),
+            acted: 0,
             listeners: Vec::new(),
             pulse: Pulse { next: MonotonicTime::now() + PULSE, last_beats: 0, silent: 0 },
             rehearsed: MonotonicTime::ZERO,
@@ -113,6 +114,7 @@ impl EventLoop {
         while !self.stopping {
             if let Err(error) = self.turn() {
                 self.shared.report(Report::Died(format!("the VRRP driver's event loop: {error}")));
+                self.shared.wake_runtime();
                 return false;
             }
         }
@@ -120,20 +122,29 @@ impl EventLoop {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        self.arm()?;
-        self.wait()?;
+        let busy = self.routers.is_announcing();
+        if !busy {
+            self.arm()?;
+        }
+        self.wait(busy)?;
         self.take_commands();
-        self.rehearse();
+        if !busy {
+            self.rehearse();
+        }
         // Before any timer: an advertisement that waits in a queue may be the reason not to act on it.
         self.drain_listeners();
         self.act_on_timers();
+        self.announce();
         self.look_for_pulse();
+        self.shared.wake_runtime();
         Ok(())
     }
 
-    fn wait(&mut self) -> io::Result<()> {
+    /// Waits for something to do, or only looks: `busy`.
+    fn wait(&mut self, busy: bool) -> io::Result<()> {
         let mut events = [MaybeUninit::<epoll::Event>::uninit(); EVENTS];
-        let (events, _) = match epoll::wait(&self.epoll, &mut events, None) {
+        let not_at_all = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let (events, _) = match epoll::wait(&self.epoll, &mut events, busy.then_some(&not_at_all)) {
             Ok(events) => events,
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -227,9 +238,23 @@ impl EventLoop {
 
     fn act_on_timers(&mut self) {
         let now = MonotonicTime::now();
-        for _ in 0..TIMERS_PER_WAKE {
-            let Some(id) = self.routers.due(now) else { return };
-            self.routers.with(id, |router| router.tell(Event::Timer, &self.shared));
+        for _ in 0..outbox::MOST {
+            let Some(id) = self.routers.due(now) else { break };
+            self.acted += 1;
+            if let Some(work) = self.routers.with(id, |router| router.on_timer(&self.shared)).flatten() {
+                self.outbox.push(id, work);
+            }
+        }
+        self.outbox.send(&mut self.routers, &self.shared);
+    }
+
+    /// Makes some announcements, once nobody's advertisement is due: what all instances own, and until when, comes first. A
+    /// loop that is never done with its timers must announce as well, so once all may have had their turn it does.
+    fn announce(&mut self) {
+        let put_off = self.acted < self.routers.len() && self.routers.next() <= MonotonicTime::now();
+        if !put_off {
+            self.acted = 0;
+            self.routers.announce(&self.shared);
         }
     }
 

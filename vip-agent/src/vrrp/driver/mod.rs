@@ -4,16 +4,19 @@
 //! timer: no netlink, no files, no locks, no allocation once an instance is in place. The tokio runtime prepares all
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
+mod announcing;
 mod event_loop;
+mod outbox;
 pub(crate) mod realtime;
 mod router;
 mod routers;
+mod stopwatch;
 mod timers;
 
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -23,7 +26,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use self::realtime::Realtime;
-pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Phases, Router, Snapshot, SnapshotPeer};
+pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Router, Snapshot, SnapshotPeer};
+pub use self::stopwatch::Phases;
 use crate::types::{Family as IpFamily, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
@@ -139,6 +143,8 @@ struct Shared {
     answers: ArrayQueue<(u64, Option<Snapshot>)>,
     answer_waits: OwnedFd,
     lost_reports: AtomicU64,
+    /// Whether the runtime is to be woken for reports.
+    reported: AtomicBool,
     /// Counted up by the runtime: a sign of life (see [`Driver::beat`]).
     beats: AtomicU64,
 }
@@ -159,6 +165,7 @@ impl Driver {
             answers: ArrayQueue::new(ANSWERS),
             answer_waits: counter()?,
             lost_reports: AtomicU64::new(0),
+            reported: AtomicBool::new(false),
             beats: AtomicU64::new(0),
         });
         let report_waits = watch(&shared.report_waits)?;
@@ -269,16 +276,26 @@ impl Drop for Obituary {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.report(Report::Died("the VRRP driver panicked".to_owned()));
+            self.0.wake_runtime();
         }
     }
 }
 
 impl Shared {
+    /// Leaves a report for the runtime, which hears of it by [`Self::wake_runtime`].
     fn report(&self, report: Report) {
         if self.reports.push(report).is_err() {
             self.lost_reports.fetch_add(1, Ordering::Relaxed);
         }
-        count(&self.report_waits);
+        self.reported.store(true, Ordering::Relaxed);
+    }
+
+    /// Once per turn of the loop, not for each report: a takeover of all instances makes many, and nobody's first
+    /// announcement is to wait for the runtime to be woken.
+    fn wake_runtime(&self) {
+        if self.reported.swap(false, Ordering::Relaxed) {
+            count(&self.report_waits);
+        }
     }
 
     fn answer(&self, number: u64, snapshot: Option<Snapshot>) {

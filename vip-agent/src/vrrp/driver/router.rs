@@ -2,10 +2,13 @@
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use super::announcing::{Announcing, Moved, Urgency};
+use super::stopwatch::Stopwatch;
 use super::{InstanceId, Report, Shared, Unstage};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
@@ -34,34 +37,21 @@ pub struct Binding {
     pub questions: Vec<Frame>,
     /// One that tells nobody anything when a takeover is rehearsed.
     pub rehearsal: [Frame; 1],
-    /// Socket for all of these.
-    pub announcer: AnnounceSender,
+    /// Socket for all of these, shared by the instances on that interface.
+    pub announcer: Arc<AnnounceSender>,
 }
 
 /// One family of an instance: its socket, its advertisements and what it accepts.
 #[derive(Debug)]
 pub struct Family {
-    /// Sends the advertisements.
-    pub sender: AdvertSender,
+    /// Sends the advertisements: shared by the instances that send from the same address on the same interface.
+    pub sender: Arc<AdvertSender>,
     /// Our advertisement, for each destination.
     pub adverts: PreparedAdverts,
     /// The same with priority 0.
     pub leaving: PreparedAdverts,
     /// What is accepted of others; its `own` address breaks ties.
     pub rules: Rules,
-}
-
-/// How long each step of a change of state took (microseconds in status): contract of `last_takeover`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// Last advertisement of the owner (or the signal) -> read, or the timer handled.
-    pub detect: Duration,
-    /// -> the machine returned.
-    pub decide: Duration,
-    /// -> the ownership word was stored.
-    pub flip: Duration,
-    /// -> the first announcements were handed to the kernel.
-    pub announce: Duration,
 }
 
 /// Another router's advertisement that does not fit ours.
@@ -150,6 +140,7 @@ pub struct Router {
     refusal: Option<SendError>,
     /// Index of the family whose advertisement was refused last.
     refused_family: usize,
+    announcing: Option<Announcing>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -159,19 +150,18 @@ struct Owner {
     heard: MonotonicTime,
 }
 
-/// The stages of one change of state as they are reached.
-struct Stopwatch {
-    /// The `now` of the event.
-    detected: MonotonicTime,
-    detect: Duration,
-    decided: MonotonicTime,
-    flipped: Option<MonotonicTime>,
-    announced: Option<MonotonicTime>,
-}
+/// What became of an advertisement in all families; `None` = there are no sockets at present, or the time for it is over.
+pub(super) type Sent = Result<(), Option<SendError>>;
 
-/// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
-/// take longer than a takeover has until the first are out; and no more than these follow a lease that ends meanwhile.
-const ANNOUNCED_AT_ONCE: usize = 32;
+/// What an event leads to, as far as it is not carried out yet.
+pub(super) struct Work {
+    actions: arrayvec::IntoIter<Action, 8>,
+    transition: Option<Transition>,
+    stopwatch: Stopwatch,
+    leaving: Sent,
+    /// Whether the announcements under way are of this.
+    announces: bool,
+}
 
 /// Complaints about one instance are reported once in this time.
 const REPORT_GAP: Duration = Duration::from_secs(1);
@@ -203,6 +193,7 @@ impl Router {
             refusal_reported: MonotonicTime::ZERO,
             refusal: None,
             refused_family: 0,
+            announcing: None,
         }
     }
 
@@ -236,7 +227,14 @@ impl Router {
         let _ = binding.announcer.send(&binding.rehearsal);
     }
 
+    pub(super) fn is_bound(&self) -> bool {
+        self.binding.is_some()
+    }
+
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
+        if let Some(announcing) = &mut self.announcing {
+            announcing.begin_again(Urgency::Takeover);
+        }
         std::mem::replace(&mut self.binding, binding)
     }
 
@@ -303,11 +301,21 @@ impl Router {
 
     /// An event whose cause is now.
     pub(super) fn tell(&mut self, event: Event, shared: &Shared) {
-        let since = match (event, self.owner) {
+        self.handle(event, self.cause_of(event), shared);
+    }
+
+    /// The timer has come. Returns what is left to be done once our advertisement was sent, if one is to be: for
+    /// [`Self::advert_sent`].
+    pub(super) fn on_timer(&mut self, shared: &Shared) -> Option<Work> {
+        let work = self.decide(Event::Timer, self.cause_of(Event::Timer));
+        self.proceed(work, shared)
+    }
+
+    fn cause_of(&self, event: Event) -> MonotonicTime {
+        match (event, self.owner) {
             (Event::Timer, Some(owner)) => owner.heard,
             _ => MonotonicTime::now(),
-        };
-        self.handle(event, since, shared);
+        }
     }
 
     pub(super) fn tell_from_runtime(&mut self, event: Event, shared: &Shared) {
@@ -338,14 +346,14 @@ impl Router {
     pub(super) fn announce_again(&mut self, shared: &Shared) {
         let now = MonotonicTime::now();
         let output = self.machine.announce_again(now);
-        self.carry_out(output, Stopwatch::start(now, now, now), shared);
+        self.carry_out(Work::new(output, Stopwatch::start(now, now, now)), shared);
     }
 
     pub(super) fn reconfigure(&mut self, parameters: Parameters, grace: Duration, shared: &Shared) {
         self.grace = grace;
         let now = MonotonicTime::now();
         let output = self.machine.reconfigure(parameters, now);
-        self.carry_out(output, Stopwatch::start(now, now, now), shared);
+        self.carry_out(Work::new(output, Stopwatch::start(now, now, now)), shared);
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -363,29 +371,39 @@ impl Router {
     }
 
     fn handle(&mut self, event: Event, since: MonotonicTime, shared: &Shared) {
-        let now = MonotonicTime::now();
-        let output = self.machine.handle(event, now);
-        let stopwatch = Stopwatch::start(since, now, MonotonicTime::now());
-        self.carry_out(output, stopwatch, shared);
+        let work = self.decide(event, since);
+        self.carry_out(work, shared);
     }
 
-    fn carry_out(&mut self, output: Output, mut stopwatch: Stopwatch, shared: &Shared) {
-        let mut leaving = Ok(());
-        for action in output.actions {
+    fn decide(&mut self, event: Event, since: MonotonicTime) -> Work {
+        let now = MonotonicTime::now();
+        let output = self.machine.handle(event, now);
+        Work::new(output, Stopwatch::start(since, now, MonotonicTime::now()))
+    }
+
+    fn carry_out(&mut self, work: Work, shared: &Shared) {
+        if let Some(work) = self.proceed(work, shared) {
+            let sent = self.send_in_all(work.stopwatch.detected, |family| &family.adverts);
+            self.advert_sent(work, sent, shared);
+        }
+    }
+
+    /// Carries out all up to the next [`Action::Advertise`], and returns the rest if there is one.
+    fn proceed(&mut self, mut work: Work, shared: &Shared) -> Option<Work> {
+        if work.transition.is_some() {
+            // What was not announced yet is not reported yet either, and came before.
+            self.report_move(shared);
+        }
+        while let Some(action) = work.actions.next() {
             match action {
-                Action::Advertise => {
-                    if let Err(error) = self.advertise(&mut stopwatch) {
-                        self.refused(error, output.transition, shared);
-                        return;
-                    }
-                }
+                Action::Advertise => return Some(work),
                 Action::AdvertiseLeaving => {
-                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving);
+                    work.leaving = self.send_in_all(work.stopwatch.detected, |family| &family.leaving);
                 }
                 Action::AdvertiseYielding => {
-                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts));
+                    drop(self.send_in_all(work.stopwatch.detected, |family| &family.adverts));
                 }
-                Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
+                Action::HoldLease(until) => match std::mem::replace(&mut work.leaving, Ok(())) {
                     Ok(()) => self.words.store(self.slot, until),
                     Err(error) => {
                         self.words.cap(self.slot, until);
@@ -394,40 +412,71 @@ impl Router {
                 },
                 Action::Release => {
                     self.words.store(self.slot, MonotonicTime::ZERO);
-                    stopwatch.flip();
+                    work.stopwatch.flip();
                 }
                 Action::ForwardToFormer => self.forward_to_former(),
                 Action::ForwardNothing => {
                     self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO);
                 }
-                // The former owner may not have heard of a takeover yet: it would be taken for a rival.
-                Action::Announce => self.announce(output.transition.is_none(), &mut stopwatch),
+                Action::Announce => {
+                    let urgency = if work.transition.is_some() { Urgency::Takeover } else { Urgency::Repeat };
+                    match &mut self.announcing {
+                        Some(announcing) => announcing.begin_again(urgency),
+                        None => self.announcing = Some(Announcing::begin(urgency)),
+                    }
+                    work.announces = true;
+                }
                 Action::Stage => shared.report(Report::Stage(self.id)),
                 Action::Unstage => shared.report(Report::Unstage(self.id, Unstage::Now)),
                 Action::UnstageAfterGrace => shared.report(Report::Unstage(self.id, Unstage::AfterGrace)),
             }
         }
-        if let Some(transition) = output.transition {
-            shared.report(Report::Moved {
-                id: self.id,
-                transition,
-                phases: stopwatch.phases(),
-                at: stopwatch.decided,
-            });
+        let moved = Moved { transition: work.transition?, stopwatch: work.stopwatch };
+        match &mut self.announcing {
+            Some(announcing) if work.announces => announcing.moved = Some(moved),
+            _ => self.report(moved, shared),
         }
+        None
     }
 
-    /// Sends in every family. Only if all were accepted the lease runs on: losing in one family loses both.
-    fn advertise(&mut self, stopwatch: &mut Stopwatch) -> Result<(), Option<SendError>> {
-        let decided = stopwatch.detected;
-        self.send_in_all(decided, |family| &family.adverts)?;
+    /// What became of the advertisement for which [`Self::proceed`] stopped. Only if it was accepted in all families the
+    /// lease runs on: losing in one family loses both.
+    pub(super) fn advert_sent(&mut self, mut work: Work, sent: Sent, shared: &Shared) {
+        if let Err(error) = sent {
+            return self.refused(error, work.transition, shared);
+        }
+        let decided = work.stopwatch.detected;
         // From the decision, not from the send: a thread that was stopped in between must not resume as an owner.
         self.words.store(self.slot, decided + self.lease());
-        stopwatch.flip();
+        work.stopwatch.flip();
         self.adverts.sent += 1;
         self.refusal = None;
         self.machine.handle(Event::AdvertSent(decided), decided);
-        Ok(())
+        self.carry_out(work, shared);
+    }
+
+    fn report_move(&mut self, shared: &Shared) {
+        if let Some(moved) = self.announcing.as_mut().and_then(|announcing| announcing.moved.take()) {
+            self.report(moved, shared);
+        }
+    }
+
+    fn report(&self, moved: Moved, shared: &Shared) {
+        let Moved { transition, stopwatch } = moved;
+        let (phases, at) = (stopwatch.phases(), stopwatch.decided);
+        shared.report(Report::Moved { id: self.id, transition, phases, at });
+    }
+
+    /// Until when an advertisement that was decided on may be sent.
+    pub(super) fn latest(&self, work: &Work) -> MonotonicTime {
+        work.stopwatch.detected + self.lease()
+    }
+
+    /// The family that goes first or second with the next advertisement. One that was refused goes first the next time:
+    /// otherwise peers would hear in the other one, again and again, that we own, and we never would.
+    pub(super) fn family_to_send(&self, round: usize) -> Option<&Family> {
+        let index = if self.refused_family == 0 { round } else { 1_usize.checked_sub(round)? };
+        self.binding.as_ref()?.families.get(index)
     }
 
     /// What one accepted advertisement is good for.
@@ -435,27 +484,18 @@ impl Router {
         self.machine.parameters().interval.duration() * LEASE_INTERVALS
     }
 
-    /// Sends until one family is refused; `None` = there are no sockets at present, or the time for it is over.
-    fn send_in_all(
-        &mut self,
-        decided: MonotonicTime,
-        adverts: impl Fn(&Family) -> &PreparedAdverts,
-    ) -> Result<(), Option<SendError>> {
-        let binding = self.binding.as_ref().ok_or(None)?;
-        // A family that was refused goes first the next time. Otherwise peers would hear in the other one, again and
-        // again, that we own, and we never would.
-        let order = if self.refused_family == 0 { [0, 1] } else { [1, 0] };
-        for index in order {
-            let Some(family) = binding.families.get(index) else { continue };
+    /// Sends until one family is refused.
+    fn send_in_all(&self, decided: MonotonicTime, adverts: impl Fn(&Family) -> &PreparedAdverts) -> Sent {
+        if !self.is_bound() {
+            return Err(None);
+        }
+        for family in (0..2).filter_map(|round| self.family_to_send(round)) {
             // A thread that was stopped since the decision, perhaps between two families: an heir that hears it now would
             // yield to nobody.
             if MonotonicTime::now() >= decided + self.lease() {
                 return Err(None);
             }
-            if let Err(error) = family.sender.send(adverts(family)) {
-                self.refused_family = index;
-                return Err(Some(error));
-            }
+            family.sender.send(adverts(family)).map_err(Some)?;
         }
         Ok(())
     }
@@ -465,6 +505,7 @@ impl Router {
         self.adverts.refused += 1;
         let now = MonotonicTime::now();
         self.refusal.clone_from(&error);
+        self.note_refused_family(error.as_ref());
         if let Some(error) = error
             && now.since(self.refusal_reported) >= REPORT_GAP
         {
@@ -479,24 +520,39 @@ impl Router {
                 output.transition = None;
             }
         }
-        self.carry_out(output, Stopwatch::start(now, now, now), shared);
+        self.carry_out(Work::new(output, Stopwatch::start(now, now, now)), shared);
     }
 
-    fn announce(&mut self, ask_for_rivals: bool, stopwatch: &mut Stopwatch) {
-        let Some(binding) = &self.binding else { return };
-        let Binding { announcements, questions, announcer, .. } = &**binding;
-        let (words, slot) = (&self.words, self.slot);
+    fn note_refused_family(&mut self, error: Option<&SendError>) {
+        let Some((error, binding)) = error.zip(self.binding.as_ref()) else { return };
+        let refused = |family: &Family| family.family() == IpFamily::of(error.destination);
+        self.refused_family = binding.families.iter().position(refused).unwrap_or(0);
+    }
+
+    /// Whether it has something to announce and must be given a turn for it, by [`Self::announce_some`].
+    pub(super) fn take_turn(&mut self) -> Option<Urgency> {
+        self.announcing.as_mut()?.take_turn()
+    }
+
+    /// Announces what fits one system call.
+    pub(super) fn announce_some(&mut self, shared: &Shared) {
+        let Some(announcing) = &mut self.announcing else { return };
+        let mut done = true;
         // Asked before each system call: a process that was stopped in between must not announce what it lost.
-        let owned = || MonotonicTime::now() < words.load(slot);
-        let questions: &[Frame] = if ask_for_rivals { questions } else { &[] };
-        let batches = [&announcements.first, &announcements.second, questions];
-        for batch in batches.into_iter().flat_map(|frames| frames.chunks(ANNOUNCED_AT_ONCE)) {
-            if !owned() {
-                return;
-            }
+        if let Some(binding) = &self.binding
+            && MonotonicTime::now() < self.words.load(self.slot)
+        {
+            let (frames, last) = announcing.next(binding);
             // A full queue costs an announcement; repeats and refreshes make up for it.
-            let _ = announcer.send(batch);
-            stopwatch.announce();
+            let _ = binding.announcer.send(frames);
+            if let Some(moved) = &mut announcing.moved {
+                moved.stopwatch.announce();
+            }
+            done = last;
+        }
+        self.report_move(shared);
+        if done {
+            self.announcing = None;
         }
     }
 
@@ -518,26 +574,9 @@ impl Family {
     }
 }
 
-impl Stopwatch {
-    fn start(since: MonotonicTime, detected: MonotonicTime, decided: MonotonicTime) -> Self {
-        Self { detected, detect: detected.since(since), decided, flipped: None, announced: None }
-    }
-
-    fn flip(&mut self) {
-        self.flipped.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn announce(&mut self) {
-        self.announced.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn phases(&self) -> Phases {
-        let flipped = self.flipped.unwrap_or(self.decided);
-        Phases {
-            detect: self.detect,
-            decide: self.decided.since(self.detected),
-            flip: flipped.since(self.decided),
-            announce: self.announced.map_or(Duration::ZERO, |announced| announced.since(flipped)),
-        }
+impl Work {
+    fn new(output: Output, stopwatch: Stopwatch) -> Self {
+        let Output { actions, transition } = output;
+        Self { actions: actions.into_iter(), transition, stopwatch, leaving: Ok(()), announces: false }
     }
 }

@@ -1,7 +1,8 @@
 //! All instances of the driver, and which of them is due next.
 
+use super::announcing::Turns;
 use super::timers::Timers;
-use super::{InstanceId, Router};
+use super::{InstanceId, Router, Shared};
 use crate::types::MonotonicTime;
 
 /// Instances by id. Whatever is done to one, its timers are looked at afterwards.
@@ -11,6 +12,7 @@ pub(super) struct Routers {
     timers: Timers,
     /// When each takes over unless something is heard before.
     takeovers: Timers,
+    announcing: Turns,
 }
 
 impl Routers {
@@ -22,6 +24,7 @@ impl Routers {
         }
         self.timers.make_room(id);
         self.takeovers.make_room(id);
+        self.announcing.make_room(id);
         self.routers[index] = Some(router);
         self.rearm(id);
     }
@@ -75,10 +78,33 @@ impl Routers {
         }
     }
 
+    /// How many instances there are at most.
+    pub(super) fn len(&self) -> usize {
+        self.routers.len()
+    }
+
+    /// Whether there is something to announce.
+    pub(super) fn is_announcing(&self) -> bool {
+        !self.announcing.is_empty()
+    }
+
+    /// Makes one system call's worth of announcements for the instance whose turn it is.
+    pub(super) fn announce(&mut self, shared: &Shared) {
+        if let Some(id) = self.announcing.pop() {
+            self.with(id, |router| router.announce_some(shared));
+        }
+    }
+
+    /// Follows what was done to an instance.
     fn rearm(&mut self, id: InstanceId) {
-        let router = self.routers.get(usize::from(id.0)).and_then(Option::as_deref);
+        let router = self.routers.get_mut(usize::from(id.0)).and_then(Option::as_deref_mut);
         let (timer, takeover) = match router {
-            Some(router) => (router.next_timer(), router.takes_over_at()),
+            Some(router) => {
+                if let Some(urgency) = router.take_turn() {
+                    self.announcing.push(id, urgency);
+                }
+                (router.next_timer(), router.takes_over_at())
+            }
             None => (MonotonicTime::NEVER, MonotonicTime::NEVER),
         };
         self.timers.set(id, timer);

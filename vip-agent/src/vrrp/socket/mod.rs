@@ -24,7 +24,7 @@ pub(crate) use self::groups::solicited_node;
 pub use self::packet::{CapturedFrame, PacketReceiver};
 
 /// An interface of this network namespace. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Interface {
     /// Its index: names it for good, while names can change.
     pub index: u32,
