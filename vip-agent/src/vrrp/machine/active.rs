@@ -80,7 +80,8 @@ impl Active {
             return;
         }
         self.next_reply = now + reply_gap(parameters);
-        self.next_advert = parameters.next_advert(now);
+        // Not by the phase, or a flood of rivals' adverts would be answered at its gap and by the regular ones as well.
+        self.next_advert = now + parameters.interval.duration();
         output.actions.push(Action::Advertise);
     }
 

@@ -86,3 +86,14 @@ fn a_late_advert_is_followed_by_one_in_time() {
     machine.handle(Event::AdvertSent(late), late);
     assert_eq!(machine.next_timer(), on_time + Duration::from_millis(10));
 }
+
+#[test]
+fn an_answer_to_a_rival_puts_the_regular_advert_off_and_then_the_phase_is_found_again() {
+    let mut rig = Rig::new().with(|parameters| parameters.phase = Some(phase(51))).active();
+    rig.at(3000.0);
+    let on_time = *rig.adverts().last().unwrap();
+    rig.at(on_time + 400.0).advert(50).at(on_time + 3000.0);
+    let after: Vec<f64> =
+        rig.adverts().into_iter().filter(|at| *at > on_time).map(|at| at - on_time).collect();
+    assert_eq!(after, [400.0, 1400.0, 2000.0, 3000.0]);
+}
