@@ -18,6 +18,9 @@ const INSTANCES: u8 = 255;
 /// What a debug build on a busy machine can do.
 const INTERVAL: Duration = ms(200);
 
+/// What takeovers after a crash may be caused by.
+const CRASH: [&str; 2] = ["priority_zero", "timeout"];
+
 /// One VIP of each family.
 fn vips(id: u8) -> [String; 2] {
     [format!("10.0.1.{id}"), format!("fd00::1:{id:x}")]
@@ -103,13 +106,15 @@ fn all_moved(
     let complete = vip_lab::wait::until(SOON, || {
         agent.status().is_ok_and(|status| {
             status.instances.iter().all(|instance| {
-                let takeover = instance.last_takeover.as_ref().map(|takeover| takeover.cause.as_str());
-                instance.transitions == transitions && takeover == cause
+                let takeover = instance.last_takeover.as_ref();
+                let caused = takeover.map_or(causes.is_empty(), |own| causes.contains(&own.cause.as_str()));
+                instance.transitions == transitions && caused
             })
         })
     });
     let instances = agent.status()?.instances;
-    complete.with_context(|| format!("not {transitions} transitions, {cause:?}: {:?}", instances.first()))?;
+    complete
+        .with_context(|| format!("not {transitions} transitions, {causes:?}: {:?}", instances.first()))?;
     ensure!(!agent.log().contains("more than could be followed"), "reports were lost");
     Ok(instances)
 }
@@ -119,10 +124,14 @@ fn instances_of_one_interface_share_its_sockets_spread_their_adverts_and_move_to
     let lab = lab()?;
     let [one, two] = [lab.node(1), lab.node(2)];
     let first = crowd(&lab, 1).start()?;
-    all_moved(&first, "active", 2, Some("timeout"))?;
+    all_moved(&first, "active", 2, &["timeout"])?;
     let second = crowd(&lab, 2).start()?;
-    all_moved(&second, "backup", 1, None)?;
+    all_moved(&second, "backup", 1, &[])?;
 
+    for agent in [&first, &second] {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", agent.process().pid()))?.count();
+        ensure!(open < 64, "{open} open files of {}", agent.node().name());
+    }
     for node in [one, two] {
         let adverts = |line: &str| line.contains(":0070");
         // One to send, one to rehearse.
@@ -137,7 +146,8 @@ fn instances_of_one_interface_share_its_sockets_spread_their_adverts_and_move_to
     wire.wait_first(Stamp::MIN, SOON, is_advert_of(one))?;
     first.signal(Signal::SIGKILL)?;
     let began = wire.wait_first(Stamp::MIN, SOON, is_advert_of(two))?.at;
-    let taken = all_moved(&second, "active", 2, Some("timeout"))?;
+    // Its watcher says priority 0 for all of them, if it is quicker than their leases.
+    let taken = all_moved(&second, "active", 2, &CRASH)?;
     let [announced_first, announced_last] = announced(&wire, &lab, two, began)?;
     let adverts = wire.frames(|frame| is_advert_of(two)(frame) && frame.at < began + INTERVAL * 3);
     let owners: BTreeSet<u8> =
@@ -162,10 +172,10 @@ fn instances_of_one_interface_share_its_sockets_spread_their_adverts_and_move_to
 
     // And back.
     let first = first.builder().start()?;
-    all_moved(&first, "backup", 1, None)?;
-    all_moved(&second, "active", 2, Some("timeout"))?;
+    all_moved(&first, "backup", 1, &[])?;
+    all_moved(&second, "active", 2, &CRASH)?;
     second.signal(Signal::SIGTERM)?;
-    all_moved(&first, "active", 2, Some("priority_zero"))?;
+    all_moved(&first, "active", 2, &["priority_zero"])?;
     let ended = second.wait(SOON)?;
     ensure!(ended.success(), "{ended}: {}", second.log());
     let left = two.ip("-o address show dev lo")?;

@@ -11,6 +11,7 @@ use super::Agent;
 use super::binding::bind;
 use super::instance::{Exit, Home, Managed};
 use super::place::{Misplaced, Place, off_subnet, place};
+use super::sockets::{Memberships, Sockets};
 use crate::config::{self, LocalAddress};
 use crate::dataplane::{Dataplane, DataplaneError, LinkSlot, RouterSlot};
 use crate::errors::in_full;
@@ -21,7 +22,7 @@ use crate::net::sysctl::{self, SysctlError};
 use crate::types::Family;
 use crate::vrrp::driver::Command;
 use crate::vrrp::machine::Event;
-use crate::vrrp::socket::{MulticastGroups, PacketReceiver};
+use crate::vrrp::socket::PacketReceiver;
 
 impl Agent {
     /// Links or addresses have changed.
@@ -107,7 +108,7 @@ impl Agent {
         let config = self.instances[index].config.clone();
         let router = sysctl::forwards_ipv6(&place.vip.name).unwrap_or(false);
         let binding = bind(&config, &place, router, &mut self.sockets)?;
-        let groups = join_groups(&config, &place)?;
+        let groups = join_groups(&config, &place, &mut self.sockets)?;
         for vip in off_subnet(&config, &place, &self.links) {
             tracing::warn!(
                 instance = config.name.as_str(),
@@ -345,8 +346,12 @@ fn silence_arp(place: &Place, journal: &Journal) -> anyhow::Result<()> {
 }
 
 /// Without membership the NIC's filter drops solicitations for the VIPs.
-fn join_groups(config: &config::Instance, place: &Place) -> anyhow::Result<MulticastGroups> {
-    let mut groups = MulticastGroups::new(&place.vip);
+fn join_groups(
+    config: &config::Instance,
+    place: &Place,
+    sockets: &mut Sockets,
+) -> anyhow::Result<Memberships> {
+    let mut groups = sockets.memberships(&place.vip);
     for vip in config.vips_v6() {
         groups.join(vip)?;
     }

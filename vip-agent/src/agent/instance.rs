@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::place::Place;
+use super::sockets::Memberships;
 use crate::config::{self, LocalAddress};
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
@@ -14,7 +15,6 @@ use crate::status::Takeover;
 use crate::types::MonotonicTime;
 use crate::vrrp::driver::InstanceId;
 use crate::vrrp::machine::State;
-use crate::vrrp::socket::MulticastGroups;
 
 /// See the module.
 #[derive(Debug)]
@@ -72,7 +72,7 @@ pub(super) struct Home {
     /// VIPs in the program's tables.
     pub(super) vips: Vec<IpAddr>,
     /// Solicited-node groups of the IPv6 VIPs, without which the NIC drops solicitations for them.
-    pub(super) groups: MulticastGroups,
+    pub(super) groups: Memberships,
 }
 
 impl Managed {

@@ -148,7 +148,7 @@ impl Agent {
             tokio::select! {
                 // Reports first: local addresses wait for them.
                 biased;
-                report = self.driver.report() => self.on_report(report).await?,
+                report = self.driver.report() => self.on_reports(report).await?,
                 links = inputs.watcher.changed() => self.on_links(links).await,
                 _ = inputs.signals.terminate.recv() => self.stop("SIGTERM").await,
                 _ = inputs.signals.interrupt.recv() => self.stop("SIGINT").await,

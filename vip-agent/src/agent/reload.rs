@@ -62,6 +62,7 @@ impl Agent {
             self.config = old;
             return Err(error);
         }
+        self.prepare_addresses(&new.instances).await?;
         self.apply(&old, &new).await;
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(&loaded.source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
@@ -82,6 +83,13 @@ impl Agent {
             .collect();
         check_places(self, &fresh)?;
         check_clashes(self, &new.instances)
+    }
+
+    /// Writes all addresses down at once: each time waits for the disk.
+    pub(super) async fn prepare_addresses(&self, instances: &[config::Instance]) -> anyhow::Result<()> {
+        let on_lo = instances.iter().filter(|instance| instance.local_address != LocalAddress::Never);
+        let vips: Vec<_> = on_lo.flat_map(|instance| &instance.vips).map(|vip| vip.address).collect();
+        Ok(self.addresses.prepare(&vips).await?)
     }
 
     async fn apply(&mut self, old: &Config, new: &Config) {
@@ -142,7 +150,7 @@ impl Agent {
         let parameters = parameters(new);
         self.driver.send(Command::Reconfigure(id, parameters, new.grace)).await;
         if self.instances[index].needs_addresses() {
-            self.add_addresses(index, &self.instances[index].vips()).await;
+            self.add_addresses(&self.instances[index].vips()).await;
         } else if fields.contains(&InstanceField::LocalAddress) {
             self.take_off_lo(&self.instances[index].vips()).await;
         }
@@ -188,10 +196,11 @@ impl Agent {
             }
         }
         let gone = |managed: &Managed| managed.exit == Exit::Left && managed.linger.is_none();
+        let mut unneeded = Vec::new();
         while let Some(index) = self.instances.iter().position(gone) {
-            let left = self.dismantle(index).await;
-            self.take_off_lo(&left.vips()).await;
+            unneeded.extend(self.dismantle(index).await.vips());
         }
+        self.take_off_lo(&unneeded).await;
         self.tidy().await;
         self.answer_reload();
     }
@@ -257,7 +266,7 @@ impl Agent {
         self.driver.send(Command::Add(id, Box::new(router))).await;
         self.settle(index).await;
         if always {
-            self.add_addresses(index, &vips).await;
+            self.add_addresses(&vips).await;
         }
         if drained {
             self.driver.send(Command::Tell(id, Event::Drain)).await;

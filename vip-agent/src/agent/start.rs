@@ -112,6 +112,7 @@ impl Agent {
         if let Some(pin_dir) = &self.config.pin_dir {
             self.journal.record_pin_dir(pin_dir.clone())?;
         }
+        self.prepare_addresses(&self.config.instances).await?;
         for instance in self.config.instances.clone() {
             let name = instance.name.clone();
             self.bring_up(instance, false, None).await.with_context(|| format!("instance {name}"))?;

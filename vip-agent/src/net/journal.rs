@@ -137,6 +137,12 @@ impl Journal {
         self.lock().clone()
     }
 
+    /// Those of `addresses` that are not written down.
+    pub fn unrecorded(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let entries = self.lock();
+        addresses.iter().copied().filter(|address| !entries.addresses.contains(address)).collect()
+    }
+
     /// Whether nothing is to be undone.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
@@ -148,9 +154,14 @@ impl Journal {
     /// # Errors
     /// Not on disk; then the change must not be made.
     pub fn record_sysctl(&self, saved: SavedSysctl) -> Result<(), JournalError> {
+        let is_known = |entries: &Entries| entries.sysctls.iter().any(|known| known.sysctl == saved.sysctl);
+        // Every instance of an interface asks for it, and a change begins with a copy of everything.
+        if is_known(&self.lock()) {
+            return Ok(());
+        }
         self.change(|entries| {
-            if !entries.sysctls.iter().any(|known| known.sysctl == saved.sysctl) {
-                entries.sysctls.push(saved);
+            if !is_known(entries) {
+                entries.sysctls.push(saved.clone());
             }
         })
     }

@@ -3,9 +3,8 @@
 use std::collections::VecDeque;
 
 use super::InstanceId;
-use super::router::Binding;
 use super::stopwatch::Stopwatch;
-use crate::dataplane::announce::Frame;
+use crate::dataplane::announce::{Announcements, Frame};
 use crate::vrrp::machine::Transition;
 
 /// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
@@ -70,10 +69,13 @@ impl Announcing {
     }
 
     /// The turn has come: what goes out now, and whether that was the last.
-    pub(super) fn next<'a>(&mut self, binding: &'a Binding) -> (&'a [Frame], bool) {
+    pub(super) fn next<'a>(
+        &mut self,
+        announcements: &'a Announcements,
+        questions: &'a [Frame],
+    ) -> (&'a [Frame], bool) {
         self.has_turn = false;
-        let announcements = &binding.announcements;
-        let questions: &[Frame] = if self.asks { &binding.questions } else { &[] };
+        let questions: &[Frame] = if self.asks { questions } else { &[] };
         let lists: [&[Frame]; 3] = [&announcements.first, &announcements.second, questions];
         let mut batch: &[Frame] = &[];
         while let Some(list) = lists.get(self.list) {
@@ -115,5 +117,83 @@ impl Turns {
     /// Whether nobody waits.
     pub(super) fn is_empty(&self) -> bool {
         self.takeovers.is_empty() && self.repeats.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::dataplane::announce::questions;
+    use crate::types::MacAddr;
+
+    const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
+
+    fn vips(count: u8) -> impl Iterator<Item = IpAddr> {
+        (0..count).map(|last| Ipv4Addr::new(192, 0, 2, last).into())
+    }
+
+    fn all_of(urgency: Urgency, count: u8) -> Vec<Vec<Frame>> {
+        let announcements = Announcements::build(vips(count), MAC, false);
+        let questions = questions(vips(count), MAC, None);
+        let mut announcing = Announcing::begin(urgency);
+        let mut batches = Vec::new();
+        loop {
+            let (batch, last) = announcing.next(&announcements, &questions);
+            batches.push(batch.to_vec());
+            if last {
+                return batches;
+            }
+        }
+    }
+
+    #[test]
+    fn every_frame_goes_out_once_in_order_and_32_at_once() {
+        let announcements = Announcements::build(vips(70), MAC, false);
+        let takeover = all_of(Urgency::Takeover, 70);
+        assert!(takeover.iter().map(Vec::len).eq([32, 32, 6, 32, 32, 6]));
+        assert_eq!(takeover.concat(), [&announcements.first[..], &announcements.second].concat());
+        let repeat = all_of(Urgency::Repeat, 70);
+        let asked = [&announcements.first[..], &announcements.second, &questions(vips(70), MAC, None)];
+        assert_eq!(repeat.concat(), asked.concat());
+    }
+
+    #[test]
+    fn who_has_nothing_to_announce_is_done_at_once() {
+        assert_eq!(all_of(Urgency::Repeat, 0), [Vec::new()]);
+    }
+
+    #[test]
+    fn what_begins_again_begins_at_the_first_frame_in_the_turn_that_it_has() {
+        let announcements = Announcements::build(vips(70), MAC, false);
+        let mut announcing = Announcing::begin(Urgency::Takeover);
+        assert_eq!(announcing.take_turn(), Some(Urgency::Takeover));
+        let first = announcing.next(&announcements, &[]).0.to_vec();
+        assert_eq!(announcing.take_turn(), Some(Urgency::Takeover), "its first round is not done");
+        announcing.begin_again(Urgency::Takeover);
+        assert_eq!(announcing.take_turn(), None, "it has one");
+        assert_eq!(announcing.next(&announcements, &[]).0, first);
+    }
+
+    #[test]
+    fn only_the_first_round_of_a_takeover_is_urgent() {
+        let announcements = Announcements::build(vips(1), MAC, false);
+        let mut announcing = Announcing::begin(Urgency::Takeover);
+        assert_eq!(announcing.take_turn(), Some(Urgency::Takeover));
+        announcing.next(&announcements, &[]);
+        assert_eq!(announcing.take_turn(), Some(Urgency::Repeat));
+    }
+
+    #[test]
+    fn takeovers_announce_before_repeats_and_everybody_in_turn() {
+        let mut turns = Turns::default();
+        turns.make_room(InstanceId(9));
+        for id in 0..4 {
+            turns.push(InstanceId(id), if id % 2 == 0 { Urgency::Repeat } else { Urgency::Takeover });
+        }
+        let order: Vec<u16> = std::iter::from_fn(|| turns.pop()).map(|id| id.0).collect();
+        assert_eq!(order, [1, 3, 0, 2]);
+        assert!(turns.is_empty());
     }
 }

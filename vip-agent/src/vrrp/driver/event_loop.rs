@@ -66,7 +66,7 @@ pub(super) struct EventLoop {
     armed_for: MonotonicTime,
     routers: Routers,
     outbox: Outbox,
-    /// Timers acted on since announcements were made.
+    /// Timers and commands acted on since announcements were made.
     acted: usize,
     listeners: Vec<Option<Listener>>,
     pulse: Pulse,
@@ -249,13 +249,14 @@ impl EventLoop {
     }
 
     /// Makes some announcements, once nobody's advertisement is due: what all instances own, and until when, comes first. A
-    /// loop that is never done with its timers must announce as well, so once all may have had their turn it does.
+    /// loop that is never done with the rest must announce as well, so it does once all may have had their turn.
     fn announce(&mut self) {
-        let put_off = self.acted < self.routers.len() && self.routers.next() <= MonotonicTime::now();
-        if !put_off {
-            self.acted = 0;
-            self.routers.announce(&self.shared);
+        let more_is_due = !self.shared.commands.is_empty() || self.routers.next() <= MonotonicTime::now();
+        if more_is_due && self.acted < self.routers.len() {
+            return;
         }
+        self.acted = 0;
+        self.routers.announce(&self.shared);
     }
 
     fn look_for_pulse(&mut self) {
@@ -275,6 +276,7 @@ impl EventLoop {
     fn take_commands(&mut self) {
         for _ in 0..COMMANDS_PER_WAKE {
             let Some(command) = self.shared.commands.pop() else { return };
+            self.acted += 1;
             self.take(command);
         }
         // The rest with the next turn, after sockets and timers have had theirs.

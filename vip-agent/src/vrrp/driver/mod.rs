@@ -219,6 +219,11 @@ impl Driver {
         }
     }
 
+    /// The next report, if there is one already.
+    pub fn waiting_report(&self) -> Option<Report> {
+        self.shared.reports.pop()
+    }
+
     /// How an instance is; `None` if the driver does not know it, or does not answer within a second.
     pub async fn inspect(&self, id: InstanceId) -> Option<Snapshot> {
         let number = self.questions.fetch_add(1, Ordering::Relaxed);

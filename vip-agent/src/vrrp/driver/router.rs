@@ -542,7 +542,7 @@ impl Router {
         if let Some(binding) = &self.binding
             && MonotonicTime::now() < self.words.load(self.slot)
         {
-            let (frames, last) = announcing.next(binding);
+            let (frames, last) = announcing.next(&binding.announcements, &binding.questions);
             // A full queue costs an announcement; repeats and refreshes make up for it.
             let _ = binding.announcer.send(frames);
             if let Some(moved) = &mut announcing.moved {
