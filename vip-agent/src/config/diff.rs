@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::model::{Config, Instance, VipAddress};
 
-/// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file.
+/// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file; probes last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
     /// A setting of the whole process: it stays as it was until a restart.
@@ -22,6 +22,8 @@ pub enum Change<'a> {
     },
     /// An instance to start.
     Added(&'a Instance),
+    /// Other probes. Those whose name and kind stay keep their verdicts.
+    Probes,
 }
 
 impl Change<'_> {
@@ -80,6 +82,8 @@ pub enum InstanceField {
     LocalAddress,
     Announce,
     Grace,
+    Track,
+    SyncGroup,
 }
 
 impl InstanceField {
@@ -88,7 +92,12 @@ impl InstanceField {
     pub fn restarts_instance(self) -> bool {
         matches!(
             self,
-            Self::VirtualRouterId | Self::Interface | Self::VipInterface | Self::Unicast | Self::Families
+            Self::VirtualRouterId
+                | Self::Interface
+                | Self::VipInterface
+                | Self::Unicast
+                | Self::Families
+                | Self::SyncGroup
         )
     }
 }
@@ -122,12 +131,13 @@ pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Vec<Change<'a>> {
         }
     }
     changes.extend(added);
+    changes.extend((old.probes != new.probes).then_some(Change::Probes));
     changes
 }
 
 fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessField> {
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { node, runtime_dir, state_dir, pin_dir, log, xdp_mode, instances: _ } = old;
+    let Config { node, runtime_dir, state_dir, pin_dir, log, xdp_mode, probes: _, instances: _ } = old;
     [
         (ProcessField::Node, *node != new.node),
         (ProcessField::RuntimeDir, *runtime_dir != new.runtime_dir),
@@ -160,6 +170,8 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         local_address,
         announce,
         grace,
+        track,
+        sync_group,
     } = old;
     let families = |instance: &Instance| (instance.vips_v4().count() > 0, instance.vips_v6().count() > 0);
     let families_differ = families(old) != families(new);
@@ -180,6 +192,8 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::LocalAddress, *local_address != new.local_address),
         (InstanceField::Announce, *announce != new.announce),
         (InstanceField::Grace, *grace != new.grace),
+        (InstanceField::Track, *track != new.track),
+        (InstanceField::SyncGroup, *sync_group != new.sync_group),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))

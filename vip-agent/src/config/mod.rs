@@ -14,6 +14,7 @@ mod interface;
 mod last_good;
 mod load;
 mod model;
+mod probe;
 mod problem;
 mod schema;
 mod tree;
@@ -30,8 +31,8 @@ pub use interface::{
 pub use last_good::LastGood;
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
 pub use model::{
-    Announce, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Unicast, VipAddress,
-    XdpModeChoice, control_socket,
+    Announce, Check, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Name, Probe,
+    Unicast, VipAddress, XdpModeChoice, control_socket,
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};

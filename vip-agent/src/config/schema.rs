@@ -9,7 +9,7 @@ use super::instance::{Draft, instance};
 use super::interface::{InterfaceName, InterfacePattern, InterfaceSelector};
 use super::model::{Config, Log, LogFormat, LogLevel, XdpModeChoice};
 use super::tree::Value;
-use super::{checks, unavailable};
+use super::{checks, probe, unavailable};
 
 pub(super) const KEYS: [&str; 13] = [
     "node",
@@ -52,7 +52,8 @@ pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
     let log = file.or("log", Log::default(), log);
     let xdp_mode = file.or("xdp_mode", XdpModeChoice::default(), xdp_mode);
     let interface = file.or("interface", InterfaceSelector::default(), interface);
-    let drafts = instances(&file, interface.as_ref());
+    let probes = probe::probes(&file);
+    let drafts = instances(&file, interface.as_ref(), probes.as_deref());
     Some(Config {
         node: node?,
         runtime_dir: runtime_dir?,
@@ -60,17 +61,25 @@ pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
         pin_dir: pin_dir?,
         log: log?,
         xdp_mode: xdp_mode?,
+        probes: probes?.into_iter().map(probe::Draft::finish).collect::<Option<_>>()?,
         instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,
     })
 }
 
-fn instances<'a>(file: &Mapping<'a>, interface: Option<&InterfaceSelector>) -> Option<Vec<Draft<'a>>> {
+fn instances<'a>(
+    file: &Mapping<'a>,
+    interface: Option<&InterfaceSelector>,
+    probes: Option<&[probe::Draft<'a>]>,
+) -> Option<Vec<Draft<'a>>> {
     let field = file.required("instances")?;
     let drafts: Vec<_> = field.list()?.iter().map(|field| instance(field, interface)).collect();
     if drafts.is_empty() {
         field.warn("there is no instance: this node will hold no VIPs");
     }
     checks::across_instances(&field, &drafts);
+    if let Some(probes) = probes {
+        checks::tracking(probes, &drafts);
+    }
     Some(drafts)
 }
 

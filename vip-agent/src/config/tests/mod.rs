@@ -5,6 +5,7 @@ mod interfaces;
 mod properties;
 mod refused;
 mod reload;
+mod tracking;
 
 use super::{Config, parse};
 
