@@ -8,3 +8,4 @@ pub mod machine;
 pub mod prepared;
 pub mod receive;
 pub mod socket;
+pub mod sync_group;

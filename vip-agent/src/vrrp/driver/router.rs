@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use super::{InstanceId, Report, Shared, Unstage};
+use super::stopwatch::Stopwatch;
+use super::{InstanceId, Membership, Report, SeenOwner, Shared, Unstage};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
-use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
+use crate::types::{Centiseconds, Family as IpFamily, MacAddr, MonotonicTime, Priority, VirtualRouterId};
+use crate::vrrp::codec::LEAVING;
 use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::{
     Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
@@ -51,19 +53,6 @@ pub struct Family {
     pub vips: Vec<IpAddr>,
     /// What is accepted of others; its `own` address breaks ties.
     pub rules: Rules,
-}
-
-/// How long each step of a change of state took (microseconds in status): contract of `last_takeover`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// Last advertisement of the owner (or the signal) -> read, or the timer handled.
-    pub detect: Duration,
-    /// -> the machine returned.
-    pub decide: Duration,
-    /// -> the ownership word was stored.
-    pub flip: Duration,
-    /// -> the first announcements were handed to the kernel.
-    pub announce: Duration,
 }
 
 /// Another router's advertisement that does not fit ours.
@@ -152,6 +141,13 @@ pub struct Router {
     refusal: Option<SendError>,
     /// Index of the family whose advertisement was refused last.
     refused_family: usize,
+    /// The sync group, until it is told to leave for good.
+    membership: Option<Membership>,
+    /// Whether our address breaks ties: in a sync group only one member's does.
+    breaks_ties: bool,
+    /// The owner that was reported last, for the memory of what it announced.
+    seen: Option<SeenOwner>,
+    seen_reported: MonotonicTime,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -159,16 +155,6 @@ struct Owner {
     address: IpAddr,
     mac: MacAddr,
     heard: MonotonicTime,
-}
-
-/// The stages of one change of state as they are reached.
-struct Stopwatch {
-    /// The `now` of the event.
-    detected: MonotonicTime,
-    detect: Duration,
-    decided: MonotonicTime,
-    flipped: Option<MonotonicTime>,
-    announced: Option<MonotonicTime>,
 }
 
 /// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
@@ -205,7 +191,49 @@ impl Router {
             refusal_reported: MonotonicTime::ZERO,
             refusal: None,
             refused_family: 0,
+            membership: None,
+            breaks_ties: true,
+            seen: None,
+            seen_reported: MonotonicTime::ZERO,
         }
+    }
+
+    /// Makes it a member of a sync group.
+    #[must_use]
+    pub fn in_group(self, membership: Option<Membership>) -> Self {
+        Self { membership, ..self }
+    }
+
+    /// Tells it what interval another owner announced before a restart.
+    #[must_use]
+    pub fn remembering(self, interval: Option<Centiseconds>) -> Self {
+        Self { machine: self.machine.remembering(interval), ..self }
+    }
+
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(super) fn membership(&self) -> Option<Membership> {
+        self.membership
+    }
+
+    pub(super) fn leave_group(&mut self) {
+        self.membership = None;
+        self.breaks_ties = true;
+    }
+
+    pub(super) fn let_break_ties(&mut self, breaks_ties: bool) {
+        self.breaks_ties = breaks_ties;
+    }
+
+    /// Whether it cannot serve, whatever the others of its group can.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.faulty || self.runtime_silent
+    }
+
+    pub(super) fn was_refused(&self) -> bool {
+        self.refusal.is_some()
     }
 
     pub(super) fn virtual_router_id(&self) -> VirtualRouterId {
@@ -239,37 +267,76 @@ impl Router {
     }
 
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
-        std::mem::replace(&mut self.binding, binding)
+        let former = std::mem::replace(&mut self.binding, binding);
+        self.say_our_priority();
+        former
     }
 
-    /// An advertisement of this virtual router's id has arrived.
-    pub(super) fn receive(&mut self, packet: &Packet<'_>, received_at: MonotonicTime, shared: &Shared) {
-        let Some(binding) = &self.binding else { return };
-        let Some(index) = binding.families.iter().position(|family| family.family() == packet.family())
-        else {
-            return;
-        };
+    /// The advertisements were built by the configuration; what holds is the machine's priority, weights included.
+    fn say_our_priority(&mut self) {
+        let priority = self.machine.parameters().priority.get();
+        for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
+            family.adverts.set_priority(priority);
+        }
+    }
+
+    /// An advertisement of this virtual router's id has arrived. Yields what the machine was told, if it was.
+    pub(super) fn receive(
+        &mut self,
+        packet: &Packet<'_>,
+        received_at: MonotonicTime,
+        shared: &Shared,
+    ) -> Option<PeerAdvert> {
+        let binding = self.binding.as_ref()?;
+        let index = binding.families.iter().position(|family| family.family() == packet.family())?;
         let family = &binding.families[index];
         let received = match packet.accept(&family.rules) {
             Ok(received) => received,
-            Err(why) => return self.discarded(packet, why, shared),
+            Err(why) => {
+                self.discarded(packet, why, shared);
+                return None;
+            }
         };
         let lists_ours = received.advert.lists(&family.vips);
         if !lists_ours && family.rules.decode.strict {
-            return self.discarded(packet, Discard::AddressMismatch, shared);
+            self.discarded(packet, Discard::AddressMismatch, shared);
+            return None;
         }
-        let event = Event::Advert(PeerAdvert {
+        // One family of one member breaks ties, or two routers could each lose in one.
+        let ties = index == 0 && self.breaks_ties;
+        let advert = PeerAdvert {
             priority: received.advert.priority,
             interval: received.advert.interval,
-            // The first family breaks ties, or two routers could each lose in one family.
-            address: if index == 0 { received.source.cmp(&family.rules.own) } else { Ordering::Less },
-        });
+            address: if ties { received.source.cmp(&family.rules.own) } else { Ordering::Less },
+            sender: received.source,
+        };
         if !lists_ours {
             self.complain(packet, Discard::AddressMismatch, shared);
         }
         self.adverts.received += 1;
         self.note_peer(index, &received, received_at);
-        self.handle(event, received_at, shared);
+        self.handle(Event::Advert(advert), received_at, shared);
+        self.note_owner(index, advert, shared);
+        Some(advert)
+    }
+
+    /// Reports who owns, and how often it says so, when that is another than before.
+    fn note_owner(&mut self, family: usize, advert: PeerAdvert, shared: &Shared) {
+        let PeerAdvert { priority, interval, sender: address, .. } = advert;
+        // In its other family an owner has another address.
+        let same = self
+            .seen
+            .is_some_and(|seen| seen.interval == interval && (family > 0 || seen.address == address));
+        if same || priority == 0 || self.machine.state() != State::Backup {
+            return;
+        }
+        let now = MonotonicTime::now();
+        if now.since(self.seen_reported) >= REPORT_GAP {
+            self.seen_reported = now;
+            let seen = SeenOwner { address, interval };
+            self.seen = Some(seen);
+            shared.report(Report::Owner(self.id, seen));
+        }
     }
 
     pub(super) fn discarded(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
@@ -316,22 +383,19 @@ impl Router {
         self.handle(event, since, shared);
     }
 
-    pub(super) fn tell_from_runtime(&mut self, event: Event, shared: &Shared) {
+    /// Notes what the runtime says of the instance; whether its machine, if in no group, is to be told.
+    pub(super) fn note_condition(&mut self, event: Event) -> bool {
         match event {
             Event::Fault => self.faulty = true,
-            Event::Recovered => {
-                self.faulty = false;
-                if self.runtime_silent {
-                    return;
-                }
-            }
+            Event::Recovered => self.faulty = false,
             _ => {}
         }
-        self.tell(event, shared);
+        event != Event::Recovered || !self.runtime_silent
     }
 
+    /// The machine of a member is told with its whole group.
     pub(super) fn runtime_is_silent(&mut self, silent: bool, shared: &Shared) {
-        if std::mem::replace(&mut self.runtime_silent, silent) == silent {
+        if std::mem::replace(&mut self.runtime_silent, silent) == silent || self.membership.is_some() {
             return;
         }
         if silent {
@@ -351,6 +415,7 @@ impl Router {
         self.grace = grace;
         let now = MonotonicTime::now();
         let output = self.machine.reconfigure(parameters, now);
+        self.say_our_priority();
         self.carry_out(output, Stopwatch::start(now, now, now), shared);
     }
 
@@ -391,6 +456,7 @@ impl Router {
                 Action::AdvertiseYielding => {
                     drop(self.send_in_all(stopwatch.detected, |family| &family.adverts))
                 }
+                Action::Ask => self.ask(),
                 Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
                     Ok(()) => self.words.store(self.slot, until),
                     Err(error) => {
@@ -466,6 +532,14 @@ impl Router {
         Ok(())
     }
 
+    fn ask(&mut self) {
+        for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
+            family.leaving.set_priority(Priority::LOWEST.get());
+            let _ = family.sender.send(&family.leaving);
+            family.leaving.set_priority(LEAVING);
+        }
+    }
+
     /// The advertisement was refused: what was to follow it is off, and so is a takeover that it was to begin.
     fn refused(&mut self, error: Option<SendError>, transition: Option<Transition>, shared: &Shared) {
         self.adverts.refused += 1;
@@ -521,29 +595,5 @@ impl Router {
 impl Family {
     fn family(&self) -> IpFamily {
         IpFamily::of(self.rules.own)
-    }
-}
-
-impl Stopwatch {
-    fn start(since: MonotonicTime, detected: MonotonicTime, decided: MonotonicTime) -> Self {
-        Self { detected, detect: detected.since(since), decided, flipped: None, announced: None }
-    }
-
-    fn flip(&mut self) {
-        self.flipped.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn announce(&mut self) {
-        self.announced.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn phases(&self) -> Phases {
-        let flipped = self.flipped.unwrap_or(self.decided);
-        Phases {
-            detect: self.detect,
-            decide: self.decided.since(self.detected),
-            flip: flipped.since(self.decided),
-            announce: self.announced.map_or(Duration::ZERO, |announced| announced.since(flipped)),
-        }
     }
 }
