@@ -8,6 +8,7 @@ mod event_loop;
 mod groups;
 mod realtime;
 mod router;
+mod snapshot;
 mod stopwatch;
 
 use std::io;
@@ -24,7 +25,8 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use self::realtime::Realtime;
-pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Router, Snapshot, SnapshotPeer};
+pub use self::router::{Binding, Family, Router};
+pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
 pub use self::stopwatch::Phases;
 use crate::types::{Centiseconds, Family as IpFamily, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};

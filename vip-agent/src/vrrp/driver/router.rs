@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use super::snapshot::{AdvertCounts, Mismatch, PEERS, Snapshot, SnapshotPeer};
 use super::stopwatch::Stopwatch;
 use super::{InstanceId, Membership, Report, SeenOwner, Shared, Unstage};
 use crate::dataplane::announce::{Announcements, Frame};
@@ -19,9 +20,6 @@ use crate::vrrp::machine::{
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
-
-/// Other routers that are remembered per instance.
-const PEERS: usize = 16;
 
 /// All that one instance needs to send and receive on its present interfaces, prepared beforehand.
 #[derive(Debug)]
@@ -53,69 +51,6 @@ pub struct Family {
     pub vips: Vec<IpAddr>,
     /// What is accepted of others; its `own` address breaks ties.
     pub rules: Rules,
-}
-
-/// Another router's advertisement that does not fit ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// The sender.
-    pub source: IpAddr,
-    /// Its MAC.
-    pub source_mac: MacAddr,
-    /// What is wrong with it.
-    pub why: Discard,
-}
-
-/// Another router as it was last heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotPeer {
-    /// Its address.
-    pub address: IpAddr,
-    /// 0-255.
-    pub priority: u8,
-    /// When it was last heard.
-    pub heard: MonotonicTime,
-}
-
-/// How an instance is.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// State of the machine.
-    pub state: State,
-    /// Until when this node answers; in the past = it does not.
-    pub lease_until: MonotonicTime,
-    /// The owner, if it is another.
-    pub active_router: Option<IpAddr>,
-    /// Other routers heard of late.
-    pub peers: ArrayVec<SnapshotPeer, PEERS>,
-    /// Advertisements sent and received.
-    pub adverts: AdvertCounts,
-    /// Why the last advertisement that we tried to send did not leave.
-    pub refusal: Option<SendError>,
-    /// The runtime has been silent for too long.
-    pub runtime_silent: bool,
-    /// It drains, and goes on answering until an heir is heard.
-    pub hands_over: bool,
-}
-
-impl Snapshot {
-    /// Whether this node answers for the VIPs.
-    pub fn answers(&self) -> bool {
-        MonotonicTime::now() < self.lease_until
-    }
-}
-
-/// Advertisements counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AdvertCounts {
-    /// Accepted for sending.
-    pub sent: u64,
-    /// Refused locally.
-    pub refused: u64,
-    /// Received and accepted.
-    pub received: u64,
-    /// Received and discarded.
-    pub discarded: u64,
 }
 
 /// See the module.
@@ -451,10 +386,10 @@ impl Router {
                     }
                 }
                 Action::AdvertiseLeaving => {
-                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving)
+                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving);
                 }
                 Action::AdvertiseYielding => {
-                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts))
+                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts));
                 }
                 Action::Ask => self.ask(),
                 Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
