@@ -402,9 +402,10 @@ fn an_owner_that_was_there_before_keeps_or_gets_back_its_vips_when_the_networks_
 #[test]
 fn a_restarted_router_that_must_not_preempt_leaves_the_vips_with_keepalived() -> Result<()> {
     let lab = Lab::builder().nodes(2).clients(0).vips(["10.0.0.50"]).build()?;
-    let theirs = lab.keepalived(2).priority(100).interval(ms(500)).start()?;
+    let theirs = lab.keepalived(2).priority(100).interval(ms(500)).global("vrrp_priority -20").start()?;
     theirs.wait_state("MASTER", SOON)?;
-    let ours = lab.agent(1, binary()).priority(200).interval(ms(10)).preempt(false).start()?;
+    // It takes some tens of milliseconds to answer when the machine is busy.
+    let ours = lab.agent(1, binary()).priority(200).interval(ms(30)).preempt(false).start()?;
     follows(&ours, lab.node(2))?;
     stays(&[&ours])?;
     ensure!(ours.edge()?.transitions == 1, "{:?}", ours.edge()?);

@@ -13,8 +13,8 @@ use crate::types::{Centiseconds, MonotonicTime, Priority};
 const STAGING_PATIENCE: Duration = Duration::from_millis(75);
 
 /// How long an owner has to answer a question ([`Action::Ask`]): keepalived takes 1.3 ms, and some tens on a busy machine.
-/// And not longer than an interval: Backups of lower priority take the question for a sign of life, wait three and a skew
-/// from it, and must not be first.
+/// And not longer than two intervals: Backups of lower priority take the question for a sign of life, wait three and a
+/// skew from it, and must not be first.
 const ANSWER_TIME: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -126,7 +126,7 @@ impl Backup {
     pub(super) fn take_over_at(&self, parameters: &Parameters) -> MonotonicTime {
         let due = self.due(parameters);
         if self.asks(parameters) {
-            self.asked.unwrap_or(due) + ANSWER_TIME.min(self.interval.duration())
+            self.asked.unwrap_or(due) + ANSWER_TIME.min(self.interval.duration() * 2)
         } else if parameters.staging && self.staged != Staged::Yes && self.owner_still_answers(due) {
             due + STAGING_PATIENCE
         } else {

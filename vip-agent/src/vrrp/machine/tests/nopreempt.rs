@@ -22,10 +22,10 @@ fn who_has_heard_nobody_asks_before_it_takes_over() {
 
 /// Who hears a question waits for three intervals from it.
 #[test]
-fn the_answer_is_waited_for_no_longer_than_an_interval() {
+fn the_answer_is_waited_for_no_longer_than_two_intervals() {
     let mut rig = Rig::new().interval_cs(1).no_preempt().started();
     rig.at(1000.0);
-    assert_eq!(rig.history()[1], (36.09375 + 10.0, State::Active, Cause::Timeout));
+    assert_eq!(rig.history()[1], (36.09375 + 20.0, State::Active, Cause::Timeout));
 }
 
 #[test]
