@@ -9,6 +9,7 @@ pub mod dataplane;
 pub mod errors;
 mod files;
 pub mod health;
+pub mod import;
 pub mod net;
 pub mod status;
 pub mod types;

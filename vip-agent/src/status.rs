@@ -1,5 +1,6 @@
 //! What `vip-agent status` shows: the JSON of the contract, and a table made of it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -39,6 +40,8 @@ pub struct InstanceStatus {
     pub priority: u8,
     /// As advertised.
     pub effective_priority: u8,
+    /// VRRP version, 2 or 3.
+    pub version: u8,
     /// VRID.
     pub virtual_router_id: u8,
     /// Its VIPs.
@@ -107,7 +110,7 @@ pub struct Takeover {
 }
 
 /// Advertisements counted since the agent started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdvertStatus {
     /// Accepted for sending.
     pub sent: u64,
@@ -117,6 +120,8 @@ pub struct AdvertStatus {
     pub received: u64,
     /// Received and discarded.
     pub discarded: u64,
+    /// The same by reason ([`crate::vrrp::discard::Discard::name`]); reasons that did not occur are left out.
+    pub discarded_by: BTreeMap<String, u64>,
 }
 
 /// Something that is wrong around this node.

@@ -1,7 +1,9 @@
-//! With real keepalived 2.2.7 as the peer: each side first and second, IPv4 and IPv6, multicast and unicast.
+//! With real keepalived 2.2.7 as the peer: each side first and second, IPv4 and IPv6, multicast and unicast, both versions.
 
 #[path = "support/agents.rs"]
 mod agents;
+#[path = "interop/version_2.rs"]
+mod version_2;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -10,7 +12,7 @@ use std::time::Duration;
 use agents::{Ask as _, SOON, binary, ms, times};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use vip_lab::agent::{Agent, AgentBuilder};
 use vip_lab::keepalived::{Keepalived, KeepalivedBuilder};
 use vip_lab::wire::{Frame, Wire};
@@ -28,15 +30,24 @@ const THEIR_TOLERANCE: Duration = ms(50);
 struct Speech {
     vips: &'static [&'static str],
     unicast: bool,
+    version: Version,
+}
+
+/// What goes with the version.
+#[derive(Clone, Copy, PartialEq)]
+enum Version {
+    Three,
+    /// With a password, if any.
+    Two(Option<&'static str>),
 }
 
 const SPEECHES: [Speech; 5] = [
-    Speech { vips: &["10.0.0.50"], unicast: false },
-    Speech { vips: &["10.0.0.50"], unicast: true },
+    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Three },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Three },
     // keepalived, and RFC 9568 by erratum 8300, want a link-local address first.
-    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false },
-    Speech { vips: &["fd00::50"], unicast: true },
-    Speech { vips: &["10.0.0.50", "fd00::50"], unicast: false },
+    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, version: Version::Three },
+    Speech { vips: &["fd00::50"], unicast: true, version: Version::Three },
+    Speech { vips: &["10.0.0.50", "fd00::50"], unicast: false, version: Version::Three },
 ];
 
 /// A lab for two, and how they are set up.
@@ -53,7 +64,19 @@ struct Scene {
 impl fmt::Display for Speech {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.unicast { "unicast" } else { "multicast" };
-        write!(f, "{} by {how}", self.vips.join(" and "))
+        let version = match self.version {
+            Version::Three => "",
+            Version::Two(None) => " in version 2",
+            Version::Two(Some(_)) => " in version 2 with a password",
+        };
+        write!(f, "{} by {how}{version}", self.vips.join(" and "))
+    }
+}
+
+impl Speech {
+    /// Where the clock is not watched.
+    fn interval(self) -> Duration {
+        if self.version == Version::Three { INTERVAL } else { version_2::INTERVAL }
     }
 }
 
@@ -87,8 +110,15 @@ impl Scene {
             .agent(self.numbers[0], binary())
             .vips(vips)
             .priority(priority)
-            .interval(INTERVAL)
+            .interval(self.speech.interval())
             .grace(ms(0));
+        let builder = match self.speech.version {
+            Version::Three => builder,
+            Version::Two(None) => builder.set_instance("version", json!(2)),
+            Version::Two(Some(password)) => builder
+                .set_instance("version", json!(2))
+                .set_instance("auth", json!({ "password": password })),
+        };
         if self.speech.unicast { builder.unicast() } else { builder }
     }
 
@@ -96,7 +126,12 @@ impl Scene {
         let builder = self.lab.keepalived(self.numbers[1]).vips(self.vips()).priority(priority);
         // Without it, it takes over by mistake when the machine is busy. Real-time priority would limit its CPU time, and
         // the kernel kills what exceeds that.
-        let builder = builder.interval(INTERVAL).global("vrrp_priority -20");
+        let builder = builder.interval(self.speech.interval()).global("vrrp_priority -20");
+        let builder = match self.speech.version {
+            Version::Three => builder,
+            Version::Two(None) => builder.version(2),
+            Version::Two(Some(password)) => builder.version(2).password(password),
+        };
         if self.speech.unicast { builder.unicast() } else { builder }
     }
 
@@ -115,11 +150,12 @@ impl Scene {
 
     /// For 12 intervals only `owner` advertises; we accept all that it says, or it has nothing to complain about.
     fn peace(&self, owner: &Node, ours: &Agent, theirs: &Keepalived) -> Result<()> {
+        let interval = self.speech.interval();
         // What crossed on the way here may still be on the wire.
-        std::thread::sleep(INTERVAL);
+        std::thread::sleep(interval);
         let (begun, before) = (Stamp::now(), ours.edge_json()?);
         let alarms = ours.status()?.raw["alarms"].clone();
-        std::thread::sleep(INTERVAL * 12);
+        std::thread::sleep(interval * 12);
         let after = ours.edge_json()?;
         let others =
             self.wire.frames(|frame| frame.at > begun && frame.advert().is_some() && !frame.is_from(owner));
@@ -151,7 +187,7 @@ fn is_advert_of(node: &Node, priorities: impl std::ops::RangeBounds<u8>) -> impl
     }
 }
 
-/// Silence after which a Backup takes over: three intervals and the skew.
+/// Silence after which a Backup takes over: three intervals and the skew. At 1 s the versions agree.
 fn active_down(priority: u8, interval: Duration) -> Duration {
     interval * 3 + interval * (256 - u32::from(priority)) / 256
 }

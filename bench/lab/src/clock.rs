@@ -40,6 +40,12 @@ impl From<SystemTime> for Stamp {
     }
 }
 
+/// The longest time between neighbours of an ordered list that has a part in `from` to `to`; zero if there is none.
+pub(crate) fn longest_gap(ordered: &[Stamp], from: Stamp, to: Stamp) -> Duration {
+    let touching = ordered.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
+    touching.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+}
+
 impl Sub for Stamp {
     type Output = Duration;
 

@@ -18,18 +18,23 @@ const MOST_ADVERTISED: usize = 255;
 /// Long enough for a machine with few, busy cores.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// In lower case: what keepalived 2.2.7 says of adverts that it does not like (and of a bad configuration).
-const COMPLAINTS: [&str; 11] = [
+const COMPLAINTS: [&str; 16] = [
     "bogus",
+    "configuration error",
+    "conflict",
     "duplicate",
     "equal priority advert received from remote host with our ip",
+    "expect",
+    "icast packet",
     "incomplete",
     "invalid",
     "mismatch",
+    "not a unicast peer",
     "not in range",
     "not present in master advert",
+    "packet too",
     "too short",
     "unknown vrid",
-    "conflict",
 ];
 
 /// A configuration of keepalived: VRRPv3, VRID 51, priority 100, 1 s adverts, initial state BACKUP, preempting, multicast,
@@ -84,6 +89,13 @@ impl KeepalivedBuilder {
     pub fn version(mut self, version: u8) -> Self {
         self.version = version;
         self
+    }
+
+    /// `auth_type PASS` with this password, of 1-8 letters and digits (version 2).
+    pub fn password(self, password: &str) -> Self {
+        self.each_instance(&format!(
+            "authentication {{\n        auth_type PASS\n        auth_pass {password}\n    }}"
+        ))
     }
 
     /// Starts as MASTER: sends adverts at once.

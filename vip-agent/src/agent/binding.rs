@@ -8,7 +8,7 @@ use super::place::Place;
 use crate::config;
 use crate::dataplane::announce::{Announcements, frame_to_itself, questions};
 use crate::types::Family;
-use crate::vrrp::codec::{DecodeOptions, EncodeError, Fields, LEAVING, advert_group};
+use crate::vrrp::codec::{DecodeOptions, Dialect, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
 use crate::vrrp::machine::Parameters;
 use crate::vrrp::prepared::PreparedAdverts;
@@ -30,7 +30,7 @@ pub(super) enum BindError {
 pub(super) fn parameters(instance: &config::Instance) -> Parameters {
     Parameters {
         priority: instance.priority,
-        interval: instance.advert_interval,
+        interval: instance.protocol.advert_interval(),
         preempt: instance.preempt,
         preempt_delay: instance.preempt_delay,
         hold_down: instance.hold_down,
@@ -72,14 +72,11 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
             (peers.clone(), Senders::Unicast { peers, min_ttl: unicast.min_ttl })
         }
     };
+    let dialect = dialect(&instance.protocol);
     let adverts = |priority| {
-        let fields = Fields {
-            virtual_router_id: instance.virtual_router_id,
-            priority,
-            interval: instance.advert_interval,
-            addresses: &vips,
-        };
-        PreparedAdverts::build(&fields, source, &destinations, instance.checksum)
+        let virtual_router_id = instance.virtual_router_id;
+        let fields = Fields { virtual_router_id, priority, dialect, addresses: &vips };
+        PreparedAdverts::build(&fields, source, &destinations)
     };
     Ok(driver::Family {
         sender: AdvertSender::open(&place.advert, source)?,
@@ -88,8 +85,19 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
         rules: Rules {
             own: source,
             senders,
-            decode: DecodeOptions { checksum: instance.checksum, strict: instance.strict },
+            decode: DecodeOptions { dialect, strict: instance.strict },
+            vips,
         },
-        vips,
     })
+}
+
+fn dialect(protocol: &config::Protocol) -> Dialect {
+    match *protocol {
+        config::Protocol::V2 { advert_interval, ref auth } => {
+            Dialect::V2 { interval: advert_interval, password: auth.as_ref().map(|auth| *auth.password()) }
+        }
+        config::Protocol::V3 { advert_interval, checksum } => {
+            Dialect::V3 { interval: advert_interval, checksum }
+        }
+    }
 }

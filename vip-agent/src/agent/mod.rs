@@ -176,7 +176,7 @@ impl Agent {
         tracing::info!("{why}: handing over");
         let longest = self.instances.iter().map(|managed| {
             let config = &managed.config;
-            config.advert_interval.duration() + DRAIN_MARGIN + config.grace
+            config.protocol.advert_interval().longest_skew() + DRAIN_MARGIN + config.grace
         });
         let latest = Instant::now() + longest.max().unwrap_or_default() + SLACK;
         self.stopping = Some(Stopping { latest, at_once: false });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use super::alarms::rfc3339;
 use crate::config;
 use crate::files;
-use crate::types::{Centiseconds, OutOfRange, VirtualRouterId};
+use crate::types::{AdvertInterval, Centiseconds, OutOfRange, VirtualRouterId};
 use crate::vrrp::driver::SeenOwner;
 
 /// Another router that owned, as it was seen last.
@@ -21,10 +21,16 @@ use crate::vrrp::driver::SeenOwner;
 struct Remembered {
     virtual_router_id: VirtualRouterId,
     address: IpAddr,
-    /// Centiseconds, as on the wire.
-    advert_interval: u16,
+    /// Milliseconds. Only version 3 has intervals that differ from router to router.
+    advert_interval_ms: u64,
     /// RFC 3339: for people who read the file.
     since: String,
+}
+
+impl Remembered {
+    fn interval(&self) -> Result<Centiseconds, OutOfRange> {
+        Centiseconds::try_from(Duration::from_millis(self.advert_interval_ms))
+    }
 }
 
 /// By the instances' names.
@@ -61,18 +67,19 @@ impl Owners {
     }
 
     /// What the last other owner of an instance announced.
-    pub(super) fn interval(&self, instance: &config::Instance) -> Option<Centiseconds> {
+    pub(super) fn interval(&self, instance: &config::Instance) -> Option<AdvertInterval> {
         let remembered = self.known.get(instance.name.as_str())?;
         let same = remembered.virtual_router_id == instance.virtual_router_id;
-        Centiseconds::new(remembered.advert_interval).ok().filter(|_| same)
+        remembered.interval().ok().filter(|_| same).map(AdvertInterval::V3)
     }
 
     /// Notes another owner, or another interval of it. It is written by and by.
     pub(super) fn note(&mut self, instance: &config::Instance, seen: SeenOwner) {
+        let AdvertInterval::V3(interval) = seen.interval else { return };
         let remembered = Remembered {
             virtual_router_id: instance.virtual_router_id,
             address: seen.address,
-            advert_interval: seen.interval.get(),
+            advert_interval_ms: u64::from(interval.get()) * 10,
             since: rfc3339(SystemTime::now()),
         };
         self.known.insert(instance.name.as_str().to_owned(), remembered);
@@ -105,15 +112,13 @@ fn read(path: &Path) -> io::Result<Known> {
     let known: Known = serde_json::from_slice(&text)?;
     let invalid = |error: OutOfRange| io::Error::new(io::ErrorKind::InvalidData, error);
     for remembered in known.values() {
-        Centiseconds::new(remembered.advert_interval).map_err(invalid)?;
+        remembered.interval().map_err(invalid)?;
     }
     Ok(known)
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     const ROUTER: [u8; 4] = [10, 0, 0, 2];
@@ -127,12 +132,13 @@ mod tests {
     }
 
     fn seen(centiseconds: u16) -> SeenOwner {
-        SeenOwner { address: ROUTER.into(), interval: Centiseconds::new(centiseconds).unwrap() }
+        SeenOwner { address: ROUTER.into(), interval: Centiseconds::new(centiseconds).unwrap().into() }
     }
 
-    fn remembered(state_dir: &Path, virtual_router_id: u8) -> Option<u16> {
+    fn remembered(state_dir: &Path, virtual_router_id: u8) -> Option<u128> {
         let config = config(state_dir, virtual_router_id);
-        Owners::open(&config).interval(&config.instances[0]).map(Centiseconds::get)
+        let interval = Owners::open(&config).interval(&config.instances[0]);
+        interval.map(|interval| interval.duration().as_millis())
     }
 
     #[tokio::test]
@@ -146,7 +152,7 @@ mod tests {
             owners.note(&config.instances[0], seen(interval));
         }
         let written = async {
-            while remembered(&state_dir, 51) != Some(200) {
+            while remembered(&state_dir, 51) != Some(2000) {
                 tokio::time::sleep(Duration::from_millis(2)).await;
             }
         };
@@ -157,14 +163,14 @@ mod tests {
     #[tokio::test]
     async fn a_file_that_is_no_such_memory_is_none() {
         let dir = tempfile::tempdir().unwrap();
-        let valid = |interval: u16| {
+        let valid = |interval: u32| {
             format!(
-                "{{\"edge\": {{\"virtual_router_id\": 51, \"address\": \"10.0.0.2\", \"advert_interval\": {interval}, \"since\": \"\"}}}}"
+                "{{\"edge\": {{\"virtual_router_id\": 51, \"address\": \"10.0.0.2\", \"advert_interval_ms\": {interval}, \"since\": \"\"}}}}"
             )
         };
-        std::fs::write(dir.path().join("owners.json"), valid(100)).unwrap();
-        assert_eq!(remembered(dir.path(), 51), Some(100));
-        for text in ["", "{", "[]", "\0\0\0\0", &valid(0), &valid(4096), &valid(100)[1..]] {
+        std::fs::write(dir.path().join("owners.json"), valid(1000)).unwrap();
+        assert_eq!(remembered(dir.path(), 51), Some(1000));
+        for text in ["", "{", "[]", "\0\0\0\0", &valid(0), &valid(15), &valid(40_960), &valid(1000)[1..]] {
             std::fs::write(dir.path().join("owners.json"), text).unwrap();
             assert_eq!(remembered(dir.path(), 51), None, "{text:?}");
         }

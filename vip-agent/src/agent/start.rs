@@ -9,9 +9,9 @@ use anyhow::Context as _;
 use super::housing::{check_clashes, check_places};
 use super::owners::Owners;
 use super::{Agent, Inputs, Signals};
-use crate::config::{self, LastGood, Loaded};
+use crate::config::{LastGood, Loaded};
 use crate::control::ControlServer;
-use crate::dataplane::{Dataplane, LoadOptions, XdpModeChoice};
+use crate::dataplane::{Dataplane, LoadOptions};
 use crate::errors::in_full;
 use crate::health::Tracker;
 use crate::net::Rtnetlink;
@@ -51,12 +51,8 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     let journal = Arc::new(Journal::open(&config.state_dir)?);
     let rtnetlink = Rtnetlink::connect()?;
     let watcher = LinkWatcher::start(WatchOptions::default()).await?;
-    let xdp_mode = match config.xdp_mode {
-        config::XdpModeChoice::Auto => XdpModeChoice::Auto,
-        config::XdpModeChoice::Driver => XdpModeChoice::Driver,
-        config::XdpModeChoice::Skb => XdpModeChoice::Skb,
-    };
-    let mut dataplane = Dataplane::load(&LoadOptions { pin_dir: config.pin_dir.clone(), xdp_mode })?;
+    let options = LoadOptions { pin_dir: config.pin_dir.clone(), xdp_mode: config.xdp_mode };
+    let mut dataplane = Dataplane::load(&options)?;
     let foreign_owners = dataplane.take_events().context("the program's events are taken")?.into_stream()?;
     if let Some(log) = dataplane.take_log() {
         tokio::spawn(log.forward());

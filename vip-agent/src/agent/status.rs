@@ -78,6 +78,7 @@ fn instance(
         reason: reason(managed, snapshot, fault_of_group),
         priority: config.priority.get(),
         effective_priority: managed.priority.get(),
+        version: config.protocol.version().get(),
         virtual_router_id: config.virtual_router_id.get(),
         vips: managed.vips(),
         active_router: if snapshot.state == State::Active { own } else { snapshot.active_router },
@@ -102,7 +103,10 @@ fn instance(
             sent: snapshot.adverts.sent,
             refused: snapshot.adverts.refused,
             received: snapshot.adverts.received,
-            discarded: snapshot.adverts.discarded,
+            discarded: snapshot.adverts.discarded.total(),
+            discarded_by: (snapshot.adverts.discarded.iter())
+                .map(|(why, count)| (why.name().to_owned(), count))
+                .collect(),
         },
         connections_cut: managed.connections_cut,
     }

@@ -74,7 +74,9 @@ fn agree(leader: &Draft<'_>, member: &Draft<'_>, group: &Field<'_>) {
     };
     let keys: [(&str, Same); 5] = [
         ("priority", |a, b| a.priority == b.priority),
-        ("advert_interval", |a, b| a.advert_interval == b.advert_interval),
+        ("advert_interval", |a, b| {
+            a.protocol.advert_interval().duration() == b.protocol.advert_interval().duration()
+        }),
         ("preempt", |a, b| a.preempt == b.preempt),
         ("preempt_delay", |a, b| a.preempt_delay == b.preempt_delay),
         ("hold_down", |a, b| a.hold_down == b.hold_down),

@@ -19,8 +19,6 @@ pub(super) fn in_file(file: &Mapping<'_>) {
 pub(super) fn in_instance(instance: &Mapping<'_>) {
     only(instance, "accept", &[Value::Bool(true)]);
     only(instance, "virtual_mac", &[Value::Bool(false)]);
-    only(instance, "auth", &[Value::Null]);
-    one_of(instance, "version", &[Value::Integer(3)], &Value::Integer(2), "2 or 3");
     let (close, open) = (Value::Text("close".to_owned()), Value::Text("open".to_owned()));
     one_of(instance, "all_failed", &[close], &open, "`close` or `open`");
 }

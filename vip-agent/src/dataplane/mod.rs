@@ -33,10 +33,12 @@ pub use counters::{LinkCounter, LinkSlot};
 pub use error::DataplaneError;
 pub use events::{ForeignOwnerEvents, ForeignOwnerStream, ProgramLog};
 pub use holder::Occupant;
-pub use links::{Attached, XdpMode, XdpModeChoice};
+pub use links::{Attached, XdpMode};
 pub use object::OBJECT;
 pub use ownership::{OwnershipWords, RouterSlot, SlotAllocator};
 pub use pins::{CleanupReport, cleanup};
+
+pub use crate::types::XdpModeChoice;
 
 use links::{AttachedLink, Target};
 use pins::PinDir;

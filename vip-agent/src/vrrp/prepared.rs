@@ -1,13 +1,14 @@
 //! Adverts built when the configuration is applied, so that sending one is a system call and nothing else.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::codec::{EncodeError, Fields, PseudoHeader, patch_priority};
-use crate::types::{ChecksumMode, Family};
+use crate::types::Family;
 
 /// What one instance says over one family: the same advert once per destination, since the destination is part of the
 /// checksum.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PreparedAdverts {
     adverts: Vec<(IpAddr, Vec<u8>)>,
 }
@@ -17,18 +18,13 @@ impl PreparedAdverts {
     ///
     /// # Errors
     /// What [`Fields::encode`] refuses; a destination of another family than `source`.
-    pub fn build(
-        fields: &Fields<'_>,
-        source: IpAddr,
-        destinations: &[IpAddr],
-        mode: ChecksumMode,
-    ) -> Result<Self, EncodeError> {
+    pub fn build(fields: &Fields<'_>, source: IpAddr, destinations: &[IpAddr]) -> Result<Self, EncodeError> {
         let family = Family::of(source);
         let build = |&destination: &IpAddr| {
             let pseudo = PseudoHeader::new(source, destination)
                 .ok_or(EncodeError::WrongFamily { address: destination, family })?;
             let mut advert = vec![0; fields.encoded_len(family)];
-            fields.encode(pseudo, mode, &mut advert)?;
+            fields.encode(pseudo, &mut advert)?;
             Ok((destination, advert))
         };
         Ok(Self { adverts: destinations.iter().map(build).collect::<Result<_, _>>()? })
@@ -44,5 +40,12 @@ impl PreparedAdverts {
     /// Each destination with the IP payload for it.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (IpAddr, &[u8])> {
         self.adverts.iter().map(|(destination, advert)| (*destination, advert.as_slice()))
+    }
+}
+
+/// Without the bytes: those of version 2 may hold a password.
+impl fmt::Debug for PreparedAdverts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(to, advert)| (to, advert.len()))).finish()
     }
 }

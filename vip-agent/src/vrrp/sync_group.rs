@@ -92,14 +92,19 @@ pub fn heard(members: &mut impl Members, by: usize, before: Before, advert: Peer
     let lost = before.state == State::Active && members.machine(by).state() != State::Active;
     for other in (0..members.count()).filter(|other| *other != by) {
         let machine = members.machine(other);
-        let advert = match machine.state() {
+        let heeds = match machine.state() {
             // News enough of its own: with many members this is all that there is to do.
-            State::Backup if advert.priority > 0 && machine.has_heard_an_owner(now) => continue,
-            // It tells that the owner lives, not how often it speaks on this other network.
-            State::Backup => PeerAdvert { interval: machine.interval(), address: Ordering::Less, ..advert },
-            State::Active if lost || advert.priority > machine.parameters().priority.get() => advert,
-            _ => continue,
+            State::Backup => advert.priority == 0 || !machine.has_heard_an_owner(now),
+            State::Active => lost || advert.priority > machine.parameters().priority.get(),
+            _ => false,
         };
+        if !heeds {
+            continue;
+        }
+        // It tells that the owner lives, not how often it speaks on this other network; and an address there decides
+        // nothing here, unless it has decided.
+        let address = if lost { advert.address } else { Ordering::Less };
+        let advert = PeerAdvert { interval: machine.interval(), address, ..advert };
         members.tell(other, Event::Advert(advert));
     }
     follow(members, by, before);

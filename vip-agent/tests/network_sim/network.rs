@@ -112,7 +112,7 @@ impl Network {
                 let priority = priorities.remove(random.below(priorities.len()));
                 let parameters = Parameters {
                     priority: Priority::new(priority).expect("in range"),
-                    interval,
+                    interval: interval.into(),
                     preempt,
                     preempt_delay: Duration::ZERO,
                     hold_down: Duration::ZERO,
@@ -276,7 +276,8 @@ impl Network {
             }
             let arrives = self.now + self.random.span(LONGEST_DELAY);
             let sender = IpAddr::from([10, 0, 0, u8::try_from(from).expect("few routers")]);
-            let advert = PeerAdvert { priority, interval: self.interval, address: from.cmp(&to), sender };
+            let advert =
+                PeerAdvert { priority, interval: self.interval.into(), address: from.cmp(&to), sender };
             self.packets.push(Packet { arrives, to, advert });
         }
     }

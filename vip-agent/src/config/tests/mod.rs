@@ -6,6 +6,7 @@ mod properties;
 mod refused;
 mod reload;
 mod tracking;
+mod version_2;
 
 use super::{Config, parse};
 

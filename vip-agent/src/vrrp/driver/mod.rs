@@ -28,7 +28,7 @@ pub use self::realtime::Realtime;
 pub use self::router::{Binding, Family, Router};
 pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
 pub use self::stopwatch::Phases;
-use crate::types::{Centiseconds, Family as IpFamily, MonotonicTime};
+use crate::types::{AdvertInterval, Family as IpFamily, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
 
@@ -65,7 +65,7 @@ pub struct SeenOwner {
     /// Its address.
     pub address: IpAddr,
     /// What it announces.
-    pub interval: Centiseconds,
+    pub interval: AdvertInterval,
 }
 
 /// What the runtime asks of the driver.

@@ -11,7 +11,7 @@ use super::stopwatch::Stopwatch;
 use super::{InstanceId, Membership, Report, SeenOwner, Shared, Unstage};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
-use crate::types::{Centiseconds, Family as IpFamily, MacAddr, MonotonicTime, Priority, VirtualRouterId};
+use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, Priority, VirtualRouterId};
 use crate::vrrp::codec::LEAVING;
 use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::{
@@ -47,8 +47,6 @@ pub struct Family {
     pub adverts: PreparedAdverts,
     /// The same with priority 0.
     pub leaving: PreparedAdverts,
-    /// The VIPs, in the advertisement's order: others should list the same.
-    pub vips: Vec<IpAddr>,
     /// What is accepted of others; its `own` address breaks ties.
     pub rules: Rules,
 }
@@ -141,7 +139,7 @@ impl Router {
 
     /// Tells it what interval another owner announced before a restart.
     #[must_use]
-    pub fn remembering(self, interval: Option<Centiseconds>) -> Self {
+    pub fn remembering(self, interval: Option<AdvertInterval>) -> Self {
         Self { machine: self.machine.remembering(interval), ..self }
     }
 
@@ -232,11 +230,6 @@ impl Router {
                 return None;
             }
         };
-        let lists_ours = received.advert.lists(&family.vips);
-        if !lists_ours && family.rules.decode.strict {
-            self.discarded(packet, Discard::AddressMismatch, shared);
-            return None;
-        }
         // One family of one member breaks ties, or two routers could each lose in one.
         let ties = index == 0 && self.breaks_ties;
         let advert = PeerAdvert {
@@ -245,8 +238,8 @@ impl Router {
             address: if ties { received.source.cmp(&family.rules.own) } else { Ordering::Less },
             sender: received.source,
         };
-        if !lists_ours {
-            self.complain(packet, Discard::AddressMismatch, shared);
+        if let Some(remark) = received.remark {
+            self.complain(packet, remark, shared);
         }
         self.adverts.received += 1;
         self.note_peer(index, &received, received_at);
@@ -275,7 +268,7 @@ impl Router {
     }
 
     pub(super) fn discarded(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
-        self.adverts.discarded += 1;
+        self.adverts.discarded.add(why);
         self.complain(packet, why, shared);
     }
 

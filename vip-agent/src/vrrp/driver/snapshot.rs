@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use crate::types::{MacAddr, MonotonicTime};
-use crate::vrrp::discard::Discard;
+use crate::vrrp::discard::{Discard, DiscardCounts};
 use crate::vrrp::machine::State;
 use crate::vrrp::socket::SendError;
 
@@ -71,6 +71,6 @@ pub struct AdvertCounts {
     pub refused: u64,
     /// Received and accepted.
     pub received: u64,
-    /// Received and discarded.
-    pub discarded: u64,
+    /// Received and discarded, by reason.
+    pub discarded: DiscardCounts,
 }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use super::timing::{active_down, skew, staging};
 use super::{Action, Cause, Machine, Output, Parameters, PeerAdvert, Phase};
-use crate::types::{Centiseconds, MonotonicTime, Priority};
+use crate::types::{AdvertInterval, MonotonicTime, Priority};
 
-/// How long a planned takeover waits for its local addresses beyond the skew. A skew is shorter than an interval, and the
-/// leaving owner goes on answering for an interval + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy
-/// machine the addresses take tens of milliseconds.
+/// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for the
+/// longest skew + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy machine the addresses take tens of
+/// milliseconds.
 const STAGING_PATIENCE: Duration = Duration::from_millis(75);
 
 /// How long an owner has to answer a question ([`Action::Ask`]): keepalived takes 1.3 ms, and some tens on a busy machine.
@@ -19,8 +19,8 @@ const ANSWER_TIME: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backup {
-    /// Active_Adver_Interval: learned from the owner, our own until one was heard.
-    interval: Centiseconds,
+    /// Active_Adver_Interval: learned from the owner, our own until one was heard. In version 2 always our own.
+    interval: AdvertInterval,
     /// Whether it was learned.
     learned: bool,
     /// Active_Down_Timer.
@@ -57,7 +57,7 @@ enum Staged {
 
 impl Backup {
     /// Watches an owner that has not been heard yet.
-    pub(super) fn arm(own_interval: Centiseconds, now: MonotonicTime) -> Self {
+    pub(super) fn arm(own_interval: AdvertInterval, now: MonotonicTime) -> Self {
         Self {
             interval: own_interval,
             learned: false,
@@ -71,9 +71,11 @@ impl Backup {
         }
     }
 
-    /// Watches an owner by the interval that it announced.
-    pub(super) fn follow(interval: Centiseconds, now: MonotonicTime) -> Self {
-        Self { learned: true, unheard: false, ..Self::arm(interval, now) }
+    /// Watches an owner that was heard just now, by the interval that it announced.
+    pub(super) fn follow(own: AdvertInterval, announced: AdvertInterval, now: MonotonicTime) -> Self {
+        let mut backup = Self { unheard: false, ..Self::arm(own, now) };
+        backup.learn(announced);
+        backup
     }
 
     fn due(&self, parameters: &Parameters) -> MonotonicTime {
@@ -93,7 +95,7 @@ impl Backup {
     }
 
     /// The interval by which it waits.
-    pub(super) fn interval(&self) -> Centiseconds {
+    pub(super) fn interval(&self) -> AdvertInterval {
         self.interval
     }
 
@@ -146,8 +148,9 @@ impl Backup {
         }
     }
 
-    pub(super) fn reconfigure(&mut self, first_interval: Centiseconds) {
-        if !self.learned {
+    pub(super) fn reconfigure(&mut self, first_interval: AdvertInterval) {
+        if !self.learned || self.interval.version() != first_interval.version() {
+            self.learned = false;
             self.interval = first_interval;
         }
     }
@@ -172,10 +175,17 @@ impl Backup {
         }
     }
 
+    /// Version 2 has no interval but the one that all routers are configured with.
+    fn learn(&mut self, announced: AdvertInterval) {
+        if let AdvertInterval::V3(_) = announced {
+            self.interval = announced;
+            self.learned = true;
+        }
+    }
+
     /// The owner holds us: learn its interval and wait again.
-    fn rearm(&mut self, interval: Centiseconds, now: MonotonicTime, output: &mut Output) {
-        self.interval = interval;
-        self.learned = true;
+    fn rearm(&mut self, announced: AdvertInterval, now: MonotonicTime, output: &mut Output) {
+        self.learn(announced);
         self.down_at = DownTimer::Silence(now);
         self.lower_heard = None;
         self.held_by = None;

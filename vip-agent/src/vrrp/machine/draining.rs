@@ -71,14 +71,14 @@ impl Machine {
     /// Active says priority 0 and goes on answering until the heir is heard.
     pub(super) fn leave(&mut self, then: Then, now: MonotonicTime, output: &mut Output) {
         let Phase::Active(Active { lease_until, .. }) = self.phase else { return };
-        let interval = self.parameters.interval.duration();
-        let until = now + interval + DRAIN_MARGIN;
+        let longest_skew = self.parameters.interval.longest_skew();
+        let until = now + longest_skew + DRAIN_MARGIN;
         output.actions.extend([Action::AdvertiseLeaving, Action::HoldLease(until)]);
         let draining = Draining {
             answers_until: Some(until),
             lease_until,
             begun: now,
-            say_again: now + interval / 16,
+            say_again: now + longest_skew / 16,
             then,
             group_handed_over: false,
         };
@@ -142,7 +142,8 @@ impl Machine {
             // It may never have lost the VIPs, and so has no reason of its own to announce them again.
             output.actions.push(Action::Ask);
         }
-        self.handed_over(Backup::follow(advert.interval, now), output);
+        let following = Backup::follow(self.parameters.interval, advert.interval, now);
+        self.handed_over(following, output);
     }
 
     /// The VIPs are another's: what remains to be done, and what comes now.

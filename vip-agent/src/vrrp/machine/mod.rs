@@ -1,4 +1,4 @@
-//! The state machine of one VRRP instance (RFC 9568, 6.4): a pure function of state, event and time.
+//! The state machine of one VRRP instance (RFC 9568, 6.4; RFC 3768, 6.4): a pure function of state, event and time.
 //!
 //! No sockets, no clock, no allocation: the driver thread feeds events in and carries actions out; tests and
 //! simulated networks do the same with clocks of their own.
@@ -8,7 +8,8 @@
 //!   advertisement that was accepted for sending. A router that was stopped, starved or muted for longer is fenced: it
 //!   is Backup again before it acts on anything else ([`Cause::LeaseExpired`]).
 //! - **Make before break.** A leaving owner says priority 0 but goes on answering, for one interval + 100 ms at most,
-//!   until it hears the new owner ([`State::Draining`]).
+//!   until it hears the new owner ([`State::Draining`]). One second + 100 ms in version 2, whose skews do not grow with
+//!   the interval.
 //! - **Staging.** The VIPs' local addresses are put in place before a takeover that is foreseeable, and taken away if an
 //!   advertisement comes after all.
 //! - **An owner that falls.** An owner that held a Backup and now says less than it did, and less than that Backup's own
@@ -35,9 +36,9 @@ use serde::Serialize;
 use self::active::Active;
 use self::backup::Backup;
 use self::draining::{Draining, Then};
-use crate::types::{Centiseconds, MonotonicTime, Priority};
+use crate::types::{AdvertInterval, MonotonicTime, Priority, Version};
 
-/// How long a leaving owner goes on answering beyond one interval: time for the heir's staging and its first frame.
+/// How long a leaving owner goes on answering beyond the longest skew: time for the heir's staging and its first frame.
 pub const DRAIN_MARGIN: Duration = Duration::from_millis(100);
 
 /// Intervals that one accepted advertisement keeps an owner answering. Backups wait for three and a skew, so the owner
@@ -53,8 +54,8 @@ pub const SETTLING: Duration = Duration::from_secs(60);
 pub struct Parameters {
     /// Priority in the election.
     pub priority: Priority,
-    /// Interval of our own advertisements.
-    pub interval: Centiseconds,
+    /// Interval of our own advertisements; tells the version.
+    pub interval: AdvertInterval,
     /// Whether a lower-priority owner is replaced.
     pub preempt: bool,
     /// How long a lower-priority owner is seen before it is replaced.
@@ -75,6 +76,11 @@ impl Parameters {
     /// Whether an owner of lower priority keeps the VIPs. The address owner always preempts (RFC 9568, 6.1).
     fn defers(&self) -> bool {
         !self.preempt && self.priority != Priority::OWNER
+    }
+
+    /// The version that this router speaks.
+    pub const fn version(&self) -> Version {
+        self.interval.version()
     }
 }
 
@@ -132,8 +138,8 @@ pub enum Event {
 pub struct PeerAdvert {
     /// 0 = "I am leaving", 255 = address owner.
     pub priority: u8,
-    /// The interval that the sender announces.
-    pub interval: Centiseconds,
+    /// The interval that the sender announces; tells the version that it speaks.
+    pub interval: AdvertInterval,
     /// The sender's address compared with ours, unsigned and in network order: breaks ties between Active routers.
     pub address: Ordering,
     /// Where it came from: tells routers apart.
@@ -243,7 +249,7 @@ pub struct Machine {
     /// The instance cannot serve; survives a drain.
     faulty: bool,
     /// The interval that another owner announced last, even before a restart.
-    remembered: Option<Centiseconds>,
+    remembered: Option<AdvertInterval>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -273,7 +279,7 @@ impl Machine {
     /// Tells it what interval another owner announced before this machine was made: without preemption the first wait
     /// is by that, if it is the longer one.
     #[must_use]
-    pub fn remembering(self, interval: Option<Centiseconds>) -> Self {
+    pub fn remembering(self, interval: Option<AdvertInterval>) -> Self {
         Self { remembered: interval, ..self }
     }
 
@@ -318,7 +324,7 @@ impl Machine {
     }
 
     /// The interval by which a Backup waits: its owner's, or our own.
-    pub fn interval(&self) -> Centiseconds {
+    pub fn interval(&self) -> AdvertInterval {
         match &self.phase {
             Phase::Backup(backup) => backup.interval(),
             _ => self.parameters.interval,
@@ -427,10 +433,17 @@ impl Machine {
     }
 
     /// The interval to wait by until an owner is heard. One that is not to be preempted is given its own time to speak.
-    fn first_interval(&self) -> Centiseconds {
+    fn first_interval(&self) -> AdvertInterval {
         let own = self.parameters.interval;
         match self.remembered {
-            Some(owners) if self.parameters.defers() => own.max(owners),
+            // Version 2 knows no other interval than our own.
+            Some(owners @ AdvertInterval::V3(_))
+                if self.parameters.defers()
+                    && owners.version() == own.version()
+                    && owners.duration() > own.duration() =>
+            {
+                owners
+            }
             _ => own,
         }
     }
@@ -450,6 +463,9 @@ impl Machine {
     }
 
     fn advert(&mut self, advert: PeerAdvert, now: MonotonicTime, output: &mut Output) {
+        if advert.interval.version() != self.parameters.version() {
+            return;
+        }
         if advert.priority > 0 {
             self.remembered = Some(advert.interval);
         }

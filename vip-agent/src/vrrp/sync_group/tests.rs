@@ -112,7 +112,7 @@ impl Node {
     fn with(members: usize, priority: u8, change: impl Fn(&mut Parameters)) -> Self {
         let mut parameters = Parameters {
             priority: Priority::new(priority).unwrap(),
-            interval: Centiseconds::SECOND,
+            interval: Centiseconds::SECOND.into(),
             preempt: true,
             preempt_delay: Duration::ZERO,
             hold_down: Duration::ZERO,
@@ -185,7 +185,8 @@ impl Node {
 
     fn hear(&mut self, member: usize, priority: u8) -> &mut Self {
         let sender = Ipv4Addr::new(10, 0, u8::try_from(member).unwrap(), 2).into();
-        let advert = PeerAdvert { priority, interval: Centiseconds::SECOND, address: Ordering::Less, sender };
+        let advert =
+            PeerAdvert { priority, interval: Centiseconds::SECOND.into(), address: Ordering::Less, sender };
         self.hear_advert(member, advert)
     }
 
@@ -281,7 +282,7 @@ impl Pair {
         let sender = Ipv4Addr::new(10, 0, u8::try_from(network).unwrap(), host).into();
         // The first member's address breaks ties.
         let address = if network == 0 { from.cmp(&(1 - from)) } else { Ordering::Less };
-        let advert = PeerAdvert { priority, interval: Centiseconds::SECOND, address, sender };
+        let advert = PeerAdvert { priority, interval: Centiseconds::SECOND.into(), address, sender };
         self.nodes[1 - from].hear_advert(network, advert);
     }
 

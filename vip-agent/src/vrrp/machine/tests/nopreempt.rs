@@ -94,7 +94,7 @@ fn a_router_that_was_stopped_waits_by_the_interval_that_it_remembers_and_asks() 
 #[test]
 fn other_parameters_do_not_shorten_the_remembered_wait() {
     let mut rig = Rig::new().interval_cs(10).no_preempt().remembering(100).started();
-    rig.reconfigure(|p| p.interval = Centiseconds::new(1).unwrap());
+    rig.reconfigure(|p| p.interval = Centiseconds::new(1).unwrap().into());
     assert_eq!(rig.timer_at(), Some(TAKEOVER));
     rig.reconfigure(|p| p.preempt = true);
     assert_eq!(rig.timer_at(), Some(36.09375));
