@@ -14,3 +14,4 @@ pub mod net;
 pub mod status;
 pub mod types;
 pub mod vrrp;
+pub mod watcher;

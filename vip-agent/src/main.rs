@@ -16,11 +16,15 @@ use vip_agent::control::{self, Request};
 use vip_agent::errors;
 use vip_agent::import::keepalived;
 use vip_agent::status::Status;
+use vip_agent::watcher;
 
 /// The control socket of an agent with the default runtime_dir.
 const CONTROL: &str = "/run/viplane/agent.sock";
 
 fn main() -> ExitCode {
+    if watcher::is_called() {
+        return watcher::main();
+    }
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,

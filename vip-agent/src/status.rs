@@ -17,6 +17,8 @@ pub struct Status {
     pub pid: u32,
     /// Real-time scheduling of the driver thread: `fifo`, or why not.
     pub realtime: String,
+    /// What says priority 0 in the agent's name should it die.
+    pub watcher: WatcherStatus,
     /// Bytes of memory that the BPF maps take.
     pub map_memory: u64,
     /// In the order of the configuration.
@@ -25,6 +27,17 @@ pub struct Status {
     pub services: Vec<serde_json::Value>,
     /// What an operator should look at.
     pub alarms: Vec<Alarm>,
+}
+
+/// The process that watches over the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatcherStatus {
+    /// Its process; `None` while there is none that watches.
+    pub pid: Option<u32>,
+    /// How often one was started.
+    pub starts: u64,
+    /// Why there is none, or what it lacks.
+    pub reason: Option<String>,
 }
 
 /// One instance.
@@ -188,6 +201,9 @@ impl Status {
                 "probe {name} is down: {}",
                 last_error.as_deref().unwrap_or("not up for long enough")
             );
+        }
+        if let Some(reason) = &self.watcher.reason {
+            let _ = writeln!(text, "watcher: {reason}");
         }
         for alarm in &self.alarms {
             let Alarm { kind, instance, address, mac, since, count } = alarm;

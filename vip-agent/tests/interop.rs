@@ -287,7 +287,7 @@ fn ends_once(scene: &Scene, interval: Duration, ours_owns: bool, end: End) -> Re
     std::thread::sleep(interval * 3);
     let since = Stamp::now();
     match (ours_owns, end) {
-        (true, End::Crash) => ours.process().kill()?,
+        (true, End::Crash) => ours.crash()?,
         (true, End::Terminate) => ours.signal(Signal::SIGTERM)?,
         (false, End::Crash) => theirs.crash()?,
         (false, End::Terminate) => theirs.stop()?,

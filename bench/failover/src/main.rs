@@ -224,8 +224,8 @@ mod tests {
         assert_eq!(
             plan,
             [
-                ("10 ms, 1 VIP", 9),
-                ("10 ms, 256 VIPs", 9),
+                ("10 ms, 1 VIP", 15),
+                ("10 ms, 256 VIPs", 15),
                 ("100 ms, 1 VIP", 4),
                 ("100 ms, 256 VIPs", 4),
                 ("1 s, 1 VIP", 1)

@@ -76,8 +76,24 @@ impl Router {
     /// Kills its processes at once.
     pub(crate) fn crash(&self) -> Result<()> {
         match self {
-            Self::Viplane(agent) => agent.process().kill(),
+            Self::Viplane(agent) => agent.crash(),
             Self::Keepalived(keepalived) => keepalived.crash(),
+        }
+    }
+
+    /// Kills the process that the other one watches over: the agent, or keepalived's parent.
+    pub(crate) fn lose_one(&self) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.kill(),
+            Self::Keepalived(keepalived) => keepalived.process().kill(),
+        }
+    }
+
+    /// Waits until the other one has ended, too: a new one would be in its way.
+    pub(crate) fn wait_for_the_rest(&self) -> Result<()> {
+        match self {
+            Self::Viplane(_) => Ok(()),
+            Self::Keepalived(keepalived) => keepalived.wait_child_end(PATIENCE),
         }
     }
 
@@ -137,7 +153,8 @@ impl Router {
     pub(crate) fn abandon(&self, lab: &Lab) -> Result<()> {
         match self {
             Self::Viplane(agent) => {
-                agent.process().kill()?;
+                // It may be dead already.
+                let _ = agent.crash();
                 let config = agent.builder().config_path().display().to_string();
                 agent.builder().command(&["cleanup", "--config", &config]).read().map(drop)
             }

@@ -22,6 +22,8 @@ pub(crate) enum Metric {
     AdvertToAnnouncementUs,
     /// See [`crate::record::WireTimes`].
     AdvertToAllAnnouncedUs,
+    /// See [`crate::record::WireTimes`].
+    DeathToWordUs,
     /// See [`crate::record::ClientView`].
     GapMs,
     /// From status: detect.
@@ -73,12 +75,13 @@ pub(crate) struct Budget {
 // === impl Metric ===
 
 impl Metric {
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::WordToAdvertUs,
         Self::LateUs,
         Self::WordToAnnouncementUs,
         Self::AdvertToAnnouncementUs,
         Self::AdvertToAllAnnouncedUs,
+        Self::DeathToWordUs,
         Self::GapMs,
         Self::DetectUs,
         Self::DecideUs,
@@ -97,6 +100,7 @@ impl Metric {
             Self::WordToAnnouncementUs => moved.wire.word_to_announcement_us,
             Self::AdvertToAnnouncementUs => Some(moved.wire.advert_to_announcement_us),
             Self::AdvertToAllAnnouncedUs => Some(moved.wire.advert_to_all_announced_us),
+            Self::DeathToWordUs => moved.wire.death_to_word_us,
             Self::GapMs => Some(moved.client.gap_ms),
             Self::DetectUs => phases.map(|phases| phases.detect_us),
             Self::DecideUs => phases.map(|phases| phases.decide_us),
@@ -172,6 +176,8 @@ pub(crate) fn budgets(moves: &[Move]) -> Vec<Budget> {
     let crash = |moved: &Move| moved.event == Event::Crash && moved.cell().interval == ten;
     let name = "crash at 10 ms, first advertisement after Active_Down_Interval, p99".to_owned();
     budgets.extend(budget(name, 1000.0, &Metric::LateUs.sample(&ours, crash)));
+    let name = "agent dies, priority 0 on the wire, p99".to_owned();
+    budgets.extend(budget(name, 2000.0, &Metric::DeathToWordUs.sample(&ours, |_| true)));
     for event in [Event::Sigterm, Event::Drain, Event::Preempt] {
         let own: Vec<&Move> = ours.iter().filter(|moved| moved.event == event).collect();
         if !own.is_empty() {
@@ -230,6 +236,7 @@ pub(crate) mod tests {
                 announced_at_us: 1e15,
                 advert_to_announcement_us: 50.0,
                 advert_to_all_announced_us: 60.0,
+                death_to_word_us: (event == Event::AgentDies).then_some(late_us),
             },
             client: ClientView { requests: 100, lost, losses: Vec::new(), slow: 0, gap_ms: 2.0 },
             phases: (contender == Contender::Viplane).then_some(phases),
@@ -271,6 +278,13 @@ pub(crate) mod tests {
         let missed: Vec<Budget> = budgets(&late).into_iter().filter(|budget| !budget.is_met()).collect();
         assert_eq!(missed.len(), 1, "{missed:?}");
         assert!(missed[0].name.starts_with("crash at 10 ms"));
+    }
+
+    #[test]
+    fn a_death_that_is_told_late_misses_its_budget() {
+        let told = |micros| [moved(Contender::Viplane, Event::AgentDies, 256, micros, 3)];
+        assert!(budgets(&told(2000.0)).iter().all(Budget::is_met), "it may cost requests");
+        assert!(!budgets(&told(2001.0)).iter().all(Budget::is_met));
     }
 
     #[test]

@@ -281,6 +281,19 @@ impl Keepalived {
         self.parent.kill()
     }
 
+    /// Waits until the VRRP child has ended, of whatever cause.
+    ///
+    /// # Errors
+    /// It still runs after `timeout`.
+    pub fn wait_child_end(&self, timeout: Duration) -> Result<()> {
+        let ended = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child)).unwrap_or_default();
+            // Not there, or a zombie that nobody has reaped yet.
+            stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+        };
+        until(timeout, ended).with_context(|| format!("keepalived's VRRP child still runs\n{}", self.log()))
+    }
+
     /// Stops it in good order (SIGTERM: priority 0, VIPs removed) and waits for its end.
     ///
     /// # Errors

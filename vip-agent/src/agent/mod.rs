@@ -17,6 +17,7 @@ mod reports;
 mod requests;
 mod start;
 mod status;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -31,6 +32,7 @@ use tokio::time::Instant;
 use self::alarms::Alarms;
 use self::instance::{Exit, Managed};
 use self::owners::Owners;
+use self::watch::Watch;
 use crate::config::{self, Config};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, ForeignOwnerStream};
@@ -71,6 +73,7 @@ pub struct Agent {
     connections: Connections,
     dataplane: Dataplane,
     driver: Driver,
+    watch: Watch,
     instances: Vec<Managed>,
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
@@ -154,13 +157,17 @@ impl Agent {
                 _ = inputs.signals.interrupt.recv() => self.stop("SIGINT").await,
                 _ = inputs.signals.reload.recv() => self.reload_by_signal().await,
                 pending = inputs.control.request() => self.on_request(pending).await,
+                event = self.watch.event() => self.on_watcher(event),
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => {
                     self.catch_up().await;
                     self.answer_drains().await;
                 }
-                _ = retry.tick() => self.retry_faults().await,
+                _ = retry.tick() => {
+                    self.retry_faults().await;
+                    self.keep_watched().await;
+                }
             }
         }
         Ok(())
@@ -224,6 +231,8 @@ impl Agent {
         for managed in &self.instances {
             words.clear(managed.slot);
         }
+        // From here on there is nothing that a watcher could say.
+        drop(self.watch);
         let addresses = self.addresses.remove_all().await.context("taking VIPs off lo");
         let mut left = Vec::new();
         for managed in &self.instances {

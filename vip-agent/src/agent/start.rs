@@ -8,6 +8,7 @@ use anyhow::Context as _;
 
 use super::housing::{check_clashes, check_places};
 use super::owners::Owners;
+use super::watch::Watch;
 use super::{Agent, Inputs, Signals};
 use crate::config::{LastGood, Loaded};
 use crate::control::ControlServer;
@@ -22,6 +23,7 @@ use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkWatcher, WatchOptions};
 use crate::net::neighbors::{DEFAULT_PERIOD, NeighborKeeper};
 use crate::vrrp::driver::Driver;
+use crate::watcher::{Lifeline, crash};
 
 /// What `vip-agent run` is told.
 #[derive(Debug)]
@@ -57,6 +59,10 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     if let Some(log) = dataplane.take_log() {
         tokio::spawn(log.forward());
     }
+    let lifeline = Arc::new(Lifeline::create().context("making the lifeline to the watcher")?);
+    if let Err(error) = crash::handle_fatal_signals() {
+        tracing::warn!(%error, "a crash that dumps core is told to the peers only after the dump");
+    }
     let mut agent = Agent {
         links: watcher.snapshot(),
         routes: DefaultRoutes::read(&rtnetlink).await?,
@@ -66,7 +72,8 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         rtnetlink,
         journal,
         dataplane,
-        driver: Driver::start().context("starting the VRRP driver thread")?,
+        driver: Driver::start(Arc::clone(&lifeline)).context("starting the VRRP driver thread")?,
+        watch: Watch::new(lifeline),
         instances: Vec::new(),
         listening: BTreeSet::new(),
         alarms: super::Alarms::default(),
@@ -86,6 +93,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     let control = ControlServer::listen(&socket)
         .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;
     agent.say_how_it_runs();
+    agent.keep_watched().await;
     if let Err(error) = agent.begin(&loaded.source).await {
         // Before the lock, as at any end.
         drop(control);

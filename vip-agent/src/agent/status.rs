@@ -26,6 +26,7 @@ impl Agent {
                 Ok(()) => "fifo".into(),
                 Err(why) => why.clone(),
             },
+            watcher: self.watch.status(),
             map_memory: self.dataplane.map_memory(),
             instances,
             services: Vec::new(),

@@ -106,13 +106,15 @@ impl EventLoop {
         })
     }
 
-    pub(super) fn run(mut self) {
+    /// Until it is told to stop; false if it broke.
+    pub(super) fn run(mut self) -> bool {
         while !self.stopping {
             if let Err(error) = self.turn() {
                 self.shared.report(Report::Died(format!("the VRRP driver's event loop: {error}")));
-                return;
+                return false;
             }
         }
+        true
     }
 
     fn turn(&mut self) -> io::Result<()> {

@@ -6,7 +6,7 @@
 
 mod event_loop;
 mod groups;
-mod realtime;
+pub(crate) mod realtime;
 mod router;
 mod snapshot;
 mod stopwatch;
@@ -31,6 +31,7 @@ pub use self::stopwatch::Phases;
 use crate::types::{AdvertInterval, Family as IpFamily, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
+use crate::watcher::{Lifeline, crash};
 
 /// Commands and reports that can wait in their queues. A takeover of 255 instances makes about 1000 reports.
 const QUEUE: usize = 4096;
@@ -172,11 +173,12 @@ struct Shared {
 }
 
 impl Driver {
-    /// Starts the thread. To be called within the tokio runtime.
+    /// Starts the thread, which holds the lifeline from then on: to its death, or until it is told to stop. To be called
+    /// within the tokio runtime.
     ///
     /// # Errors
-    /// The system has no file descriptors or threads left.
-    pub fn start() -> io::Result<Self> {
+    /// The system has no file descriptors or threads left, or somebody held the lifeline before.
+    pub fn start(lifeline: Arc<Lifeline>) -> io::Result<Self> {
         let counter = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let shared = Arc::new(Shared {
             commands: ArrayQueue::new(QUEUE),
@@ -196,10 +198,17 @@ impl Driver {
         let thread =
             std::thread::Builder::new().name("vrrp".into()).stack_size(realtime::STACK).spawn(move || {
                 let _obituary = obituary;
-                let _ = started.send(Realtime::enter());
-                event_loop.run();
+                let held = match lifeline.hold() {
+                    Ok(held) => held,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
+                let _driver = crash::driver_is_this_thread();
+                let _ = started.send(Ok(Realtime::enter()));
+                if !event_loop.run() {
+                    held.until_death();
+                }
             })?;
-        let realtime = realtime.recv().map_err(io::Error::other)?;
+        let realtime = realtime.recv().map_err(io::Error::other)??;
         let questions = AtomicU64::new(0);
         Ok(Self { shared, report_waits, answer_waits, questions, thread: Some(thread), realtime })
     }

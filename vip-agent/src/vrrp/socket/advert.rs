@@ -15,14 +15,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{SendFlags, sockopt as option};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{Interface, OpenError, receive_nothing, set_control_priority};
+use super::{Interface, OpenError, address_bytes, receive_nothing, set_control_priority};
 use crate::vrrp::codec::{self, HOP_LIMIT};
 use crate::vrrp::prepared::PreparedAdverts;
 
@@ -115,11 +115,26 @@ impl AdvertSender {
         }
     }
 
+    /// What [`Self::send`] hands to the kernel, for somebody who sends it in our stead by this socket ([`AsFd`]): each
+    /// destination as a sockaddr, with the payload for it.
+    pub fn prepare<'a>(&'a self, adverts: &'a PreparedAdverts) -> impl Iterator<Item = (Vec<u8>, &'a [u8])> {
+        adverts.iter().map(|(destination, advert)| {
+            let address = SockAddr::from(socket_address(&self.interface, destination));
+            (address_bytes(&address).to_vec(), advert)
+        })
+    }
+
     fn send_one(&self, socket: &Socket, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
         let address = socket_address(&self.interface, destination);
         rustix::net::sendto(socket, advert, SendFlags::DONTWAIT, &address)
             .map(drop)
             .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+    }
+}
+
+impl AsFd for AdvertSender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 }
 
