@@ -35,6 +35,8 @@ pub(super) struct Managed {
     pub(super) started: bool,
     pub(super) state: State,
     pub(super) since: SystemTime,
+    /// The same moment.
+    pub(super) entered_at: MonotonicTime,
     pub(super) transitions: u64,
     pub(super) last_takeover: Option<Takeover>,
     /// The time after a handover.
@@ -93,6 +95,7 @@ impl Managed {
             started: false,
             state: State::Initialize,
             since: SystemTime::now(),
+            entered_at: MonotonicTime::now(),
             transitions: 0,
             last_takeover: None,
             linger: None,
@@ -108,6 +111,7 @@ impl Managed {
     pub(super) fn entered(&mut self, state: State, at: MonotonicTime) {
         self.state = state;
         self.since = SystemTime::now() - MonotonicTime::now().since(at);
+        self.entered_at = at;
         self.transitions += 1;
         if state == State::Active {
             self.linger = None;

@@ -31,7 +31,11 @@ use tokio::time::Instant;
 
 use self::alarms::Alarms;
 use self::instance::{Exit, Managed};
+<<<<<<< HEAD
 use self::owners::Owners;
+=======
+use self::reports::Claim;
+>>>>>>> main
 use self::watch::Watch;
 use crate::config::{self, Config};
 use crate::control::ControlServer;
@@ -78,10 +82,14 @@ pub struct Agent {
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
     alarms: Alarms,
+<<<<<<< HEAD
     tracker: Tracker,
     /// Sync groups by the driver's ids, which are their places here.
     groups: Vec<config::Name>,
     owners: Owners,
+=======
+    claims: Vec<Claim>,
+>>>>>>> main
     /// Of the driver, as far as they were made up for.
     lost_reports: u64,
     /// Instances that a reload is replacing, and who waits for that.
@@ -162,6 +170,7 @@ impl Agent {
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => {
                     self.catch_up().await;
+                    self.judge_claims();
                     self.answer_drains().await;
                 }
                 _ = retry.tick() => {
