@@ -31,11 +31,8 @@ use tokio::time::Instant;
 
 use self::alarms::Alarms;
 use self::instance::{Exit, Managed};
-<<<<<<< HEAD
 use self::owners::Owners;
-=======
 use self::reports::Claim;
->>>>>>> main
 use self::watch::Watch;
 use crate::config::{self, Config};
 use crate::control::ControlServer;
@@ -82,14 +79,11 @@ pub struct Agent {
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
     alarms: Alarms,
-<<<<<<< HEAD
     tracker: Tracker,
     /// Sync groups by the driver's ids, which are their places here.
     groups: Vec<config::Name>,
     owners: Owners,
-=======
     claims: Vec<Claim>,
->>>>>>> main
     /// Of the driver, as far as they were made up for.
     lost_reports: u64,
     /// Instances that a reload is replacing, and who waits for that.

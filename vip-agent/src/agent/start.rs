@@ -77,13 +77,10 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         instances: Vec::new(),
         listening: BTreeSet::new(),
         alarms: super::Alarms::default(),
-<<<<<<< HEAD
         tracker: Tracker::default(),
         groups: Vec::new(),
         owners: Owners::open(&config),
-=======
         claims: Vec::new(),
->>>>>>> main
         lost_reports: 0,
         reload: super::reload::Reload::default(),
         stopping: None,
