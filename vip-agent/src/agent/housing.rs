@@ -27,6 +27,9 @@ impl Agent {
     /// Links or addresses have changed.
     pub(super) async fn on_links(&mut self, links: Arc<LinkTable>) {
         self.links = links;
+        // First: a fault is to be told at once.
+        self.observe_links();
+        self.apply_verdicts().await;
         self.read_routes().await;
         for index in 0..self.instances.len() {
             self.settle(index).await;
@@ -84,8 +87,10 @@ impl Agent {
         let managed = &mut self.instances[index];
         if let Some(fault) = managed.fault.take() {
             tracing::info!(instance = managed.name(), "can serve again (was: {fault})");
-            let id = managed.id;
-            self.driver.send(Command::Tell(id, Event::Recovered)).await;
+            if managed.is_able() {
+                let id = managed.id;
+                self.driver.send(Command::Tell(id, Event::Recovered)).await;
+            }
         }
     }
 
@@ -95,8 +100,9 @@ impl Agent {
             return;
         }
         tracing::warn!(instance = managed.name(), "cannot serve: {why}");
-        let first = managed.fault.replace(why).is_none();
-        if first {
+        let was_able = managed.is_able();
+        managed.fault = Some(why);
+        if was_able {
             let id = managed.id;
             self.driver.send(Command::Tell(id, Event::Fault)).await;
         }

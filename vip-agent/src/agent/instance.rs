@@ -6,14 +6,15 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::binding::parameters;
 use super::place::Place;
 use crate::config::{self, LocalAddress};
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
 use crate::status::Takeover;
-use crate::types::MonotonicTime;
+use crate::types::{MonotonicTime, Priority};
 use crate::vrrp::driver::InstanceId;
-use crate::vrrp::machine::State;
+use crate::vrrp::machine::{Parameters, State};
 use crate::vrrp::socket::MulticastGroups;
 
 /// See the module.
@@ -24,8 +25,14 @@ pub(super) struct Managed {
     pub(super) config: config::Instance,
     /// Where it lives; stays while it is faulty for a passing reason.
     pub(super) home: Option<Home>,
-    /// Why it cannot own.
+    /// Why it cannot own, for its interfaces.
     pub(super) fault: Option<String>,
+    /// Why it cannot own, for its probes.
+    pub(super) unhealthy: Option<String>,
+    /// As configured, changed by the weights of its probes.
+    pub(super) priority: Priority,
+    /// Whether its machine was told to begin.
+    pub(super) started: bool,
     pub(super) state: State,
     pub(super) since: SystemTime,
     /// The same moment.
@@ -80,9 +87,12 @@ impl Managed {
         Self {
             id,
             slot,
+            priority: config.priority,
             config,
             home: None,
             fault: None,
+            unhealthy: None,
+            started: false,
             state: State::Initialize,
             since: SystemTime::now(),
             entered_at: MonotonicTime::now(),
@@ -114,6 +124,16 @@ impl Managed {
         if state == State::Initialize && self.exit == Exit::Leaving {
             self.exit = Exit::Left;
         }
+    }
+
+    /// Whether it can own by itself, whatever becomes of its sync group.
+    pub(super) fn is_able(&self) -> bool {
+        self.fault.is_none() && self.unhealthy.is_none()
+    }
+
+    /// What its machine goes by.
+    pub(super) fn parameters(&self) -> Parameters {
+        Parameters { priority: self.priority, ..parameters(&self.config) }
     }
 
     pub(super) fn name(&self) -> &str {

@@ -55,6 +55,11 @@ impl Agent {
                 }
             }
             Report::Mismatch(id, mismatch) => self.on_mismatch(id, mismatch),
+            Report::Owner(id, seen) => {
+                if let Some(index) = self.index_of(id) {
+                    self.owners.note(&self.instances[index].config, seen);
+                }
+            }
             Report::Retired(retired) => drop(retired),
             Report::Died(why) => bail!("{why}"),
         }

@@ -7,7 +7,7 @@ use super::tree::Value;
 
 /// Keys at the top of the file.
 pub(super) fn in_file(file: &Mapping<'_>) {
-    for key in ["flow_sync", "probes", "services", "kubernetes"] {
+    for key in ["flow_sync", "services", "kubernetes"] {
         only(file, key, &[Value::Null, Value::List(Vec::new())]);
     }
     if let Some(field) = file.get("api") {
@@ -19,8 +19,6 @@ pub(super) fn in_file(file: &Mapping<'_>) {
 pub(super) fn in_instance(instance: &Mapping<'_>) {
     only(instance, "accept", &[Value::Bool(true)]);
     only(instance, "virtual_mac", &[Value::Bool(false)]);
-    only(instance, "track", &[Value::Null, Value::List(Vec::new())]);
-    only(instance, "sync_group", &[Value::Null]);
     let (close, open) = (Value::Text("close".to_owned()), Value::Text("open".to_owned()));
     one_of(instance, "all_failed", &[close], &open, "`close` or `open`");
 }
@@ -55,7 +53,7 @@ fn one_of(mapping: &Mapping<'_>, key: &str, served: &[Value], unserved: &Value, 
     }
 }
 
-fn not_available(field: &Field<'_>, what: impl std::fmt::Display) {
+pub(super) fn not_available(field: &Field<'_>, what: impl std::fmt::Display) {
     field.error(format_args!("`{what}` is not available in this version"));
 }
 

@@ -9,3 +9,4 @@ pub mod machine;
 pub mod prepared;
 pub mod receive;
 pub mod socket;
+pub mod sync_group;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::schema::KEYS;
 use super::super::{
     InterfaceSelector, LocalAddress, LogFormat, LogLevel, Protocol, Secrets, XdpModeChoice, effective,
-    instance, parse, parse_with,
+    instance, parse, parse_with, probe,
 };
 use super::{config, edge, edge_with_vips, warnings};
 use crate::types::{Centiseconds, ChecksumMode, Priority};
@@ -170,7 +170,7 @@ fn the_three_nodes_of_the_example_differ_in_priority_only() {
 #[test]
 fn the_documentation_names_every_key_and_its_first_listing_is_the_defaults() {
     let page = fs::read_to_string(docs().join("configuration.md")).unwrap();
-    for key in KEYS.iter().chain(&instance::KEYS) {
+    for key in KEYS.iter().chain(&instance::KEYS).chain(&probe::KEYS) {
         assert!(page.contains(&format!("`{key}`")), "{key} is not documented");
     }
     let listing = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();

@@ -429,16 +429,13 @@ fn what_this_version_does_not_serve_yet() {
             "6:17: instances[0].all_failed: `all_failed: open` is not available in this version",
         ),
         ("all_failed: no", "6:17: instances[0].all_failed: must be `close` or `open`, not the text \"no\""),
-        ("track: [ingress]", "6:12: instances[0].track: `track` is not available in this version"),
-        ("sync_group: a", "6:17: instances[0].sync_group: `sync_group` is not available in this version"),
     ]);
     refused(&[(
-        "instances: []\nprobes:\n  - name: a\nservices: [{name: web}]\nkubernetes: {}\nflow_sync: {listen: a}\n",
+        "instances: []\nservices: [{name: web}]\nkubernetes: {}\nflow_sync: {listen: a}\n",
         &[
-            "3:3: probes: `probes` is not available in this version",
-            "4:11: services: `services` is not available in this version",
-            "5:13: kubernetes: `kubernetes` is not available in this version",
-            "6:12: flow_sync: `flow_sync` is not available in this version",
+            "2:11: services: `services` is not available in this version",
+            "3:13: kubernetes: `kubernetes` is not available in this version",
+            "4:12: flow_sync: `flow_sync` is not available in this version",
         ],
     )]);
 }

@@ -16,6 +16,7 @@ fn changes(old: &str, new: &str) -> Vec<String> {
             let removed = vips_removed(old, new).map(|vip| format!(" -{}", vip.address));
             format!("{how} {} {fields:?}{}", old.name, added.chain(removed).collect::<String>())
         }
+        Change::Probes => "other probes".to_owned(),
     };
     diff(&old, &new).iter().map(words).collect()
 }
@@ -45,6 +46,7 @@ fn what_needs_other_sockets_or_another_word_restarts_the_instance() {
             "unicast: {source: [10.0.0.1, \"fd00::1\"], peers: [10.0.0.2, \"fd00::2\"]}",
             InstanceField::Unicast,
         ),
+        ("sync_group: both", InstanceField::SyncGroup),
     ] {
         assert_eq!(changes(&edge(""), &edge(line)), [format!("restart edge [{field:?}]")]);
     }
@@ -80,6 +82,15 @@ fn all_else_is_applied_while_the_instance_runs() {
     assert_eq!(changes(&version_2(""), &version_2("advert_interval: 2s")), ["change edge [AdvertInterval]"]);
     let other_vips = edge_with_vips("10.0.0.50, 10.0.0.51, \"fd00::51\"", "");
     assert_eq!(changes(&edge(""), &other_vips), ["change edge [Vips] +10.0.0.51 +fd00::51 -fd00::50"]);
+}
+
+#[test]
+fn other_probes_leave_the_instances_that_track_them_alone() {
+    let probed = |weight: i32, lines: &str| {
+        format!("probes: [{{name: a, interface: {{name: e}}, weight: {weight}}}]\n{}", edge(lines))
+    };
+    assert_eq!(changes(&probed(0, ""), &probed(0, "track: [a]")), ["change edge [Track]"]);
+    assert_eq!(changes(&probed(0, "track: [a]"), &probed(-1, "track: [a]")), ["other probes"]);
 }
 
 #[test]

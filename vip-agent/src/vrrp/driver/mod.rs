@@ -5,10 +5,14 @@
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
 mod event_loop;
+mod groups;
 pub(crate) mod realtime;
 mod router;
+mod snapshot;
+mod stopwatch;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +25,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use self::realtime::Realtime;
-pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Phases, Router, Snapshot, SnapshotPeer};
-use crate::types::{Family as IpFamily, MonotonicTime};
+pub use self::router::{Binding, Family, Router};
+pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
+pub use self::stopwatch::Phases;
+use crate::types::{AdvertInterval, Family as IpFamily, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
 use crate::watcher::{Lifeline, crash};
@@ -39,6 +45,29 @@ const ANSWERS: usize = 4;
 /// An instance within the driver: stable from [`Command::Add`] to [`Command::Remove`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub u16);
+
+/// A sync group within the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u16);
+
+/// An instance's place in its sync group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: GroupId,
+    /// The member of the lowest rank breaks ties between equal priorities for all: the lowest VIP, as that is the same on
+    /// all nodes.
+    pub rank: IpAddr,
+}
+
+/// Another router that owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenOwner {
+    /// Its address.
+    pub address: IpAddr,
+    /// What it announces.
+    pub interval: AdvertInterval,
+}
 
 /// What the runtime asks of the driver.
 #[derive(Debug)]
@@ -87,6 +116,8 @@ pub enum Report {
     Refused(InstanceId, SendError),
     /// Another router's advertisement does not fit ours.
     Mismatch(InstanceId, Mismatch),
+    /// Another owner, or another interval of it, than was reported before.
+    Owner(InstanceId, SeenOwner),
     /// Something to be dropped outside of the driver thread: closing a socket may take the routing lock.
     Retired(Retired),
     /// The thread ended by itself: the agent must end too.

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use super::{InstanceId, Report, Shared, Unstage};
+use super::snapshot::{AdvertCounts, Mismatch, PEERS, Snapshot, SnapshotPeer};
+use super::stopwatch::Stopwatch;
+use super::{InstanceId, Membership, Report, SeenOwner, Shared, Unstage};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
-use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
-use crate::vrrp::discard::{Discard, DiscardCounts};
+use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, Priority, VirtualRouterId};
+use crate::vrrp::codec::LEAVING;
+use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::{
     Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
 };
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
-
-/// Other routers that are remembered per instance.
-const PEERS: usize = 16;
 
 /// All that one instance needs to send and receive on its present interfaces, prepared beforehand.
 #[derive(Debug)]
@@ -51,82 +51,6 @@ pub struct Family {
     pub rules: Rules,
 }
 
-/// How long each step of a change of state took (microseconds in status): contract of `last_takeover`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// Last advertisement of the owner (or the signal) -> read, or the timer handled.
-    pub detect: Duration,
-    /// -> the machine returned.
-    pub decide: Duration,
-    /// -> the ownership word was stored.
-    pub flip: Duration,
-    /// -> the first announcements were handed to the kernel.
-    pub announce: Duration,
-}
-
-/// Another router's advertisement that does not fit ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// The sender.
-    pub source: IpAddr,
-    /// Its MAC.
-    pub source_mac: MacAddr,
-    /// What is wrong with it.
-    pub why: Discard,
-}
-
-/// Another router as it was last heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotPeer {
-    /// Its address.
-    pub address: IpAddr,
-    /// 0-255.
-    pub priority: u8,
-    /// When it was last heard.
-    pub heard: MonotonicTime,
-}
-
-/// How an instance is.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// State of the machine.
-    pub state: State,
-    /// Until when this node answers; in the past = it does not.
-    pub lease_until: MonotonicTime,
-    /// The owner, if it is another.
-    pub active_router: Option<IpAddr>,
-    /// Other routers heard of late.
-    pub peers: ArrayVec<SnapshotPeer, PEERS>,
-    /// Advertisements sent and received.
-    pub adverts: AdvertCounts,
-    /// Why the last advertisement that we tried to send did not leave.
-    pub refusal: Option<SendError>,
-    /// The runtime has been silent for too long.
-    pub runtime_silent: bool,
-    /// It drains, and goes on answering until an heir is heard.
-    pub hands_over: bool,
-}
-
-impl Snapshot {
-    /// Whether this node answers for the VIPs.
-    pub fn answers(&self) -> bool {
-        MonotonicTime::now() < self.lease_until
-    }
-}
-
-/// Advertisements counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AdvertCounts {
-    /// Accepted for sending.
-    pub sent: u64,
-    /// Refused locally.
-    pub refused: u64,
-    /// Received and accepted.
-    pub received: u64,
-    /// Received and discarded, by reason.
-    pub discarded: DiscardCounts,
-}
-
 /// See the module.
 #[derive(Debug)]
 pub struct Router {
@@ -150,6 +74,13 @@ pub struct Router {
     refusal: Option<SendError>,
     /// Index of the family whose advertisement was refused last.
     refused_family: usize,
+    /// The sync group, until it is told to leave for good.
+    membership: Option<Membership>,
+    /// Whether our address breaks ties: in a sync group only one member's does.
+    breaks_ties: bool,
+    /// The owner that was reported last, for the memory of what it announced.
+    seen: Option<SeenOwner>,
+    seen_reported: MonotonicTime,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -157,16 +88,6 @@ struct Owner {
     address: IpAddr,
     mac: MacAddr,
     heard: MonotonicTime,
-}
-
-/// The stages of one change of state as they are reached.
-struct Stopwatch {
-    /// The `now` of the event.
-    detected: MonotonicTime,
-    detect: Duration,
-    decided: MonotonicTime,
-    flipped: Option<MonotonicTime>,
-    announced: Option<MonotonicTime>,
 }
 
 /// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
@@ -203,7 +124,49 @@ impl Router {
             refusal_reported: MonotonicTime::ZERO,
             refusal: None,
             refused_family: 0,
+            membership: None,
+            breaks_ties: true,
+            seen: None,
+            seen_reported: MonotonicTime::ZERO,
         }
+    }
+
+    /// Makes it a member of a sync group.
+    #[must_use]
+    pub fn in_group(self, membership: Option<Membership>) -> Self {
+        Self { membership, ..self }
+    }
+
+    /// Tells it what interval another owner announced before a restart.
+    #[must_use]
+    pub fn remembering(self, interval: Option<AdvertInterval>) -> Self {
+        Self { machine: self.machine.remembering(interval), ..self }
+    }
+
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(super) fn membership(&self) -> Option<Membership> {
+        self.membership
+    }
+
+    pub(super) fn leave_group(&mut self) {
+        self.membership = None;
+        self.breaks_ties = true;
+    }
+
+    pub(super) fn let_break_ties(&mut self, breaks_ties: bool) {
+        self.breaks_ties = breaks_ties;
+    }
+
+    /// Whether it cannot serve, whatever the others of its group can.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.faulty || self.runtime_silent
+    }
+
+    pub(super) fn was_refused(&self) -> bool {
+        self.refusal.is_some()
     }
 
     pub(super) fn virtual_router_id(&self) -> VirtualRouterId {
@@ -237,33 +200,71 @@ impl Router {
     }
 
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
-        std::mem::replace(&mut self.binding, binding)
+        let former = std::mem::replace(&mut self.binding, binding);
+        self.say_our_priority();
+        former
     }
 
-    /// An advertisement of this virtual router's id has arrived.
-    pub(super) fn receive(&mut self, packet: &Packet<'_>, received_at: MonotonicTime, shared: &Shared) {
-        let Some(binding) = &self.binding else { return };
-        let Some(index) = binding.families.iter().position(|family| family.family() == packet.family())
-        else {
-            return;
-        };
+    /// The advertisements were built by the configuration; what holds is the machine's priority, weights included.
+    fn say_our_priority(&mut self) {
+        let priority = self.machine.parameters().priority.get();
+        for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
+            family.adverts.set_priority(priority);
+        }
+    }
+
+    /// An advertisement of this virtual router's id has arrived. Yields what the machine was told, if it was.
+    pub(super) fn receive(
+        &mut self,
+        packet: &Packet<'_>,
+        received_at: MonotonicTime,
+        shared: &Shared,
+    ) -> Option<PeerAdvert> {
+        let binding = self.binding.as_ref()?;
+        let index = binding.families.iter().position(|family| family.family() == packet.family())?;
         let family = &binding.families[index];
         let received = match packet.accept(&family.rules) {
             Ok(received) => received,
-            Err(why) => return self.discarded(packet, why, shared),
+            Err(why) => {
+                self.discarded(packet, why, shared);
+                return None;
+            }
         };
-        let event = Event::Advert(PeerAdvert {
+        // One family of one member breaks ties, or two routers could each lose in one.
+        let ties = index == 0 && self.breaks_ties;
+        let advert = PeerAdvert {
             priority: received.advert.priority,
             interval: received.advert.interval,
-            // The first family breaks ties, or two routers could each lose in one family.
-            address: if index == 0 { received.source.cmp(&family.rules.own) } else { Ordering::Less },
-        });
+            address: if ties { received.source.cmp(&family.rules.own) } else { Ordering::Less },
+            sender: received.source,
+        };
         if let Some(remark) = received.remark {
             self.complain(packet, remark, shared);
         }
         self.adverts.received += 1;
         self.note_peer(index, &received, received_at);
-        self.handle(event, received_at, shared);
+        self.handle(Event::Advert(advert), received_at, shared);
+        self.note_owner(index, advert, shared);
+        Some(advert)
+    }
+
+    /// Reports who owns, and how often it says so, when that is another than before.
+    fn note_owner(&mut self, family: usize, advert: PeerAdvert, shared: &Shared) {
+        let PeerAdvert { priority, interval, sender: address, .. } = advert;
+        // In its other family an owner has another address.
+        let same = self
+            .seen
+            .is_some_and(|seen| seen.interval == interval && (family > 0 || seen.address == address));
+        if same || priority == 0 || self.machine.state() != State::Backup {
+            return;
+        }
+        let now = MonotonicTime::now();
+        if now.since(self.seen_reported) >= REPORT_GAP {
+            self.seen_reported = now;
+            let seen = SeenOwner { address, interval };
+            self.seen = Some(seen);
+            shared.report(Report::Owner(self.id, seen));
+        }
     }
 
     pub(super) fn discarded(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
@@ -310,22 +311,19 @@ impl Router {
         self.handle(event, since, shared);
     }
 
-    pub(super) fn tell_from_runtime(&mut self, event: Event, shared: &Shared) {
+    /// Notes what the runtime says of the instance; whether its machine, if in no group, is to be told.
+    pub(super) fn note_condition(&mut self, event: Event) -> bool {
         match event {
             Event::Fault => self.faulty = true,
-            Event::Recovered => {
-                self.faulty = false;
-                if self.runtime_silent {
-                    return;
-                }
-            }
+            Event::Recovered => self.faulty = false,
             _ => {}
         }
-        self.tell(event, shared);
+        event != Event::Recovered || !self.runtime_silent
     }
 
+    /// The machine of a member is told with its whole group.
     pub(super) fn runtime_is_silent(&mut self, silent: bool, shared: &Shared) {
-        if std::mem::replace(&mut self.runtime_silent, silent) == silent {
+        if std::mem::replace(&mut self.runtime_silent, silent) == silent || self.membership.is_some() {
             return;
         }
         if silent {
@@ -345,6 +343,7 @@ impl Router {
         self.grace = grace;
         let now = MonotonicTime::now();
         let output = self.machine.reconfigure(parameters, now);
+        self.say_our_priority();
         self.carry_out(output, Stopwatch::start(now, now, now), shared);
     }
 
@@ -385,6 +384,7 @@ impl Router {
                 Action::AdvertiseYielding => {
                     drop(self.send_in_all(stopwatch.detected, |family| &family.adverts));
                 }
+                Action::Ask => self.ask(),
                 Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
                     Ok(()) => self.words.store(self.slot, until),
                     Err(error) => {
@@ -460,6 +460,14 @@ impl Router {
         Ok(())
     }
 
+    fn ask(&mut self) {
+        for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
+            family.leaving.set_priority(Priority::LOWEST.get());
+            let _ = family.sender.send(&family.leaving);
+            family.leaving.set_priority(LEAVING);
+        }
+    }
+
     /// The advertisement was refused: what was to follow it is off, and so is a takeover that it was to begin.
     fn refused(&mut self, error: Option<SendError>, transition: Option<Transition>, shared: &Shared) {
         self.adverts.refused += 1;
@@ -515,29 +523,5 @@ impl Router {
 impl Family {
     fn family(&self) -> IpFamily {
         IpFamily::of(self.rules.own)
-    }
-}
-
-impl Stopwatch {
-    fn start(since: MonotonicTime, detected: MonotonicTime, decided: MonotonicTime) -> Self {
-        Self { detected, detect: detected.since(since), decided, flipped: None, announced: None }
-    }
-
-    fn flip(&mut self) {
-        self.flipped.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn announce(&mut self) {
-        self.announced.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn phases(&self) -> Phases {
-        let flipped = self.flipped.unwrap_or(self.decided);
-        Phases {
-            detect: self.detect,
-            decide: self.decided.since(self.detected),
-            flip: flipped.since(self.decided),
-            announce: self.announced.map_or(Duration::ZERO, |announced| announced.since(flipped)),
-        }
     }
 }
