@@ -7,14 +7,14 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use agents::{Ask as _, SOON, binary, ms, times};
+use agents::{Ask as _, SOON, binary, ms, neighbor, times};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
-use serde_json::Value;
+use serde_json::{Value, json};
 use vip_lab::agent::{Agent, AgentBuilder};
 use vip_lab::keepalived::{Keepalived, KeepalivedBuilder};
 use vip_lab::wire::{Frame, Wire};
-use vip_lab::{Lab, Node, Stamp};
+use vip_lab::{Lab, Mac, Node, Stamp};
 
 /// Where the clock is not watched: long enough for a keepalived that waits for a CPU.
 const INTERVAL: Duration = ms(200);
@@ -28,15 +28,20 @@ const THEIR_TOLERANCE: Duration = ms(50);
 struct Speech {
     vips: &'static [&'static str],
     unicast: bool,
+    /// Both have virtual MACs.
+    virtual_mac: bool,
 }
 
-const SPEECHES: [Speech; 5] = [
-    Speech { vips: &["10.0.0.50"], unicast: false },
-    Speech { vips: &["10.0.0.50"], unicast: true },
-    // keepalived, and RFC 9568 by erratum 8300, want a link-local address first.
-    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false },
-    Speech { vips: &["fd00::50"], unicast: true },
-    Speech { vips: &["10.0.0.50", "fd00::50"], unicast: false },
+/// keepalived, and RFC 9568 by erratum 8300, want a link-local address first in multicast adverts.
+const SPEECHES: [Speech; 8] = [
+    Speech { vips: &["10.0.0.50"], unicast: false, virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: true, virtual_mac: false },
+    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, virtual_mac: false },
+    Speech { vips: &["fd00::50"], unicast: true, virtual_mac: false },
+    Speech { vips: &["10.0.0.50", "fd00::50"], unicast: false, virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: false, virtual_mac: true },
+    Speech { vips: &["10.0.0.50"], unicast: true, virtual_mac: true },
+    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, virtual_mac: true },
 ];
 
 /// A lab for two, and how they are set up.
@@ -53,7 +58,8 @@ struct Scene {
 impl fmt::Display for Speech {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.unicast { "unicast" } else { "multicast" };
-        write!(f, "{} by {how}", self.vips.join(" and "))
+        let mac = if self.virtual_mac { " with virtual MACs" } else { "" };
+        write!(f, "{} by {how}{mac}", self.vips.join(" and "))
     }
 }
 
@@ -88,6 +94,7 @@ impl Scene {
             .vips(vips)
             .priority(priority)
             .interval(INTERVAL)
+            .set_instance("virtual_mac", json!(self.speech.virtual_mac))
             .grace(ms(0));
         if self.speech.unicast { builder.unicast() } else { builder }
     }
@@ -97,6 +104,7 @@ impl Scene {
         // Without it, it takes over by mistake when the machine is busy. Real-time priority would limit its CPU time, and
         // the kernel kills what exceeds that.
         let builder = builder.interval(INTERVAL).global("vrrp_priority -20");
+        let builder = if self.speech.virtual_mac { builder.virtual_mac() } else { builder };
         if self.speech.unicast { builder.unicast() } else { builder }
     }
 
@@ -142,6 +150,9 @@ impl Scene {
         Ok(first - last)
     }
 }
+
+/// What keepalived calls the interfaces with the virtual MACs of VRID 51.
+const MACVLANS: [&str; 2] = ["vrrp.51", "vrrp6.51"];
 
 /// Adverts of a node with a priority in this range: 0 is a farewell.
 fn is_advert_of(node: &Node, priorities: impl std::ops::RangeBounds<u8>) -> impl Fn(&Frame) -> bool {
@@ -273,6 +284,9 @@ fn ends_once(scene: &Scene, interval: Duration, ours_owns: bool, end: End) -> Re
     for (vip, prefix) in scene.vips() {
         let _ = scene.their_node().ip(&format!("address del {vip}/{prefix} dev eth0"));
     }
+    for macvlan in MACVLANS {
+        let _ = scene.their_node().ip(&format!("link del {macvlan}"));
+    }
     Ok(silence)
 }
 
@@ -389,6 +403,59 @@ fn a_backup_follows_the_interval_of_its_owner() -> Result<()> {
     })
 }
 
+// === virtual MACs ===
+
+fn virtual_mac(v6: bool) -> Mac {
+    Mac([0, 0, 0x5e, 0, 1 + u8::from(v6), 51])
+}
+
+/// The client reaches the VIP, and has its virtual MAC in its cache.
+fn reached(scene: &Scene, vip: &str) -> Result<()> {
+    let ping = |_| scene.lab.client().command("ping").args(["-c", "1", "-W", "1", vip]).output();
+    ensure!((0..10).map(ping).any(|ping| ping.is_ok_and(|ping| ping.status.success())), "{vip} is not reached");
+    let known = neighbor(scene.lab.client(), vip)?;
+    ensure!(known == Some(virtual_mac(vip.contains(':'))), "{vip} is known as {known:?}");
+    Ok(())
+}
+
+#[test]
+fn moves_between_the_two_change_nothing_in_a_clients_neighbour_cache() -> Result<()> {
+    for speech in SPEECHES.into_iter().filter(|speech| speech.virtual_mac) {
+        let scene = Scene::new(speech)?;
+        let vip = *speech.vips.last().context("a VIP")?;
+        let theirs = scene.theirs(200).start()?;
+        theirs.wait_state("MASTER", SOON)?;
+        let ours = scene.ours(100).start()?;
+        ours.wait_state("backup", SOON)?;
+        reached(&scene, vip).with_context(|| format!("{speech}: keepalived first"))?;
+        theirs.stop()?;
+        ours.wait_state("active", SOON)?;
+        reached(&scene, vip).with_context(|| format!("{speech}: from keepalived to us"))?;
+        let again = theirs.builder().start()?;
+        again.wait_state("MASTER", SOON)?;
+        ours.wait_state("backup", SOON)?;
+        reached(&scene, vip).with_context(|| format!("{speech}: and back"))?;
+        ensure!(again.complaints().is_empty(), "{:#?}", again.complaints());
+    }
+    Ok(())
+}
+
+/// Only one of the two has virtual MACs: they are no part of the protocol.
+#[test]
+fn who_has_virtual_macs_and_who_has_not_get_along() -> Result<()> {
+    for (speech, ours_has) in [(SPEECHES[0], true), (SPEECHES[0], false), (SPEECHES[2], true), (SPEECHES[2], false)] {
+        let scene = Scene::new(speech)?;
+        let theirs = scene.theirs(100);
+        let theirs = if ours_has { theirs } else { theirs.virtual_mac() }.start()?;
+        theirs.wait_state("MASTER", SOON)?;
+        let ours = scene.ours(200).set_instance("virtual_mac", json!(ours_has)).start()?;
+        ours.wait_state("active", SOON)?;
+        theirs.wait_state("BACKUP", SOON)?;
+        scene.peace(scene.our_node(), &ours, &theirs).with_context(|| format!("{speech}, ours {ours_has}"))?;
+    }
+    Ok(())
+}
+
 // === what keepalived does wrong ===
 
 #[test]
@@ -398,7 +465,7 @@ fn a_keepalived_with_another_list_of_vips_raises_an_alarm() -> Result<()> {
         scene.theirs(200).vips([([10, 0, 0, 50].into(), 24), ([10, 0, 0, 60].into(), 24)]).start()?;
     theirs.wait_state("MASTER", SOON)?;
     let ours = scene.ours(100).start()?;
-    alarmed(&ours, "address_mismatch", "10.0.0.2", scene.their_node())?;
+    alarmed(&ours, "address_mismatch", "10.0.0.2", scene.their_node().mac())?;
     ensure!(ours.edge()?.state == "backup", "its adverts hold us nevertheless: {:?}", ours.edge()?);
     Ok(())
 }
@@ -410,13 +477,13 @@ fn a_keepalived_that_rejects_our_list_of_vips_and_owns_beside_us_raises_an_alarm
     ours.wait_state("active", SOON)?;
     let theirs = scene.theirs(100).vips([([10, 0, 0, 50].into(), 24)]).start()?;
     theirs.wait_state("MASTER", SOON)?;
-    alarmed(&ours, "address_mismatch", "10.0.0.2", scene.their_node())?;
-    alarmed(&ours, "foreign_owner", "10.0.0.50", scene.their_node())
+    alarmed(&ours, "address_mismatch", "10.0.0.2", scene.their_node().mac())?;
+    alarmed(&ours, "foreign_owner", "10.0.0.50", scene.their_node().mac())
 }
 
 #[test]
 fn the_vip_that_a_killed_keepalived_leaves_on_its_node_raises_an_alarm() -> Result<()> {
-    for speech in [SPEECHES[0], SPEECHES[3]] {
+    for speech in [SPEECHES[0], SPEECHES[3], SPEECHES[5], SPEECHES[7]] {
         let scene = Scene::new(speech)?;
         let theirs = scene.theirs(200).start()?;
         theirs.wait_state("MASTER", SOON)?;
@@ -425,15 +492,18 @@ fn the_vip_that_a_killed_keepalived_leaves_on_its_node_raises_an_alarm() -> Resu
         theirs.crash()?;
         ours.wait_state("active", SOON)?;
         // It says nothing any more, but its kernel answers for the VIP, and clients may believe it.
-        alarmed(&ours, "foreign_owner", speech.vips[0], scene.their_node())
-            .with_context(|| speech.to_string())?;
+        let mac = match (speech.virtual_mac, speech.vips[0].contains(':')) {
+            (false, _) => scene.their_node().mac(),
+            (true, v6) => virtual_mac(v6),
+        };
+        alarmed(&ours, "foreign_owner", speech.vips[0], mac).with_context(|| speech.to_string())?;
     }
     Ok(())
 }
 
 /// The alarm is in status, with the other's MAC, and was logged once.
-fn alarmed(ours: &Agent, kind: &str, address: &str, node: &Node) -> Result<()> {
-    let mac = node.mac().to_string();
+fn alarmed(ours: &Agent, kind: &str, address: &str, mac: Mac) -> Result<()> {
+    let mac = mac.to_string();
     let is_it =
         |alarm: &Value| alarm["kind"] == kind && alarm["address"] == address && alarm["mac"] == mac.as_str();
     ours.wait_for(&format!("alarmed by {kind}"), |status| {

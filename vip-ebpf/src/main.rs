@@ -37,7 +37,7 @@ fn viplane(ctx: XdpContext) -> u32 {
     if let Action::PassNewFlow(flow) = &decision.action {
         maps.remember(&frame, flow);
     }
-    let Some(verdict) = rewrite::apply(&mut frame, &decision.action) else {
+    let Some(verdict) = rewrite::apply(&mut frame, &decision) else {
         maps.count(decision.link, Reason::NdNoRoom);
         warn!(&ctx, "no room behind a neighbour solicitation for the link-layer option: not answered");
         return XDP_DROP;

@@ -24,7 +24,7 @@ pub(crate) fn load(ifindex: u32) -> Result<Ebpf> {
     for name in ["viplane", "pass"] {
         load_program(&mut ebpf, name)?;
     }
-    let vip: [u8; 12] = bytemuck::cast(Vip { router: 0, link: 0, mac: OWN, flags: 0 });
+    let vip: [u8; 12] = bytemuck::cast(Vip { router: 0, link: 0, mac: OWN, flags: 0, virtual_router_id: 0 });
     let mut vips4: HashMap<_, [u8; 8], [u8; 12]> =
         HashMap::try_from(ebpf.map_mut("VIPS4").context("VIPS4")?)?;
     vips4.insert(bytemuck::cast::<_, [u8; 8]>(Vip4Key { ifindex, address: VIP4 }), vip, 0)?;

@@ -45,6 +45,7 @@ pub struct KeepalivedBuilder {
     interval: Duration,
     vrid: u8,
     unicast: bool,
+    virtual_mac: bool,
     preempt: bool,
     log_detail: bool,
     global_lines: String,
@@ -73,6 +74,7 @@ impl KeepalivedBuilder {
             interval: Duration::from_secs(1),
             vrid: 51,
             unicast: false,
+            virtual_mac: false,
             preempt: true,
             log_detail: true,
             global_lines: String::new(),
@@ -113,6 +115,12 @@ impl KeepalivedBuilder {
     /// Unicast to all other nodes of the lab.
     pub fn unicast(mut self) -> Self {
         self.unicast = true;
+        self
+    }
+
+    /// Holds the VIPs on macvlan interfaces with the virtual MACs (`use_vmac`).
+    pub fn virtual_mac(mut self) -> Self {
+        self.virtual_mac = true;
         self
     }
 
@@ -173,6 +181,9 @@ impl KeepalivedBuilder {
              priority {priority}\n    advert_int {seconds}\n{}",
             self.instance_lines
         );
+        if self.virtual_mac {
+            text.push_str("    use_vmac\n");
+        }
         if !self.preempt {
             text.push_str("    nopreempt\n");
         }
@@ -191,7 +202,9 @@ impl KeepalivedBuilder {
             }
             let _ = writeln!(text, "    {block} {{");
             for (vip, prefix) in vips {
-                let _ = writeln!(text, "        {vip}/{prefix} dev eth0");
+                // Without a name they go to the instance's interface: the macvlan, where there is one.
+                let device = if self.virtual_mac { "" } else { " dev eth0" };
+                let _ = writeln!(text, "        {vip}/{prefix}{device}");
             }
             text.push_str("    }\n");
         }

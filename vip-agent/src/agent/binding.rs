@@ -6,8 +6,8 @@ use arrayvec::ArrayVec;
 
 use super::place::Place;
 use crate::config;
-use crate::dataplane::announce::{Announcements, questions};
-use crate::types::Family;
+use crate::dataplane::announce::{Announcements, Answering, questions};
+use crate::types::{Family, MacAddr};
 use crate::vrrp::codec::{DecodeOptions, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
 use crate::vrrp::machine::Parameters;
@@ -34,7 +34,7 @@ pub(super) fn parameters(instance: &config::Instance) -> Parameters {
         preempt: instance.preempt,
         preempt_delay: instance.preempt_delay,
         hold_down: instance.hold_down,
-        staging: instance.local_address == config::LocalAddress::Active,
+        staging: instance.stands_on_lo() == config::LocalAddress::Active,
         announce_repeat: instance.announce.repeat,
         announce_interval: instance.announce.interval,
         announce_refresh: instance.announce.refresh,
@@ -49,10 +49,15 @@ pub(super) fn bind(
 ) -> Result<Box<driver::Binding>, BindError> {
     let families = place.sources.iter().map(|&source| family(instance, place, source));
     let vips = || instance.vips.iter().map(|vip| vip.address);
+    let answering = match instance.virtual_mac {
+        true => Answering::Virtual(instance.virtual_router_id),
+        false => Answering::Interface(place.mac),
+    };
     Ok(Box::new(driver::Binding {
         ifindex: place.advert.index,
+        one_link: place.advert.index == place.vip.index,
         families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
-        announcements: Announcements::build(vips(), place.mac, router),
+        announcements: Announcements::build(vips(), answering, router),
         questions: questions(vips(), place.mac, place.link_local),
         announcer: AnnounceSender::open(&place.vip)?,
     }))
@@ -71,19 +76,39 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
             (peers.clone(), Senders::Unicast { peers, min_ttl: unicast.min_ttl })
         }
     };
-    let adverts = |priority| {
-        let fields = Fields {
-            virtual_router_id: instance.virtual_router_id,
-            priority,
-            interval: instance.advert_interval,
-            addresses: &vips,
+    let fields = |priority| Fields {
+        virtual_router_id: instance.virtual_router_id,
+        priority,
+        interval: instance.advert_interval,
+        addresses: &vips,
+    };
+    let priority = instance.priority.get();
+    // Unicast adverts go through the IP stack, which finds the way to each peer. The virtual MAC has no business on that way:
+    // behind a router it means nothing, and switches learn it from announcements.
+    let virtual_mac = instance.virtual_mac && instance.unicast.is_none();
+    let (sender, adverts, leaving, yielding) = if virtual_mac {
+        let frames = |priority, mac: MacAddr| {
+            PreparedAdverts::build_frame(&fields(priority), source, mac, instance.checksum)
         };
-        PreparedAdverts::build(&fields, source, &destinations, instance.checksum)
+        let mac = MacAddr::of_virtual_router(instance.virtual_router_id, family);
+        let yielding = Some(frames(priority, place.advert_mac)?);
+        (
+            AdvertSender::open_for_frames(&place.advert)?,
+            frames(priority, mac)?,
+            frames(LEAVING, mac)?,
+            yielding,
+        )
+    } else {
+        let adverts = |priority| {
+            PreparedAdverts::build(&fields(priority), source, &destinations, instance.checksum)
+        };
+        (AdvertSender::open(&place.advert, source)?, adverts(priority)?, adverts(LEAVING)?, None)
     };
     Ok(driver::Family {
-        sender: AdvertSender::open(&place.advert, source)?,
-        adverts: adverts(instance.priority.get())?,
-        leaving: adverts(LEAVING)?,
+        sender,
+        adverts,
+        leaving,
+        yielding,
         rules: Rules {
             own: source,
             senders,

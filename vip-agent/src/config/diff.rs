@@ -70,8 +70,10 @@ pub enum InstanceField {
     Preempt,
     PreemptDelay,
     HoldDown,
+    Accept,
     Strict,
     Checksum,
+    VirtualMac,
     Unicast,
     /// The first VIP of a family has come or its last has gone: a virtual router more or less.
     Families,
@@ -88,7 +90,12 @@ impl InstanceField {
     pub fn restarts_instance(self) -> bool {
         matches!(
             self,
-            Self::VirtualRouterId | Self::Interface | Self::VipInterface | Self::Unicast | Self::Families
+            Self::VirtualRouterId
+                | Self::Interface
+                | Self::VipInterface
+                | Self::VirtualMac
+                | Self::Unicast
+                | Self::Families
         )
     }
 }
@@ -153,8 +160,10 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         preempt,
         preempt_delay,
         hold_down,
+        accept,
         strict,
         checksum,
+        virtual_mac,
         unicast,
         vips,
         local_address,
@@ -172,8 +181,10 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::Preempt, *preempt != new.preempt),
         (InstanceField::PreemptDelay, *preempt_delay != new.preempt_delay),
         (InstanceField::HoldDown, *hold_down != new.hold_down),
+        (InstanceField::Accept, *accept != new.accept),
         (InstanceField::Strict, *strict != new.strict),
         (InstanceField::Checksum, *checksum != new.checksum),
+        (InstanceField::VirtualMac, *virtual_mac != new.virtual_mac),
         (InstanceField::Unicast, *unicast != new.unicast),
         (InstanceField::Families, families_differ),
         (InstanceField::Vips, !families_differ && *vips != new.vips),

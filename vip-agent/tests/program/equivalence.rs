@@ -45,6 +45,31 @@ fn of_a_backup() -> anyhow::Result<()> {
 }
 
 #[test]
+fn of_an_owner_with_virtual_macs() -> anyhow::Result<()> {
+    assert_equivalent(&World::owning().with_virtual_macs())
+}
+
+#[test]
+fn of_a_backup_with_virtual_macs() -> anyhow::Result<()> {
+    assert_equivalent(&World::not_owning().with_virtual_macs())
+}
+
+#[test]
+fn of_one_whom_a_virtual_mac_comes_to_or_leaves() -> anyhow::Result<()> {
+    assert_equivalent(&World::not_owning().with_virtual_macs().in_transit())
+}
+
+#[test]
+fn of_a_new_owner_with_virtual_macs() -> anyhow::Result<()> {
+    assert_equivalent(&World::taking_over().with_virtual_macs())
+}
+
+#[test]
+fn of_an_owner_that_takes_no_traffic() -> anyhow::Result<()> {
+    assert_equivalent(&World::taking_over().without_accepting().with_virtual_macs())
+}
+
+#[test]
 fn of_a_new_owner_while_the_former_one_still_serves() -> anyhow::Result<()> {
     assert_equivalent(&World::taking_over())
 }

@@ -3,6 +3,7 @@
 mod allocation;
 mod announcing;
 mod fixture;
+mod filtering;
 mod receiving;
 mod refusals;
 mod sending;

@@ -1,6 +1,6 @@
 //! Neighbour discovery: solicitations for a VIP, and advertisements of others (RFC 4861, 7.1 and 7.2).
 
-use super::{Action, Audience, Claim, Decision, Family, NeighborAnswer, Tables, owns};
+use super::{Action, Audience, Claim, Decision, Family, NeighborAnswer, Station, Tables, owns};
 use crate::maps::{Vip, Vip6Key, vip_flags};
 use crate::packet::Bytes;
 use crate::packet::ethernet::{self, Mac};
@@ -38,7 +38,7 @@ pub(super) fn decide<B: Bytes + ?Sized, T: Tables>(
             Some(mac) => mac,
             None => ethernet::source(frame)?,
         };
-        if mac != Mac::new(vip.mac) {
+        if Station::of(&vip, Family::V6).is_claimed_by(mac) {
             let address = at + ipv6::HEADER + icmpv6::TARGET;
             decision.claim =
                 Some(Claim { at: now, ifindex, router: vip.router, mac, family: Family::V6, address });
@@ -56,15 +56,15 @@ fn question<B: Bytes + ?Sized>(
     vip: &Vip,
     options: Option<Options>,
 ) -> Option<Decision> {
-    let own = Mac::new(vip.mac);
+    let own = Station::of(vip, Family::V6);
     let to = ethernet::destination(frame)?;
-    if to != own && !to.is_group() {
+    if !own.is(to) && !to.is_group() {
         return Some(Decision::new(vip, Reason::NdNotForUs, Action::Pass));
     }
     Some(match audience(frame, at, target, own, to, options) {
         Some(audience) => {
             let router = if vip.flags & vip_flags::ROUTER == 0 { 0 } else { flags::ROUTER };
-            let answer = NeighborAnswer { at, own, router, audience };
+            let answer = NeighborAnswer { at, own: own.answering, router, audience };
             Decision::new(vip, Reason::NdAnswered, Action::AnswerNeighbor(answer))
         }
         None => Decision::new(vip, Reason::NdInvalid, Action::Drop),
@@ -77,7 +77,7 @@ fn audience<B: Bytes + ?Sized>(
     frame: &B,
     at: usize,
     target: Address,
-    own: Mac,
+    own: Station,
     to: Mac,
     options: Option<Options>,
 ) -> Option<Audience> {
@@ -87,17 +87,17 @@ fn audience<B: Bytes + ?Sized>(
     let sender = ethernet::source(frame)?;
     if source == Address::UNSPECIFIED {
         // Duplicate address detection: the asker has no address yet, so everyone is told (RFC 4861, 7.1.1 and 7.2.4).
-        let sound = destination == target.solicited_node() && options.source.is_none() && sender != own;
+        let sound = destination == target.solicited_node() && options.source.is_none() && !own.is(sender);
         return sound.then_some(Audience::AllNodes);
     }
     let asker = match options.source {
         Some(mac) if mac.is_station() => mac,
         _ => sender,
     };
-    let sound = (destination.is_multicast() || destination == target && to == own)
+    let sound = (destination.is_multicast() || destination == target && own.is(to))
         && !source.is_multicast()
         && source != target
         && asker.is_station()
-        && asker != own;
+        && !own.is(asker);
     sound.then_some(Audience::Asker(asker))
 }

@@ -39,6 +39,7 @@ fn instances_come_and_go_by_name_and_what_goes_comes_first() {
 fn what_needs_other_sockets_or_another_word_restarts_the_instance() {
     for (line, field) in [
         ("vip_interface: eth1", InstanceField::VipInterface),
+        ("virtual_mac: true", InstanceField::VirtualMac),
         (
             "unicast: {source: [10.0.0.1, \"fd00::1\"], peers: [10.0.0.2, \"fd00::2\"]}",
             InstanceField::Unicast,
@@ -63,6 +64,7 @@ fn all_else_is_applied_while_the_instance_runs() {
         ("preempt: false", InstanceField::Preempt),
         ("preempt_delay: 3s", InstanceField::PreemptDelay),
         ("hold_down: 3s", InstanceField::HoldDown),
+        ("accept: false", InstanceField::Accept),
         ("strict: true", InstanceField::Strict),
         ("checksum: rfc9568", InstanceField::Checksum),
         ("local_address: never", InstanceField::LocalAddress),

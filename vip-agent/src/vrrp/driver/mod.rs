@@ -5,10 +5,12 @@
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
 mod event_loop;
+mod former;
 mod realtime;
 mod router;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -22,7 +24,7 @@ use tokio::io::unix::AsyncFd;
 
 pub use self::realtime::Realtime;
 pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Phases, Router, Snapshot, SnapshotPeer};
-use crate::types::{Family as IpFamily, MonotonicTime};
+use crate::types::{Family as IpFamily, MacAddr, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
 
@@ -54,6 +56,8 @@ pub enum Command {
     Reconfigure(InstanceId, Parameters, Duration),
     /// Something happened to the instance.
     Tell(InstanceId, Event),
+    /// The MAC of the router that [`Report::WhereIs`] asked for; `None` = not known.
+    Found(InstanceId, IpAddr, Option<MacAddr>),
     /// Listen on an interface (one socket per interface and family, shared by its instances).
     Listen(Box<PacketReceiver>),
     /// Stop listening for this family on the interface with this index.
@@ -84,6 +88,9 @@ pub enum Report {
     Unstage(InstanceId, Unstage),
     /// An advertisement could not be sent; nothing was renewed.
     Refused(InstanceId, SendError),
+    /// The owner, by the source of its advertisements, which do not tell its MAC on the VIPs' link: to be answered with
+    /// [`Command::Found`].
+    WhereIs(InstanceId, IpAddr),
     /// Another router's advertisement does not fit ours.
     Mismatch(InstanceId, Mismatch),
     /// Something to be dropped outside of the driver thread: closing a socket may take the routing lock.

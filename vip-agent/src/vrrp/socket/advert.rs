@@ -1,4 +1,5 @@
-//! Sending adverts: a raw IP socket, so that every local obstacle (firewall, full queue, downed link) is an error.
+//! Sending adverts: a raw IP socket, so that every local obstacle (firewall, full queue, downed link) is an error; or, for
+//! adverts from a virtual MAC, a packet socket, which takes whole frames and goes past the IP stack and its firewall.
 //!
 //! The lease is renewed only by an advert that was accepted for sending, so it matters whose error fails a send:
 //!
@@ -9,6 +10,9 @@
 //!   send without a look at them, in both families.
 //!
 //! The kernel resolves neighbours later and says nothing of it: a dead peer's adverts are taken and dropped.
+//!
+//! Frames fail for the same obstacles (ENETDOWN, ENOBUFS, EMSGSIZE, ENXIO), but a firewall's output chain does not see
+//! them, and a source address that is gone is not missed: follow the addresses by netlink.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
@@ -19,7 +23,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{SendFlags, sockopt as option};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use super::{Interface, OpenError, receive_nothing, set_control_priority};
+use super::{Interface, OpenError, link_address, receive_nothing, set_control_priority};
 use crate::vrrp::codec::{self, HOP_LIMIT};
 use crate::vrrp::prepared::PreparedAdverts;
 
@@ -31,6 +35,16 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 pub struct AdvertSender {
     socket: Socket,
     interface: Interface,
+    takes: Takes,
+}
+
+/// What a sender is given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Takes {
+    /// IP payloads.
+    Payloads,
+    /// Ethernet frames.
+    Frames,
 }
 
 /// This host did not accept an advert for sending: nothing was renewed.
@@ -75,7 +89,25 @@ impl AdvertSender {
             IpAddr::V6(_) => socket6(interface, source),
         };
         let socket = socket.map_err(OpenError::new("open the raw socket that sends adverts", interface))?;
-        Ok(Self { socket, interface: interface.clone() })
+        Ok(Self { socket, interface: interface.clone(), takes: Takes::Payloads })
+    }
+
+    /// Opens a socket for adverts that are whole frames ([`PreparedAdverts::build_frame`]).
+    ///
+    /// # Errors
+    /// No CAP_NET_RAW, or no such interface.
+    pub fn open_for_frames(interface: &Interface) -> Result<Self, OpenError> {
+        let open = || {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+            socket.set_nonblocking(true)?;
+            set_control_priority(&socket)?;
+            // Protocol 0: nothing is ever queued to it. The kernel reads each frame's own from its header (5.1).
+            socket.bind(&link_address(interface, 0)?)?;
+            Ok(socket)
+        };
+        let socket =
+            open().map_err(OpenError::new("open the packet socket that sends adverts", interface))?;
+        Ok(Self { socket, interface: interface.clone(), takes: Takes::Frames })
     }
 
     /// Sends to every destination, whatever becomes of the others. Peers of unicast over IPv4 are taken to be on the
@@ -98,10 +130,14 @@ impl AdvertSender {
     }
 
     fn send_one(&self, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
-        let address = socket_address(&self.interface, destination);
-        rustix::net::sendto(&self.socket, advert, SendFlags::DONTWAIT, &address)
-            .map(drop)
-            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+        let sent = match self.takes {
+            Takes::Payloads => {
+                let address = socket_address(&self.interface, destination);
+                rustix::net::sendto(&self.socket, advert, SendFlags::DONTWAIT, &address)
+            }
+            Takes::Frames => rustix::net::send(&self.socket, advert, SendFlags::DONTWAIT),
+        };
+        sent.map(drop).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 }
 
