@@ -300,13 +300,17 @@ fn second_network(lab: &Lab) -> Result<()> {
         let [.., last] = node.mac().0;
         let port = format!("{}b", node.name());
         let (mac, netns) = (Mac([2, 0, 0, 0, 9, last]), node.netns_path());
-        switch.ip(&format!("link add {port} type veth peer name eth1 address {mac} netns {}", netns.display()))?;
+        switch.ip(&format!(
+            "link add {port} type veth peer name eth1 address {mac} netns {}",
+            netns.display()
+        ))?;
         switch.ip(&format!("link set {port} master br1 up"))?;
         node.ip(&format!("address add 10.9.0.{last}/24 dev eth1"))?;
         node.ip(&format!("address add fd09::{last:x}/64 dev eth1 nodad"))?;
         node.ip("link set eth1 up")?;
     }
-    let usable = |node: &Node| node.ip("-6 address show dev eth1 scope link").is_ok_and(|all| all.contains("fe80"));
+    let usable =
+        |node: &Node| node.ip("-6 address show dev eth1 scope link").is_ok_and(|all| all.contains("fe80"));
     wait::until(SOON, || lab.nodes().iter().all(usable))
 }
 
@@ -382,6 +386,10 @@ fn two_instances_whose_virtual_macs_would_meet_on_one_interface_are_refused() ->
         "virtual_mac": true, "vips": ["10.9.0.60/24"]});
     let refused = split(&lab, 1).set_instance("virtual_mac", json!(true)).instance(other).start()?;
     ensure!(!refused.wait(SOON)?.success());
-    ensure!(refused.log().contains("both have the virtual MAC 00:00:5e:00:01:33 on eth1"), "{}", refused.log());
+    ensure!(
+        refused.log().contains("both have the virtual MAC 00:00:5e:00:01:33 on eth1"),
+        "{}",
+        refused.log()
+    );
     Ok(())
 }

@@ -412,7 +412,10 @@ fn virtual_mac(v6: bool) -> Mac {
 /// The client reaches the VIP, and has its virtual MAC in its cache.
 fn reached(scene: &Scene, vip: &str) -> Result<()> {
     let ping = |_| scene.lab.client().command("ping").args(["-c", "1", "-W", "1", vip]).output();
-    ensure!((0..10).map(ping).any(|ping| ping.is_ok_and(|ping| ping.status.success())), "{vip} is not reached");
+    ensure!(
+        (0..10).map(ping).any(|ping| ping.is_ok_and(|ping| ping.status.success())),
+        "{vip} is not reached"
+    );
     let known = neighbor(scene.lab.client(), vip)?;
     ensure!(known == Some(virtual_mac(vip.contains(':'))), "{vip} is known as {known:?}");
     Ok(())
@@ -443,7 +446,9 @@ fn moves_between_the_two_change_nothing_in_a_clients_neighbour_cache() -> Result
 /// Only one of the two has virtual MACs: they are no part of the protocol.
 #[test]
 fn who_has_virtual_macs_and_who_has_not_get_along() -> Result<()> {
-    for (speech, ours_has) in [(SPEECHES[0], true), (SPEECHES[0], false), (SPEECHES[2], true), (SPEECHES[2], false)] {
+    for (speech, ours_has) in
+        [(SPEECHES[0], true), (SPEECHES[0], false), (SPEECHES[2], true), (SPEECHES[2], false)]
+    {
         let scene = Scene::new(speech)?;
         let theirs = scene.theirs(100);
         let theirs = if ours_has { theirs } else { theirs.virtual_mac() }.start()?;
@@ -451,7 +456,9 @@ fn who_has_virtual_macs_and_who_has_not_get_along() -> Result<()> {
         let ours = scene.ours(200).set_instance("virtual_mac", json!(ours_has)).start()?;
         ours.wait_state("active", SOON)?;
         theirs.wait_state("BACKUP", SOON)?;
-        scene.peace(scene.our_node(), &ours, &theirs).with_context(|| format!("{speech}, ours {ours_has}"))?;
+        scene
+            .peace(scene.our_node(), &ours, &theirs)
+            .with_context(|| format!("{speech}, ours {ours_has}"))?;
     }
     Ok(())
 }

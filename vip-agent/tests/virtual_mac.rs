@@ -173,10 +173,8 @@ fn open_connections_go_on_with_the_former_owner_by_its_real_mac() -> Result<()> 
     let lab = lab().build()?;
     let [first, second] = virtual_pair(&lab)?;
     std::thread::sleep(FOUND);
-    let mut open = VIPS
-        .into_iter()
-        .map(|vip| Conversation::open(lab.client(), vip))
-        .collect::<Result<Vec<_>>>()?;
+    let mut open =
+        VIPS.into_iter().map(|vip| Conversation::open(lab.client(), vip)).collect::<Result<Vec<_>>>()?;
     for conversation in &mut open {
         ensure!(conversation.ask()? == "node1");
     }
@@ -201,7 +199,8 @@ fn the_loser_of_a_healed_split_does_not_draw_the_virtual_mac_back() -> Result<()
     ensure!(first.edge()?.state == "active");
     at_port(&lab, 1)?;
     let yielded = adverts_from(&wire, lab.node(2), Stamp::from_nanos(0));
-    let last = |v6| yielded.iter().rfind(|frame| frame.advert().is_some_and(|advert| advert.source.is_ipv6() == v6));
+    let last =
+        |v6| yielded.iter().rfind(|frame| frame.advert().is_some_and(|advert| advert.source.is_ipv6() == v6));
     for v6 in [false, true] {
         let last = last(v6).context("it has advertised")?;
         ensure!(last.source == lab.node(2).mac(), "{last:?}");
@@ -267,7 +266,8 @@ fn a_promiscuous_interface_is_mentioned_and_the_virtual_mac_leaves_it_with_the_i
     let lab = lab().nodes(1).build()?;
     let alone = virtual_agent(&lab, 1).start()?;
     alone.wait_state("active", SOON)?;
-    let promiscuous = || -> Result<bool> { Ok(!lab.node(1).ip("-d link show eth0")?.contains("promiscuity 0")) };
+    let promiscuous =
+        || -> Result<bool> { Ok(!lab.node(1).ip("-d link show eth0")?.contains("promiscuity 0")) };
     ensure!(promiscuous()?);
     ensure!(alone.log().contains("made eth0 promiscuous for the virtual MAC"), "{}", alone.log());
     alone.reload(&virtual_agent(&lab, 1).set_instance("virtual_mac", json!(false)))?;
@@ -304,7 +304,9 @@ fn another_owner_with_the_same_virtual_mac_raises_an_alarm() -> Result<()> {
     alone.wait_state("active", SOON)?;
     let [.., block, id] = VIRTUAL[0].0;
     let mut claim = vec![0xff; 6];
-    claim.extend([0, 0, 0x5e, 0, block, id, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2, 0, 0, 0x5e, 0, block, id, 10, 0, 0, 50]);
+    claim.extend([
+        0, 0, 0x5e, 0, block, id, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2, 0, 0, 0x5e, 0, block, id, 10, 0, 0, 50,
+    ]);
     claim.extend([0, 0, 0x5e, 0, block, id, 10, 0, 0, 50]);
     lab.node(2).inject([claim], ms(0))?;
     alone.wait_for("alarmed", |status| {

@@ -99,9 +99,8 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
             yielding,
         )
     } else {
-        let adverts = |priority| {
-            PreparedAdverts::build(&fields(priority), source, &destinations, instance.checksum)
-        };
+        let adverts =
+            |priority| PreparedAdverts::build(&fields(priority), source, &destinations, instance.checksum);
         (AdvertSender::open(&place.advert, source)?, adverts(priority)?, adverts(LEAVING)?, None)
     };
     Ok(driver::Family {

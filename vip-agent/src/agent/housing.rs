@@ -141,8 +141,7 @@ impl Agent {
         // The tables first: no question for a VIP may pass a program that does not know it yet.
         let attached = self.dataplane.attach(place.attach.index, &place.attach.name);
         let mode = attached.as_ref().ok().map(|attached| attached.mode);
-        self.instances[index].home =
-            Some(Home { place, mode, vips, groups, virtual_macs, _filter: filter });
+        self.instances[index].home = Some(Home { place, mode, vips, groups, virtual_macs, _filter: filter });
         if let Err(error) = attached {
             self.move_out_of_tables(index);
             return Err(error.into());
@@ -246,12 +245,11 @@ impl Agent {
             }
         }
         let shared = self.homes().any(|other| other.place.vip == home.place.vip);
-        if !shared {
-            if home.place.tags.outer != 0
-                && let Err(error) = self.dataplane.remove_vlan(vlan_key(&home.place))
-            {
-                tracing::warn!(%error, "cannot take a VLAN out of the program's table");
-            }
+        if !shared
+            && home.place.tags.outer != 0
+            && let Err(error) = self.dataplane.remove_vlan(vlan_key(&home.place))
+        {
+            tracing::warn!(%error, "cannot take a VLAN out of the program's table");
         }
         let needed: BTreeSet<&str> = self.homes().flat_map(|other| other.place.to_silence()).collect();
         let idle = home.place.to_silence().filter(|interface| !needed.contains(interface));

@@ -139,7 +139,8 @@ impl OwnershipWords {
 /// [`vip_common::maps::Handover`] as atomic words: the time, the MAC with its padding, the other time.
 const WORDS_PER_HANDOVER: usize = size_of::<vip_common::maps::Handover>() / size_of::<AtomicU64>();
 const _: () = assert!(std::mem::offset_of!(vip_common::maps::Handover, former) == size_of::<AtomicU64>());
-const _: () = assert!(std::mem::offset_of!(vip_common::maps::Handover, in_transit) == 2 * size_of::<AtomicU64>());
+const _: () =
+    assert!(std::mem::offset_of!(vip_common::maps::Handover, in_transit) == 2 * size_of::<AtomicU64>());
 
 /// An mmapable array map in this process's memory.
 #[derive(Debug)]

@@ -8,9 +8,7 @@ use std::collections::BTreeMap;
 
 use aya::maps::{Map, MapData, MapInfo, MapType};
 use aya_log::EbpfLogger;
-use vip_common::maps::{
-    FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
-};
+use vip_common::maps::{FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey};
 
 use super::checks::{Feature, diagnose};
 use super::counters::Counters;

@@ -39,7 +39,16 @@ pub(super) fn headers(mac: MacAddr, source: IpAddr, length: usize) -> ArrayVec<u
             headers.extend([0x86, 0xdd]);
             let [high, low] = (length as u16).to_be_bytes();
             // Version, traffic class, flow label 0.
-            headers.extend([0x60 | TRAFFIC_CLASS >> 4, TRAFFIC_CLASS << 4, 0, 0, high, low, PROTOCOL, HOP_LIMIT]);
+            headers.extend([
+                0x60 | TRAFFIC_CLASS >> 4,
+                TRAFFIC_CLASS << 4,
+                0,
+                0,
+                high,
+                low,
+                PROTOCOL,
+                HOP_LIMIT,
+            ]);
             headers.extend(source.octets());
             headers.extend(GROUP_V6.octets());
         }

@@ -2,8 +2,8 @@
 
 mod allocation;
 mod announcing;
-mod fixture;
 mod filtering;
+mod fixture;
 mod receiving;
 mod refusals;
 mod sending;

@@ -12,8 +12,8 @@ use vip_agent::vrrp::codec::advert_group;
 use vip_agent::vrrp::socket::AdvertSender;
 
 use crate::fixture::{
-    FAMILIES, Wire, adverts, adverts_for, eventually, framed, ip, multicast_adverts, near_sender, near_source,
-    receive, run,
+    FAMILIES, Wire, adverts, adverts_for, eventually, framed, ip, multicast_adverts, near_sender,
+    near_source, receive, run,
 };
 
 const UNICAST: [(&str, &str); 2] = [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")];

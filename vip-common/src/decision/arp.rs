@@ -64,12 +64,14 @@ fn question<B: Bytes + ?Sized, T: Tables>(
 #[inline(always)]
 fn foreign_claim<T: Tables>(message: &Arp, at: usize, ifindex: u32, vip: &Vip, tables: &T) -> Option<Claim> {
     let now = tables.now();
-    (Station::of(vip, Family::V4).is_claimed_by(message.sender_mac) && owns(tables, vip, now)).then_some(Claim {
-        at: now,
-        ifindex,
-        router: vip.router,
-        mac: message.sender_mac,
-        family: Family::V4,
-        address: at + arp::SENDER,
-    })
+    (Station::of(vip, Family::V4).is_claimed_by(message.sender_mac) && owns(tables, vip, now)).then_some(
+        Claim {
+            at: now,
+            ifindex,
+            router: vip.router,
+            mac: message.sender_mac,
+            family: Family::V4,
+            address: at + arp::SENDER,
+        },
+    )
 }

@@ -75,9 +75,8 @@ fn handover<B: Bytes + ?Sized, T: Tables>(
         return None;
     }
     // What the former owner sends, it does not serve: never back to where it came from.
-    (own.is(ethernet::destination(frame)?)
-        && ethernet::source(frame)? != Mac::new(handover.former))
-    .then_some(handover)
+    (own.is(ethernet::destination(frame)?) && ethernet::source(frame)? != Mac::new(handover.former))
+        .then_some(handover)
 }
 
 /// What to do with a segment while the VIP's former owner still serves connections; `None` if it holds no header.

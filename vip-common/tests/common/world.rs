@@ -130,9 +130,8 @@ impl World {
         if let Some(Decision { action: Action::PassNewFlow(flow), .. }) = decision {
             self.flows.borrow_mut().insert((flow.key(frame).expect("the decision read it"), flow.handover));
         }
-        let verdict = decision.map_or(Verdict::Pass, |decision| {
-            rewrite::apply(&mut packet, &decision).expect("room enough")
-        });
+        let verdict = decision
+            .map_or(Verdict::Pass, |decision| rewrite::apply(&mut packet, &decision).expect("room enough"));
         (verdict, packet.as_bytes().to_vec(), decision)
     }
 }

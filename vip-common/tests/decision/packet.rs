@@ -118,7 +118,9 @@ fn virtual_macs_are_those_of_rfc_9568() {
     let read = |to: frames::Mac| VirtualMac::of_destination(&[&to[..], &frames::CLIENT].concat()[..]);
     assert_eq!(read(frames::VIRTUAL4), Some(VirtualMac::new(Family::V4, frames::VRID)));
     assert_eq!(read(frames::VIRTUAL6), Some(VirtualMac::new(Family::V6, frames::VRID)));
-    for other in [frames::OWN, frames::GROUP_MAC, [0, 0, 0x5e, 0, 0, 1], [0, 0, 0x5e, 0, 3, 1], [1, 0, 0x5e, 0, 1, 1]] {
+    for other in
+        [frames::OWN, frames::GROUP_MAC, [0, 0, 0x5e, 0, 0, 1], [0, 0, 0x5e, 0, 3, 1], [1, 0, 0x5e, 0, 1, 1]]
+    {
         assert_eq!(read(other), None, "{other:x?}");
     }
 }

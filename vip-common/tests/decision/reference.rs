@@ -33,7 +33,11 @@ pub(crate) fn expected(world: &World, frame: &[u8]) -> Expected {
         let decided = model.about_a_vip();
         if model.is_to_a_virtual_mac_of_ours() { model.delivered(decided) } else { decided }
     });
-    comes_to.unwrap_or_else(|| Expected { verdict: Verdict::Pass, frame: frame.to_vec(), counted: Vec::new() })
+    comes_to.unwrap_or_else(|| Expected {
+        verdict: Verdict::Pass,
+        frame: frame.to_vec(),
+        counted: Vec::new(),
+    })
 }
 
 fn read<'a>(world: &'a World, frame: &'a [u8]) -> Option<Model<'a>> {

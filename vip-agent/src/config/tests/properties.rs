@@ -102,7 +102,7 @@ prop_compose! {
         virtual_router_id in 1..=255_u8,
         (interface, vip_interface) in (interface(), interface()),
         (priority, advert_interval, [preempt_delay, hold_down, grace], announce) in timing(),
-        (preempt, strict) in any::<(bool, bool)>(),
+        (preempt, accept, strict, virtual_mac) in any::<(bool, bool, bool, bool)>(),
         checksum in select(&[ChecksumMode::Pseudo, ChecksumMode::Rfc9568, ChecksumMode::OldUnicast][..]),
         local_address in select(&[LocalAddress::Active, LocalAddress::Always, LocalAddress::Never][..]),
         (vips, unicast) in vips_and_unicast(),
@@ -110,8 +110,8 @@ prop_compose! {
         Instance {
             name: InstanceName::new(&name).expect("valid"),
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
-            interface, vip_interface, priority, advert_interval, preempt, preempt_delay, hold_down, strict, checksum,
-            unicast, vips, local_address, announce, grace,
+            interface, vip_interface, priority, advert_interval, preempt, preempt_delay, hold_down, accept, strict,
+            checksum, virtual_mac, unicast, vips, local_address, announce, grace,
         }
     }
 }

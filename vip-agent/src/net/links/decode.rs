@@ -76,7 +76,8 @@ pub(super) fn link(message: LinkMessage) -> LinkState {
                     match info {
                         LinkInfo::Kind(kind) => {
                             link.only_its_mac |= kind == InfoKind::IpVlan;
-                            shares_parent = matches!(kind, InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan);
+                            shares_parent =
+                                matches!(kind, InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan);
                             link.kind = Some(kind.to_string());
                         }
                         LinkInfo::Data(InfoData::Vlan(data)) => vlan_id = id_of(&data),

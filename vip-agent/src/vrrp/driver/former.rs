@@ -90,7 +90,8 @@ mod tests {
         let asked: Vec<u64> = (0..1_000).step_by(100).filter(|&at| former.must_ask(owner(1, at))).collect();
         assert_eq!(asked, [300, 600, 900]);
         former.learn(owner(1, 0).address, Some(REAL));
-        let asked: Vec<u64> = (1_000..23_000).step_by(100).filter(|&at| former.must_ask(owner(1, at))).collect();
+        let asked: Vec<u64> =
+            (1_000..23_000).step_by(100).filter(|&at| former.must_ask(owner(1, at))).collect();
         assert_eq!(asked, [1_200, 11_200, 21_200]);
     }
 

@@ -273,13 +273,7 @@ impl Router {
         }
     }
 
-    fn note_peer(
-        &mut self,
-        family: usize,
-        received: &Received<'_>,
-        heard: MonotonicTime,
-        shared: &Shared,
-    ) {
+    fn note_peer(&mut self, family: usize, received: &Received<'_>, heard: MonotonicTime, shared: &Shared) {
         let peer = SnapshotPeer { address: received.source, priority: received.advert.priority, heard };
         if let Some(known) = self.peers.iter_mut().find(|known| known.address == peer.address) {
             *known = peer;

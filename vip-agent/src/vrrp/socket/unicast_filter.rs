@@ -30,8 +30,7 @@ impl UnicastFilter {
             Ok(socket)
         };
         let socket: io::Result<Socket> = open();
-        let socket =
-            socket.map_err(OpenError::new("add a virtual MAC to the unicast filter", interface))?;
+        let socket = socket.map_err(OpenError::new("add a virtual MAC to the unicast filter", interface))?;
         Ok(Self { _socket: socket })
     }
 }
