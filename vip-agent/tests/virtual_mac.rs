@@ -211,7 +211,7 @@ fn the_loser_of_a_healed_split_does_not_draw_the_virtual_mac_back() -> Result<()
 
 #[test]
 fn unicast_adverts_come_from_the_interface_and_announcements_from_the_virtual_mac() -> Result<()> {
-    let lab = vip_lab::Lab::builder().nodes(2).clients(1).vips([VIPS[0]]).web().build()?;
+    let lab = Lab::builder().nodes(2).clients(1).vips([VIPS[0]]).web().build()?;
     let wire = lab.wire()?;
     let [first, second] = pair(virtual_agent(&lab, 1).unicast(), virtual_agent(&lab, 2).unicast())?;
     let served_by = |number: usize| -> Result<()> {

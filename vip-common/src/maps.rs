@@ -71,7 +71,7 @@ pub struct Vip6Key {
 pub struct VirtualMacKey {
     /// Interface that carries the VIPs (see [`VlanKey`]).
     pub ifindex: u32,
-    /// The MAC's last two bytes ([`crate::packet::virtual_mac::VirtualMac::bytes`]).
+    /// The MAC's last two bytes ([`crate::packet::virtual_mac::of_destination`]).
     pub mac: [u8; 2],
     /// Zero.
     pub reserved: [u8; 2],
@@ -85,21 +85,21 @@ pub struct Vip {
     pub router: u16,
     /// Slot of the interface, for counters: below [`MAX_LINKS`].
     pub link: u16,
-    /// MAC of the interface. It answers for the VIP, unless a virtual one does.
+    /// MAC of the interface.
     pub mac: [u8; 6],
+    /// The MAC that answers for the VIP: the interface's, or a virtual one.
+    pub answering: [u8; 6],
     /// Bits of [`vip_flags`].
-    pub flags: u8,
-    /// VRID whose virtual MAC answers for the VIP; 0: that of the interface does.
-    pub virtual_router_id: u8,
+    pub flags: u16,
 }
 
 /// Bits of [`Vip::flags`].
 pub mod vip_flags {
     /// The interface forwards: neighbour advertisements carry the R flag (RFC 4861, 4.4). It must be the same in
     /// solicited and unsolicited ones, or hosts drop their default router.
-    pub const ROUTER: u8 = 1;
+    pub const ROUTER: u16 = 1;
     /// The owner takes no traffic to the VIP (RFC 9568, 6.1: Accept_Mode is False); it answers for it all the same.
-    pub const NOT_ACCEPTED: u8 = 2;
+    pub const NOT_ACCEPTED: u16 = 2;
 }
 
 /// Value of `DEADLINES`: CLOCK_MONOTONIC nanoseconds until which this node answers for the router's VIPs; 0 = never.
@@ -167,7 +167,7 @@ const _: () = {
     assert!(size_of::<Vip4Key>() == 8);
     assert!(size_of::<Vip6Key>() == 20);
     assert!(size_of::<VirtualMacKey>() == 8);
-    assert!(size_of::<Vip>() == 12);
+    assert!(size_of::<Vip>() == 18);
     assert!(size_of::<Handover>() == 24);
     assert!(size_of::<FlowKey>() == 36);
     assert!(size_of::<ForeignOwner>() == 40);

@@ -40,8 +40,8 @@ pub enum Reason {
     HandoverForwarded = 15,
     /// Traffic to an owned VIP that is not accepted (`accept: false`): dropped.
     TrafficNotAccepted = 16,
-    /// A frame to an owned virtual MAC, about none of our VIPs: passed, to be forwarded.
-    VirtualMacOwned = 17,
+    /// A frame to a virtual MAC: taken by its owner. Counted besides what happened to it then.
+    VirtualMacTaken = 17,
     /// A frame to a virtual MAC that another node owns: dropped.
     VirtualMacNotOwned = 18,
 }
@@ -66,7 +66,7 @@ impl Reason {
         Self::TrafficNotOwned,
         Self::HandoverForwarded,
         Self::TrafficNotAccepted,
-        Self::VirtualMacOwned,
+        Self::VirtualMacTaken,
         Self::VirtualMacNotOwned,
     ];
 
@@ -93,7 +93,7 @@ impl Reason {
             Self::TrafficNotOwned => "traffic_not_owned",
             Self::HandoverForwarded => "handover_forwarded",
             Self::TrafficNotAccepted => "traffic_not_accepted",
-            Self::VirtualMacOwned => "virtual_mac_owned",
+            Self::VirtualMacTaken => "virtual_mac_taken",
             Self::VirtualMacNotOwned => "virtual_mac_not_owned",
         }
     }

@@ -1,6 +1,6 @@
 //! Carries out a decision on the frame's bytes.
 
-use crate::decision::{Action, ArpAnswer, Audience, Decision, Forward, NeighborAnswer};
+use crate::decision::{Action, ArpAnswer, Audience, Forward, NeighborAnswer};
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::icmpv6::{self, Advertisement, flags};
 use crate::packet::ipv6::Address;
@@ -17,16 +17,11 @@ pub enum Verdict {
     Transmit,
 }
 
-/// Rewrites the frame as the decision says; `None` if it cannot grow: what is left must be dropped.
+/// Rewrites the frame as the action says; `None` if it cannot grow: what is left must be dropped.
 #[inline(always)]
-pub fn apply<B: BytesMut + ?Sized>(frame: &mut B, decision: &Decision) -> Option<Verdict> {
-    match &decision.action {
-        Action::Pass | Action::PassNewFlow(_) => {
-            if let Some(mac) = decision.deliver_to {
-                mac.store(frame, ethernet::DESTINATION)?;
-            }
-            return Some(Verdict::Pass);
-        }
+pub fn apply<B: BytesMut + ?Sized>(frame: &mut B, action: &Action) -> Option<Verdict> {
+    match action {
+        Action::Pass | Action::PassNewFlow(_) => return Some(Verdict::Pass),
         Action::Drop => return Some(Verdict::Drop),
         Action::AnswerArp(answer) => arp_reply(frame, answer)?,
         Action::AnswerNeighbor(answer) => advertisement(frame, answer)?,
@@ -36,6 +31,13 @@ pub fn apply<B: BytesMut + ?Sized>(frame: &mut B, decision: &Decision) -> Option
         }
     }
     Some(Verdict::Transmit)
+}
+
+/// Sends the frame to the interface instead of the virtual MAC that it came to; `None` if it is no frame.
+#[inline(always)]
+#[must_use]
+pub fn deliver<B: BytesMut + ?Sized>(frame: &mut B, interface: Mac) -> Option<()> {
+    interface.store(frame, ethernet::DESTINATION)
 }
 
 /// A reply in the place of the request; tags, padding and all else stay.

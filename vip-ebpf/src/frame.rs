@@ -86,7 +86,11 @@ impl BytesMut for Frame<'_> {
 
     #[inline(always)]
     fn resize(&mut self, length: usize) -> Option<()> {
-        let current = self.ctx.data_end() - self.ctx.data();
+        let (start, mut current) = (self.ctx.data(), self.ctx.data_end());
+        // The verifier lets only the two pointers be subtracted from one another: LLVM must not see that and take the end
+        // from `length` first.
+        // SAFETY: a subtraction.
+        unsafe { asm!("{0} -= {1}", inout(reg) current, in(reg) start, options(pure, nomem, nostack)) };
         let delta = length as i32 - current as i32;
         // SAFETY: the context is the one that the kernel gave to the program.
         (unsafe { bpf_xdp_adjust_tail(self.ctx.as_ptr().cast(), delta) } == 0).then_some(())

@@ -41,6 +41,15 @@ pub(super) fn parameters(instance: &config::Instance) -> Parameters {
     }
 }
 
+/// Which MAC answers for the VIPs.
+pub(super) fn answering(instance: &config::Instance, place: &Place) -> Answering {
+    if instance.virtual_mac {
+        Answering::Virtual(instance.virtual_router_id)
+    } else {
+        Answering::Interface(place.mac)
+    }
+}
+
 /// Opens the sockets and builds the frames.
 pub(super) fn bind(
     instance: &config::Instance,
@@ -49,15 +58,11 @@ pub(super) fn bind(
 ) -> Result<Box<driver::Binding>, BindError> {
     let families = place.sources.iter().map(|&source| family(instance, place, source));
     let vips = || instance.vips.iter().map(|vip| vip.address);
-    let answering = match instance.virtual_mac {
-        true => Answering::Virtual(instance.virtual_router_id),
-        false => Answering::Interface(place.mac),
-    };
     Ok(Box::new(driver::Binding {
         ifindex: place.advert.index,
         one_link: place.advert.index == place.vip.index,
         families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
-        announcements: Announcements::build(vips(), answering, router),
+        announcements: Announcements::build(vips(), answering(instance, place), router),
         questions: questions(vips(), place.mac, place.link_local),
         announcer: AnnounceSender::open(&place.vip)?,
     }))

@@ -8,7 +8,7 @@ use anyhow::Context as _;
 use vip_common::maps::{Vip, VlanKey, vip_flags};
 
 use super::Agent;
-use super::binding::bind;
+use super::binding::{answering, bind};
 use super::instance::{Exit, Home, Managed};
 use super::place::{Misplaced, Place, off_subnet, place};
 use crate::config::{self, LocalAddress};
@@ -129,15 +129,17 @@ impl Agent {
             self.dataplane.insert_vlan(vlan_key(&place), place.vip.index)?;
         }
         let link = self.dataplane.link_slot(place.attach.index)?;
-        let value = vip_value(&self.instances[index], link, &place, router);
+        let managed = &self.instances[index];
+        let answering = answering(&config, &place);
+        let value = |mac| vip_value(managed, link, &place, router, mac);
         let vips: Vec<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
         for &vip in &vips {
-            self.dataplane.insert_vip(place.vip.index, vip, value)?;
+            self.dataplane.insert_vip(place.vip.index, vip, value(answering.mac(Family::of(vip))))?;
         }
         for &mac in &virtual_macs {
-            self.dataplane.insert_virtual_mac(place.vip.index, mac, value)?;
+            self.dataplane.insert_virtual_mac(place.vip.index, mac, value(mac))?;
         }
-        silence_arp(&self.instances[index].config, &place, &self.journal)?;
+        silence_arp(&config, &place, &self.journal)?;
         // The tables first: no question for a VIP may pass a program that does not know it yet.
         let attached = self.dataplane.attach(place.attach.index, &place.attach.name);
         let mode = attached.as_ref().ok().map(|attached| attached.mode);
@@ -179,8 +181,9 @@ impl Agent {
         }
         // Those that stay may be accepted, or not, from now on.
         let Some(home) = &managed.home else { return Ok(()) };
-        let value = vip_value(managed, link, &home.place, router);
+        let answering = answering(&managed.config, &home.place);
         for vip in &home.vips {
+            let value = vip_value(managed, link, &home.place, router, answering.mac(Family::of(*vip)));
             self.dataplane.insert_vip(home.place.vip.index, *vip, value)?;
         }
         silence_arp(&managed.config, &home.place, &self.journal)
@@ -447,7 +450,8 @@ fn join_groups(config: &config::Instance, place: &Place) -> anyhow::Result<Multi
     Ok(groups)
 }
 
-fn vip_value(managed: &Managed, link: LinkSlot, place: &Place, router: bool) -> Vip {
+/// What the program is told of a VIP for which this MAC answers, and of the MAC.
+fn vip_value(managed: &Managed, link: LinkSlot, place: &Place, router: bool, answering: MacAddr) -> Vip {
     let config = &managed.config;
     let router = if router { vip_flags::ROUTER } else { 0 };
     let accept = if config.accepts() { 0 } else { vip_flags::NOT_ACCEPTED };
@@ -455,8 +459,8 @@ fn vip_value(managed: &Managed, link: LinkSlot, place: &Place, router: bool) -> 
         router: managed.slot.get(),
         link: link.get(),
         mac: place.mac.0,
+        answering: answering.0,
         flags: router | accept,
-        virtual_router_id: if config.virtual_mac { config.virtual_router_id.get() } else { 0 },
     }
 }
 

@@ -14,9 +14,7 @@ fn assert_equivalent(world: &World) -> anyhow::Result<()> {
     let kernel = Kernel::with(world)?;
     let mut runner = TestRunner::new(ProptestConfig { cases: 3000, ..ProptestConfig::default() });
     runner.run(&strategies::frame(), |frame| {
-        let (verdict, bytes, decision) = world.run(&frame);
-        let mut counted: Vec<_> = decision.iter().map(|decision| decision.reason).collect();
-        counted.extend(decision.and_then(|decision| decision.claim).map(|claim| claim.reason()));
+        let (verdict, bytes, mut counted) = world.run(&frame);
         counted.sort();
         let expected = Outcome {
             verdict: match verdict {

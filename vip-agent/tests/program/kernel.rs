@@ -49,13 +49,13 @@ impl Kernel {
     }
 
     fn fill(&mut self, world: &World) -> Result<()> {
-        self.insert("VIPS4", &world.vips4, bytemuck::cast::<_, [u8; 8]>, bytemuck::cast::<_, [u8; 12]>)?;
-        self.insert("VIPS6", &world.vips6, bytemuck::cast::<_, [u8; 20]>, bytemuck::cast::<_, [u8; 12]>)?;
+        self.insert("VIPS4", &world.vips4, bytemuck::cast::<_, [u8; 8]>, bytemuck::cast::<_, [u8; 18]>)?;
+        self.insert("VIPS6", &world.vips6, bytemuck::cast::<_, [u8; 20]>, bytemuck::cast::<_, [u8; 18]>)?;
         self.insert(
             "VIRTUAL_MACS",
             &world.virtual_macs,
             bytemuck::cast::<_, [u8; 8]>,
-            bytemuck::cast::<_, [u8; 12]>,
+            bytemuck::cast::<_, [u8; 18]>,
         )?;
         self.insert("VLANS", &world.vlans, bytemuck::cast::<_, [u8; 8]>, u32::to_ne_bytes)?;
         for (word, bits) in (0..).zip(world.filter.words()) {

@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::common::frames::*;
 use crate::common::world::World;
-use crate::kernel::{Kernel, dropped, passed, transmitted};
+use crate::kernel::{Kernel, Outcome, Verdict, dropped, passed, transmitted};
 
 fn owner() -> Result<Kernel> {
     Kernel::with(&World::owning().with_virtual_macs())
@@ -14,9 +14,14 @@ fn backup() -> Result<Kernel> {
     Kernel::with(&World::not_owning().with_virtual_macs())
 }
 
-/// The frame as the kernel gets it: sent to its interface.
-fn delivered(frame: &[u8]) -> Vec<u8> {
-    [&OWN, &frame[6..]].concat()
+/// The frame goes up as if it were sent to the interface.
+fn taken(frame: &[u8], counted: &[&'static str]) -> Outcome {
+    passed(&[&OWN, &frame[6..]].concat(), &[counted, &["virtual_mac_taken"]].concat())
+}
+
+/// The frame, which was sent to the virtual MAC, went out again as another.
+fn taken_and_transmitted(frame: Vec<u8>, counter: &'static str) -> Outcome {
+    Outcome { counted: vec![counter, "virtual_mac_taken"], ..transmitted(frame, counter) }
 }
 
 /// A packet of a host whose gateway is the virtual router.
@@ -73,20 +78,15 @@ fn a_question_to_the_virtual_mac_is_the_owners_and_no_others() -> Result<()> {
     let nd = |to| Nd { to, destination: VIP6, ..Nd::question() }.bytes();
     let reply = Arp { from: VIRTUAL4, sender_mac: VIRTUAL4, ..Arp::answer() }.bytes();
     let advertisement = Nd { from: VIRTUAL6, options: link_layer(2, VIRTUAL6), ..Nd::answer() }.bytes();
+    assert_eq!(owner.run(&arp(VIRTUAL4))?, taken_and_transmitted(reply.clone(), "arp_answered"));
+    assert_eq!(owner.run(&nd(VIRTUAL6))?, taken_and_transmitted(advertisement.clone(), "nd_answered"));
     // The interface's own may be in caches of a time without virtual MACs.
-    for to in [VIRTUAL4, OWN] {
-        assert_eq!(owner.run(&arp(to))?, transmitted(reply.clone(), "arp_answered"));
-    }
-    for to in [VIRTUAL6, OWN] {
-        assert_eq!(owner.run(&nd(to))?, transmitted(advertisement.clone(), "nd_answered"));
-    }
-    assert_eq!(backup.run(&arp(VIRTUAL4))?, dropped(&arp(VIRTUAL4), "arp_not_owned"));
-    assert_eq!(backup.run(&nd(VIRTUAL6))?, dropped(&nd(VIRTUAL6), "nd_not_owned"));
-    for to in [OTHER_VIRTUAL, VIRTUAL6, STRANGER] {
-        let outcome = owner.run(&arp(to))?;
-        // Another family's is delivered, but it is no question of ours.
-        let frame = if to == VIRTUAL6 { delivered(&arp(to)) } else { arp(to) };
-        assert_eq!((outcome.frame, outcome.counted), (frame, vec!["arp_not_for_us"]));
+    assert_eq!(owner.run(&arp(OWN))?, transmitted(reply, "arp_answered"));
+    assert_eq!(owner.run(&nd(OWN))?, transmitted(advertisement, "nd_answered"));
+    assert_eq!(backup.run(&arp(VIRTUAL4))?, dropped(&arp(VIRTUAL4), "virtual_mac_not_owned"));
+    assert_eq!(backup.run(&nd(VIRTUAL6))?, dropped(&nd(VIRTUAL6), "virtual_mac_not_owned"));
+    for to in [OTHER_VIRTUAL, STRANGER] {
+        assert_eq!(owner.run(&arp(to))?, passed(&arp(to), &["arp_not_for_us"]));
     }
     Ok(())
 }
@@ -139,7 +139,7 @@ fn traffic_to_the_virtual_mac_reaches_the_owners_kernel_as_its_own() -> Result<(
     for segment in [Tcp { to: VIRTUAL4, ..Tcp::v4() }, Tcp { to: VIRTUAL6, ..Tcp::v6() }] {
         for tags in [vec![], vec![VLAN], vec![SERVICE_VLAN, VLAN_200]] {
             let frame = Tcp { tags, ..segment.clone() }.bytes();
-            assert_eq!(owner.run(&frame)?, passed_as(delivered(&frame), "traffic_owned"));
+            assert_eq!(owner.run(&frame)?, taken(&frame, &["traffic_owned"]));
         }
     }
     Ok(())
@@ -164,12 +164,12 @@ fn what_a_gateway_is_to_forward_reaches_the_owners_kernel_and_no_others() -> Res
     for to in [VIRTUAL4, VIRTUAL6] {
         for tags in [&[][..], &[VLAN], &[PRIORITY_TAG]] {
             for frame in routed(to, tags) {
-                assert_eq!(owner.run(&frame)?, passed_as(delivered(&frame), "virtual_mac_owned"));
+                assert_eq!(owner.run(&frame)?, taken(&frame, &[]));
                 assert_eq!(backup.run(&frame)?, dropped(&frame, "virtual_mac_not_owned"));
             }
         }
         let other = ethernet(to, CLIENT, &[], 0x88cc, &[0; 46]);
-        assert_eq!(owner.run(&other)?, passed_as(delivered(&other), "virtual_mac_owned"));
+        assert_eq!(owner.run(&other)?, taken(&other, &[]));
         assert_eq!(backup.run(&other)?, dropped(&other, "virtual_mac_not_owned"));
     }
     Ok(())
@@ -209,7 +209,7 @@ fn ownership_of_the_virtual_mac_ends_with_the_deadline() -> Result<()> {
     kernel.set_deadline(1)?;
     assert_eq!(kernel.run(&frame)?, dropped(&frame, "virtual_mac_not_owned"));
     kernel.set_deadline(u64::MAX)?;
-    assert_eq!(kernel.run(&frame)?, passed_as(delivered(&frame), "virtual_mac_owned"));
+    assert_eq!(kernel.run(&frame)?, taken(&frame, &[]));
     Ok(())
 }
 
@@ -219,13 +219,14 @@ fn ownership_of_the_virtual_mac_ends_with_the_deadline() -> Result<()> {
 fn frames_that_are_on_their_way_while_the_virtual_mac_moves_are_not_lost() -> Result<()> {
     let kernel = Kernel::with(&World::not_owning().with_virtual_macs().in_transit())?;
     let frame = Tcp { to: VIRTUAL4, ..Tcp::v4() }.bytes();
-    assert_eq!(kernel.run(&frame)?, passed_as(delivered(&frame), "traffic_not_owned"));
+    assert_eq!(kernel.run(&frame)?, taken(&frame, &["traffic_not_owned"]));
     let [routed, _] = routed(VIRTUAL4, &[]);
-    assert_eq!(kernel.run(&routed)?, passed_as(delivered(&routed), "virtual_mac_owned"));
+    assert_eq!(kernel.run(&routed)?, taken(&routed, &[]));
     // But nobody is answered.
-    for question in [Arp::question().bytes(), Arp { to: VIRTUAL4, ..Arp::question() }.bytes()] {
-        assert_eq!(kernel.run(&question)?, dropped(&question, "arp_not_owned"));
-    }
+    let question = Arp::question().bytes();
+    assert_eq!(kernel.run(&question)?, dropped(&question, "arp_not_owned"));
+    let to_it = kernel.run(&Arp { to: VIRTUAL4, ..Arp::question() }.bytes())?;
+    assert_eq!((to_it.verdict, to_it.counted), (Verdict::Drop, vec!["arp_not_owned", "virtual_mac_taken"]));
     let question = Nd::question().bytes();
     assert_eq!(kernel.run(&question)?, dropped(&question, "nd_not_owned"));
     Ok(())
@@ -235,12 +236,13 @@ fn frames_that_are_on_their_way_while_the_virtual_mac_moves_are_not_lost() -> Re
 fn after_a_planned_move_unknown_flows_go_on_from_the_interfaces_mac() -> Result<()> {
     let kernel = Kernel::with(&World::taking_over().with_virtual_macs())?;
     for segment in [Tcp { to: VIRTUAL4, ..Tcp::v4() }, Tcp { to: VIRTUAL6, ..Tcp::v6() }] {
-        let forwarded = Tcp { to: FORMER, from: OWN, ..segment.clone() };
-        assert_eq!(kernel.run(&segment.bytes())?, transmitted(forwarded.bytes(), "handover_forwarded"));
+        let forwarded = Tcp { to: FORMER, from: OWN, ..segment.clone() }.bytes();
+        let outcome = kernel.run(&segment.bytes())?;
+        assert_eq!(outcome, taken_and_transmitted(forwarded, "handover_forwarded"));
         let syn = Tcp { flags: SYN, client_port: 41_000, ..segment.clone() }.bytes();
-        assert_eq!(kernel.run(&syn)?, passed_as(delivered(&syn), "traffic_owned"));
+        assert_eq!(kernel.run(&syn)?, taken(&syn, &["traffic_owned"]));
         let ours = Tcp { client_port: 41_000, ..segment }.bytes();
-        assert_eq!(kernel.run(&ours)?, passed_as(delivered(&ours), "traffic_owned"));
+        assert_eq!(kernel.run(&ours)?, taken(&ours, &["traffic_owned"]));
     }
     Ok(())
 }
@@ -260,8 +262,11 @@ fn traffic_that_is_not_accepted_is_dropped_and_counted() -> Result<()> {
         assert_eq!(kernel.run(&echo)?, dropped(&echo, "traffic_not_accepted"));
     }
     let kernel = Kernel::with(&World::owning().without_accepting().with_virtual_macs())?;
-    let frame = Tcp { to: VIRTUAL4, ..Tcp::v4() }.bytes();
-    assert_eq!(kernel.run(&frame)?, dropped(&frame, "traffic_not_accepted"));
+    let outcome = kernel.run(&Tcp { to: VIRTUAL4, ..Tcp::v4() }.bytes())?;
+    assert_eq!(
+        (outcome.verdict, outcome.counted),
+        (Verdict::Drop, vec!["traffic_not_accepted", "virtual_mac_taken"])
+    );
     Ok(())
 }
 
@@ -276,7 +281,7 @@ fn what_is_not_accepted_is_answered_for_and_forwarded_all_the_same() -> Result<(
     assert_eq!(kernel.run(&advertisement)?, passed(&advertisement, &[]));
     let gateway = Kernel::with(&World::owning().without_accepting().with_virtual_macs())?;
     for frame in routed(VIRTUAL4, &[]) {
-        assert_eq!(gateway.run(&frame)?, passed_as(delivered(&frame), "virtual_mac_owned"));
+        assert_eq!(gateway.run(&frame)?, taken(&frame, &[]));
     }
     Ok(())
 }
@@ -288,8 +293,4 @@ fn a_backup_passes_traffic_whether_it_would_accept_it_or_not() -> Result<()> {
     let frame = Tcp::v4().bytes();
     assert_eq!(kernel.run(&frame)?, passed(&frame, &["traffic_not_owned"]));
     Ok(())
-}
-
-fn passed_as(frame: Vec<u8>, counter: &'static str) -> crate::kernel::Outcome {
-    crate::kernel::Outcome { verdict: crate::kernel::Verdict::Pass, frame, counted: vec![counter] }
 }

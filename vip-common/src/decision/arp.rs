@@ -1,6 +1,6 @@
 //! ARP: questions for a VIP, and announcements of others.
 
-use super::{Action, ArpAnswer, Claim, Decision, Family, Station, Tables, owns};
+use super::{Action, ArpAnswer, Claim, Decision, Family, Tables, owns};
 use crate::maps::{Vip, Vip4Key};
 use crate::packet::Bytes;
 use crate::packet::arp::{self, Arp};
@@ -44,34 +44,35 @@ fn question<B: Bytes + ?Sized, T: Tables>(
     if !owns(tables, vip, tables.now()) {
         return Some(Decision::new(vip, Reason::ArpNotOwned, Action::Drop));
     }
-    let own = Station::of(vip, Family::V4);
+    let (own, answering) = (Mac::new(vip.mac), Mac::new(vip.answering));
     let to = ethernet::destination(frame)?;
-    if !own.is(to) && !to.is_group() {
+    if to != own && !to.is_group() {
         return Some(Decision::new(vip, Reason::ArpNotForUs, Action::Pass));
     }
     let asker = message.sender_mac;
     let sound = message.hardware_type == arp::ETHERNET
-        && (own.is(to) || to == Mac::BROADCAST)
+        && (to == own || to == Mac::BROADCAST)
         && asker.is_station()
-        && !own.is(asker);
+        && asker != own
+        && asker != answering;
     if !sound {
         return Some(Decision::new(vip, Reason::ArpInvalid, Action::Drop));
     }
-    Some(Decision::new(vip, Reason::ArpAnswered, Action::AnswerArp(ArpAnswer { at, own: own.answering })))
+    Some(Decision::new(vip, Reason::ArpAnswered, Action::AnswerArp(ArpAnswer { at, own: answering })))
 }
 
 /// What to report if the sender, whose address is `vip`, is not this node although this node owns it.
+///
+/// A virtual MAC is every owner's, but what we send does not come back to us: who announces by it is another.
 #[inline(always)]
 fn foreign_claim<T: Tables>(message: &Arp, at: usize, ifindex: u32, vip: &Vip, tables: &T) -> Option<Claim> {
     let now = tables.now();
-    (Station::of(vip, Family::V4).is_claimed_by(message.sender_mac) && owns(tables, vip, now)).then_some(
-        Claim {
-            at: now,
-            ifindex,
-            router: vip.router,
-            mac: message.sender_mac,
-            family: Family::V4,
-            address: at + arp::SENDER,
-        },
-    )
+    (message.sender_mac != Mac::new(vip.mac) && owns(tables, vip, now)).then_some(Claim {
+        at: now,
+        ifindex,
+        router: vip.router,
+        mac: message.sender_mac,
+        family: Family::V4,
+        address: at + arp::SENDER,
+    })
 }

@@ -8,13 +8,14 @@ mod neighbor;
 mod traffic;
 mod virtual_mac;
 
+pub use virtual_mac::{Arrival, arrival};
+
 use crate::filter::Bit;
 use crate::maps::{
     EVENT_INTERVAL, FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
 };
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::icmpv6;
-use crate::packet::virtual_mac::VirtualMac;
 use crate::packet::{Bytes, ipv4, ipv6, tcp};
 use crate::reason::Reason;
 
@@ -66,8 +67,6 @@ pub enum Family {
 pub struct Decision {
     /// What to do with the frame.
     pub action: Action,
-    /// It came to a virtual MAC: what passes goes to this one, the interface's own.
-    pub deliver_to: Option<Mac>,
     /// Slot of the interface, for the counters.
     pub link: u16,
     /// Why.
@@ -214,24 +213,10 @@ pub struct Forward {
     pub former: Mac,
 }
 
-/// Decides about a frame; `None` if it is about no VIP or virtual MAC of ours: it passes, uncounted.
+/// Decides about a frame; `None` if it is about no VIP of ours: it passes, uncounted.
 #[inline(always)]
 pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Option<Decision> {
     let header = ethernet::Header::read(frame)?;
-    let addressee = virtual_mac::addressee(frame, &header, tables);
-    let decision = about_a_vip(frame, &header, tables);
-    match &addressee {
-        None => decision,
-        Some(router) => virtual_mac::deliver(frame, &header, router, decision, tables),
-    }
-}
-
-#[inline(always)]
-fn about_a_vip<B: Bytes + ?Sized, T: Tables>(
-    frame: &B,
-    header: &ethernet::Header,
-    tables: &T,
-) -> Option<Decision> {
     let at = header.payload;
     match header.ethertype {
         ethernet::IPV4 => {
@@ -241,26 +226,26 @@ fn about_a_vip<B: Bytes + ?Sized, T: Tables>(
             {
                 return None;
             }
-            let ifindex = interface(header, tables)?;
+            let ifindex = interface(&header, tables)?;
             let vip = tables.vip4(&Vip4Key { ifindex, address: packet.destination })?;
             Some(traffic::to_vip4(frame, at, packet.protocol, vip, tables))
         }
         ethernet::IPV6 => match ipv6::next_header(frame, at)? {
             PROTOCOL_VRRP | HOP_BY_HOP => None,
             icmpv6::NEXT_HEADER if icmpv6::is_neighbor_message(frame, at) => {
-                neighbor::decide(frame, at, interface(header, tables)?, tables)
+                neighbor::decide(frame, at, interface(&header, tables)?, tables)
             }
             next_header => {
                 let destination = ipv6::destination(frame, at)?;
                 if tables.rules_out(Bit::of_ipv6(destination)) {
                     return None;
                 }
-                let ifindex = interface(header, tables)?;
+                let ifindex = interface(&header, tables)?;
                 let vip = tables.vip6(&Vip6Key { ifindex, address: destination.bytes() })?;
                 Some(traffic::to_vip6(frame, at, next_header, vip, tables))
             }
         },
-        ethernet::ARP => arp::decide(frame, at, interface(header, tables)?, tables),
+        ethernet::ARP => arp::decide(frame, at, interface(&header, tables)?, tables),
         _ => None,
     }
 }
@@ -278,42 +263,7 @@ fn interface<T: Tables>(header: &ethernet::Header, tables: &T) -> Option<u32> {
 impl Decision {
     #[inline(always)]
     fn new(vip: &Vip, reason: Reason, action: Action) -> Self {
-        Self { action, deliver_to: None, link: vip.link, reason, claim: None }
-    }
-}
-
-/// The two MACs that a VIP's owner goes by.
-#[derive(Clone, Copy)]
-struct Station {
-    /// The one that answers for the VIP: the interface's, or the virtual one.
-    answering: Mac,
-    /// The interface's.
-    interface: Mac,
-}
-
-impl Station {
-    #[inline(always)]
-    fn of(vip: &Vip, family: Family) -> Self {
-        let interface = Mac::new(vip.mac);
-        let answering = match vip.virtual_router_id {
-            0 => interface,
-            id => VirtualMac::new(family, id).mac(),
-        };
-        Self { answering, interface }
-    }
-
-    /// Whether this node goes by it.
-    #[inline(always)]
-    fn is(self, mac: Mac) -> bool {
-        mac == self.answering || mac == self.interface
-    }
-
-    /// Whether another station claims the VIP by announcing this MAC.
-    ///
-    /// A virtual MAC is every owner's, but what we send does not come back to us: whoever announces it here is another.
-    #[inline(always)]
-    fn is_claimed_by(self, mac: Mac) -> bool {
-        mac != self.interface
+        Self { action, link: vip.link, reason, claim: None }
     }
 }
 

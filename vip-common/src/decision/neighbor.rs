@@ -1,6 +1,6 @@
 //! Neighbour discovery: solicitations for a VIP, and advertisements of others (RFC 4861, 7.1 and 7.2).
 
-use super::{Action, Audience, Claim, Decision, Family, NeighborAnswer, Station, Tables, owns};
+use super::{Action, Audience, Claim, Decision, Family, NeighborAnswer, Tables, owns};
 use crate::maps::{Vip, Vip6Key, vip_flags};
 use crate::packet::Bytes;
 use crate::packet::ethernet::{self, Mac};
@@ -38,7 +38,7 @@ pub(super) fn decide<B: Bytes + ?Sized, T: Tables>(
             Some(mac) => mac,
             None => ethernet::source(frame)?,
         };
-        if Station::of(&vip, Family::V6).is_claimed_by(mac) {
+        if mac != Mac::new(vip.mac) {
             let address = at + ipv6::HEADER + icmpv6::TARGET;
             decision.claim =
                 Some(Claim { at: now, ifindex, router: vip.router, mac, family: Family::V6, address });
@@ -56,15 +56,15 @@ fn question<B: Bytes + ?Sized>(
     vip: &Vip,
     options: Option<Options>,
 ) -> Option<Decision> {
-    let own = Station::of(vip, Family::V6);
+    let (own, answering) = (Mac::new(vip.mac), Mac::new(vip.answering));
     let to = ethernet::destination(frame)?;
-    if !own.is(to) && !to.is_group() {
+    if to != own && !to.is_group() {
         return Some(Decision::new(vip, Reason::NdNotForUs, Action::Pass));
     }
-    Some(match audience(frame, at, target, own, to, options) {
+    Some(match audience(frame, at, target, [own, answering], to, options) {
         Some(audience) => {
             let router = if vip.flags & vip_flags::ROUTER == 0 { 0 } else { flags::ROUTER };
-            let answer = NeighborAnswer { at, own: own.answering, router, audience };
+            let answer = NeighborAnswer { at, own: answering, router, audience };
             Decision::new(vip, Reason::NdAnswered, Action::AnswerNeighbor(answer))
         }
         None => Decision::new(vip, Reason::NdInvalid, Action::Drop),
@@ -77,7 +77,7 @@ fn audience<B: Bytes + ?Sized>(
     frame: &B,
     at: usize,
     target: Address,
-    own: Station,
+    [own, answering]: [Mac; 2],
     to: Mac,
     options: Option<Options>,
 ) -> Option<Audience> {
@@ -87,17 +87,21 @@ fn audience<B: Bytes + ?Sized>(
     let sender = ethernet::source(frame)?;
     if source == Address::UNSPECIFIED {
         // Duplicate address detection: the asker has no address yet, so everyone is told (RFC 4861, 7.1.1 and 7.2.4).
-        let sound = destination == target.solicited_node() && options.source.is_none() && !own.is(sender);
+        let sound = destination == target.solicited_node()
+            && options.source.is_none()
+            && sender != own
+            && sender != answering;
         return sound.then_some(Audience::AllNodes);
     }
     let asker = match options.source {
         Some(mac) if mac.is_station() => mac,
         _ => sender,
     };
-    let sound = (destination.is_multicast() || destination == target && own.is(to))
+    let sound = (destination.is_multicast() || destination == target && to == own)
         && !source.is_multicast()
         && source != target
         && asker.is_station()
-        && !own.is(asker);
+        && asker != own
+        && asker != answering;
     sound.then_some(Audience::Asker(asker))
 }

@@ -1,7 +1,7 @@
 //! Traffic to a VIP: up the stack, or, for a while after a planned move, on to the former owner; or nowhere, where it is
 //! not accepted.
 
-use super::{Action, Decision, Family, Flow, Forward, PROTOCOL_TCP, Station, Tables, owns};
+use super::{Action, Decision, Family, Flow, Forward, PROTOCOL_TCP, Tables, owns};
 use crate::maps::{Handover, Vip, vip_flags};
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::{Bytes, ipv4, ipv6, tcp};
@@ -16,7 +16,7 @@ pub(super) fn to_vip4<B: Bytes + ?Sized, T: Tables>(
     vip: Vip,
     tables: &T,
 ) -> Decision {
-    decide(frame, protocol, &vip, Family::V4, tables, |handover| {
+    decide(frame, protocol, &vip, tables, |handover| {
         Some(Flow { family: Family::V4, network: at, transport: ipv4::transport(frame, at)?, handover })
     })
 }
@@ -30,7 +30,7 @@ pub(super) fn to_vip6<B: Bytes + ?Sized, T: Tables>(
     vip: Vip,
     tables: &T,
 ) -> Decision {
-    decide(frame, next_header, &vip, Family::V6, tables, |handover| {
+    decide(frame, next_header, &vip, tables, |handover| {
         Some(Flow { family: Family::V6, network: at, transport: at + ipv6::HEADER, handover })
     })
 }
@@ -40,7 +40,6 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
     frame: &B,
     protocol: u8,
     vip: &Vip,
-    family: Family,
     tables: &T,
     flow: impl FnOnce(u64) -> Option<Flow>,
 ) -> Decision {
@@ -51,7 +50,7 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
     if vip.flags & vip_flags::NOT_ACCEPTED != 0 {
         return Decision::new(vip, Reason::TrafficNotAccepted, Action::Drop);
     }
-    let (reason, action) = match handover(frame, protocol, vip, Station::of(vip, family), now, tables) {
+    let (reason, action) = match handover(frame, protocol, vip, now, tables) {
         Some(handover) => {
             handed_over(frame, vip, handover, flow, tables).unwrap_or((Reason::TrafficOwned, Action::Pass))
         }
@@ -66,7 +65,6 @@ fn handover<B: Bytes + ?Sized, T: Tables>(
     frame: &B,
     protocol: u8,
     vip: &Vip,
-    own: Station,
     now: u64,
     tables: &T,
 ) -> Option<Handover> {
@@ -75,8 +73,9 @@ fn handover<B: Bytes + ?Sized, T: Tables>(
         return None;
     }
     // What the former owner sends, it does not serve: never back to where it came from.
-    (own.is(ethernet::destination(frame)?) && ethernet::source(frame)? != Mac::new(handover.former))
-        .then_some(handover)
+    (ethernet::destination(frame)? == Mac::new(vip.mac)
+        && ethernet::source(frame)? != Mac::new(handover.former))
+    .then_some(handover)
 }
 
 /// What to do with a segment while the VIP's former owner still serves connections; `None` if it holds no header.

@@ -3,14 +3,15 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use vip_common::decision::{self, Action, Decision, Family, Tables};
+use vip_common::decision::{self, Action, Arrival, Decision, Family, Tables};
 use vip_common::filter::{Bit, Filter};
 use vip_common::maps::{FlowKey, Handover, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey, vip_flags};
 use vip_common::packet::Frame;
 use vip_common::packet::ipv6::Address;
+use vip_common::reason::Reason;
 use vip_common::rewrite::{self, Verdict};
 
-use super::frames::{FORMER, OWN, V4, V6, VIP4, VIP6, VIRTUAL4, VIRTUAL6, VRID};
+use super::frames::{FORMER, OWN, V4, V6, VIP4, VIP6, VIRTUAL4, VIRTUAL6};
 
 /// The loopback interface, which BPF_PROG_TEST_RUN says that frames come from.
 pub const INGRESS: u32 = 1;
@@ -97,13 +98,13 @@ impl World {
 
     /// The VIPs are answered for by virtual MACs.
     pub fn with_virtual_macs(mut self) -> Self {
-        for vip in self.vips4.values_mut().chain(self.vips6.values_mut()) {
-            vip.virtual_router_id = VRID;
-        }
+        self.vips4.values_mut().for_each(|vip| vip.answering = VIRTUAL4);
+        self.vips6.values_mut().for_each(|vip| vip.answering = VIRTUAL6);
         for ifindex in [INGRESS, VLAN_100, VLAN_100_200] {
-            for [.., block, id] in [VIRTUAL4, VIRTUAL6] {
+            for answering in [VIRTUAL4, VIRTUAL6] {
+                let [.., block, id] = answering;
                 let key = VirtualMacKey { ifindex, mac: [block, id], reserved: [0; 2] };
-                self.virtual_macs.insert(key, Vip { virtual_router_id: VRID, ..vip(0) });
+                self.virtual_macs.insert(key, Vip { answering, ..vip(0) });
             }
         }
         self
@@ -122,22 +123,38 @@ impl World {
         decision::decide(frame, self)
     }
 
-    /// What the program would do, with room behind the frame: the verdict, the frame, the decision.
-    pub fn run(&self, frame: &[u8]) -> (Verdict, Vec<u8>, Option<Decision>) {
-        let decision = self.decide(frame);
+    /// What the program would do, with room behind the frame: the verdict, the frame, the counters that rise.
+    pub fn run(&self, frame: &[u8]) -> (Verdict, Vec<u8>, Vec<Reason>) {
         let mut room = [frame, &[0xff; TAILROOM]].concat();
         let mut packet = Frame::new(&mut room, frame.len()).expect("room is longer");
-        if let Some(Decision { action: Action::PassNewFlow(flow), .. }) = decision {
-            self.flows.borrow_mut().insert((flow.key(frame).expect("the decision read it"), flow.handover));
+        let mut counted = Vec::new();
+        match decision::arrival(frame, self) {
+            Arrival::Ordinary => {}
+            Arrival::Ours { link, interface } => {
+                assert_eq!(link, LINK);
+                counted.push(Reason::VirtualMacTaken);
+                rewrite::deliver(&mut packet, interface).expect("it has a destination");
+            }
+            Arrival::Anothers { link } => {
+                assert_eq!(link, LINK);
+                return (Verdict::Drop, frame.to_vec(), vec![Reason::VirtualMacNotOwned]);
+            }
         }
-        let verdict = decision
-            .map_or(Verdict::Pass, |decision| rewrite::apply(&mut packet, &decision).expect("room enough"));
-        (verdict, packet.as_bytes().to_vec(), decision)
+        let delivered = packet.as_bytes().to_vec();
+        let Some(decision) = self.decide(&delivered) else { return (Verdict::Pass, delivered, counted) };
+        counted.push(decision.reason);
+        counted.extend(decision.claim.map(|claim| claim.reason()));
+        if let Action::PassNewFlow(flow) = decision.action {
+            let key = flow.key(&delivered[..]).expect("the decision read it");
+            self.flows.borrow_mut().insert((key, flow.handover));
+        }
+        let verdict = rewrite::apply(&mut packet, &decision.action).expect("room enough");
+        (verdict, packet.as_bytes().to_vec(), counted)
     }
 }
 
-fn vip(flags: u8) -> Vip {
-    Vip { router: ROUTER, link: LINK, mac: OWN, flags, virtual_router_id: 0 }
+fn vip(flags: u16) -> Vip {
+    Vip { router: ROUTER, link: LINK, mac: OWN, answering: OWN, flags }
 }
 
 impl Tables for World {

@@ -3,13 +3,12 @@
 use etherparse::checksum::Sum16BitWords;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use vip_common::decision::{Action, Audience, Decision, Family, NeighborAnswer, gate_opens};
+use vip_common::decision::{Action, Audience, NeighborAnswer, gate_opens};
 use vip_common::filter::{Bit, Filter, WORDS};
 use vip_common::packet::checksum::{Sum, replace};
 use vip_common::packet::ethernet::Mac;
 use vip_common::packet::ipv6::Address;
-use vip_common::packet::virtual_mac::VirtualMac;
-use vip_common::packet::{Bytes as _, BytesMut as _, Frame};
+use vip_common::packet::{Bytes as _, BytesMut as _, Frame, virtual_mac};
 use vip_common::reason::Reason;
 use vip_common::rewrite;
 
@@ -99,25 +98,15 @@ fn an_answer_that_does_not_fit_is_refused() {
     let mut frame = Frame::new(&mut question, length).expect("room enough");
     let answer =
         NeighborAnswer { at: 14, own: Mac::new(frames::OWN), router: 0, audience: Audience::AllNodes };
-    let decision = Decision {
-        action: Action::AnswerNeighbor(answer),
-        deliver_to: None,
-        link: 0,
-        reason: Reason::NdAnswered,
-        claim: None,
-    };
-    assert_eq!(rewrite::apply(&mut frame, &decision), None);
+    assert_eq!(rewrite::apply(&mut frame, &Action::AnswerNeighbor(answer)), None);
     assert_eq!(frame.as_bytes().len(), length);
 }
 
 #[test]
 fn virtual_macs_are_those_of_rfc_9568() {
-    let mac = |family, id| VirtualMac::new(family, id).mac().bytes();
-    assert_eq!(mac(Family::V4, frames::VRID), frames::VIRTUAL4);
-    assert_eq!(mac(Family::V6, frames::VRID), frames::VIRTUAL6);
-    let read = |to: frames::Mac| VirtualMac::of_destination(&[&to[..], &frames::CLIENT].concat()[..]);
-    assert_eq!(read(frames::VIRTUAL4), Some(VirtualMac::new(Family::V4, frames::VRID)));
-    assert_eq!(read(frames::VIRTUAL6), Some(VirtualMac::new(Family::V6, frames::VRID)));
+    let read = |to: frames::Mac| virtual_mac::of_destination(&[&to[..], &frames::CLIENT].concat()[..]);
+    assert_eq!(read(frames::VIRTUAL4), Some([1, frames::VRID]));
+    assert_eq!(read(frames::VIRTUAL6), Some([2, frames::VRID]));
     for other in
         [frames::OWN, frames::GROUP_MAC, [0, 0, 0x5e, 0, 0, 1], [0, 0, 0x5e, 0, 3, 1], [1, 0, 0x5e, 0, 1, 1]]
     {

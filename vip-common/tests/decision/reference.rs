@@ -29,15 +29,22 @@ struct Model<'a> {
 
 /// What should become of the frame.
 pub(crate) fn expected(world: &World, frame: &[u8]) -> Expected {
-    let comes_to = read(world, frame).and_then(|model| {
-        let decided = model.about_a_vip();
-        if model.is_to_a_virtual_mac_of_ours() { model.delivered(decided) } else { decided }
-    });
-    comes_to.unwrap_or_else(|| Expected {
-        verdict: Verdict::Pass,
-        frame: frame.to_vec(),
-        counted: Vec::new(),
-    })
+    let passed =
+        |frame: &[u8]| Expected { verdict: Verdict::Pass, frame: frame.to_vec(), counted: Vec::new() };
+    let Some(model) = read(world, frame) else { return passed(frame) };
+    if !model.is_to_a_virtual_mac_of_ours() {
+        return model.about_a_vip().unwrap_or_else(|| passed(frame));
+    }
+    if model.owned() || world.handover.in_transit > world.now {
+        let delivered = [&frames::OWN, &frame[6..]].concat();
+        let mut expected = expected(world, &delivered);
+        expected.counted.insert(0, "virtual_mac_taken");
+        return expected;
+    }
+    if model.is_routing_protocol() {
+        return passed(frame);
+    }
+    Expected { verdict: Verdict::Drop, frame: frame.to_vec(), counted: vec!["virtual_mac_not_owned"] }
 }
 
 fn read<'a>(world: &'a World, frame: &'a [u8]) -> Option<Model<'a>> {
@@ -80,20 +87,6 @@ impl Model<'_> {
         let key = |ifindex| VirtualMacKey { ifindex, mac: [block, id], reserved: [0; 2] };
         [a, b, c, d] == [0, 0, 0x5e, 0]
             && self.ifindex.is_some_and(|ifindex| self.world.virtual_macs.contains_key(&key(ifindex)))
-    }
-
-    /// What passes goes to the interface, or, unless this node owns, nowhere.
-    fn delivered(&self, decided: Option<Expected>) -> Option<Expected> {
-        match decided {
-            Some(decided) if decided.verdict != Verdict::Pass => Some(decided),
-            decided if self.owned() || self.world.handover.in_transit > self.world.now => Some(Expected {
-                verdict: Verdict::Pass,
-                frame: [&frames::OWN, &self.frame[6..]].concat(),
-                counted: decided.map_or(vec!["virtual_mac_owned"], |decided| decided.counted),
-            }),
-            None if self.is_routing_protocol() => None,
-            _ => self.come_to(Verdict::Drop, &["virtual_mac_not_owned"]),
-        }
     }
 
     /// VRRP, IGMP, MLD.
@@ -172,7 +165,7 @@ impl Model<'_> {
         if !self.owned() {
             return self.come_to(Verdict::Drop, &["arp_not_owned"]);
         }
-        let for_us = self.is_us(self.to, VIRTUAL4);
+        let for_us = self.to == frames::OWN;
         if !for_us && !self.to_a_group() {
             return self.come_to(Verdict::Pass, &["arp_not_for_us"]);
         }
@@ -202,7 +195,7 @@ impl Model<'_> {
             (112 | 0, _) => None,
             (58, [135 | 136, _, ..]) => self.neighbor(header, message),
             (next_header, _) if self.is_vip6(destination) => {
-                self.traffic(next_header == 6, VIRTUAL6, || Some(message), &header[8..24], &destination)
+                self.traffic(next_header == 6, || Some(message), &header[8..24], &destination)
             }
             _ => None,
         }
@@ -226,7 +219,7 @@ impl Model<'_> {
         if !self.owned() {
             return self.come_to(Verdict::Drop, &["nd_not_owned"]);
         }
-        let for_us = self.is_us(self.to, VIRTUAL6);
+        let for_us = self.to == frames::OWN;
         if !for_us && !self.to_a_group() {
             return self.come_to(Verdict::Pass, &["nd_not_for_us"]);
         }
@@ -298,13 +291,12 @@ impl Model<'_> {
             let sound = header[0] >> 4 == 4 && words >= 5 && !later_fragment;
             sound.then(|| self.payload.get(words * 4..))?
         };
-        self.traffic(header[9] == 6, VIRTUAL4, segment, &header[12..16], &destination)
+        self.traffic(header[9] == 6, segment, &header[12..16], &destination)
     }
 
     fn traffic<'s>(
         &self,
         tcp: bool,
-        virtual_mac: Mac,
         segment: impl FnOnce() -> Option<&'s [u8]>,
         client: &[u8],
         vip: &[u8],
@@ -317,7 +309,7 @@ impl Model<'_> {
         }
         let handover = self.world.handover;
         let passes = self.come_to(Verdict::Pass, &["traffic_owned"]);
-        let for_us = self.is_us(self.to, virtual_mac);
+        let for_us = self.to == frames::OWN;
         if !tcp || handover.until <= self.world.now || !for_us || self.from == handover.former {
             return passes;
         }
