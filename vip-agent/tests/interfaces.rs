@@ -245,6 +245,7 @@ fn chosen(selector: Value, renamed_too: bool) -> Result<()> {
         served_by(&lab, 1)?;
         // A restart finds its own program on the interface, whatever the pin was called.
         alone.signal(nix::sys::signal::Signal::SIGKILL)?;
+        alone.wait(SOON)?;
         let again = alone.builder().start()?;
         again.wait_state("active", SOON)?;
     } else {

@@ -288,7 +288,7 @@ impl Router {
         // Whoever advertises owns, or owned until now.
         // One that speaks both families goes by its address in the first.
         let address = match self.owner {
-            Some(owner) if family > 0 && owner.mac == received.source_mac => owner.address,
+            Some(owner) if family > 0 && self.is_station_of(owner, received, heard) => owner.address,
             _ => received.source,
         };
         let owner = Owner { address, mac: received.source_mac, heard };
@@ -296,6 +296,15 @@ impl Router {
         if !self.tells_its_mac(owner) && self.former.must_ask(owner) {
             shared.report(Report::WhereIs(self.id, address));
         }
+    }
+
+    /// Whether an advertisement of another family than the owner's last is the owner's, too. Its virtual MACs differ, so they
+    /// say so only while it is heard in both.
+    fn is_station_of(&self, owner: Owner, received: &Received<'_>, heard: MonotonicTime) -> bool {
+        let lately = heard.before(received.advert.interval.duration() * LEASE_INTERVALS);
+        let is_heard = || self.peers.iter().any(|peer| peer.address == owner.address && peer.heard >= lately);
+        let virtual_macs = owner.mac.is_virtual() && received.source_mac.is_virtual();
+        owner.mac == received.source_mac || virtual_macs && is_heard()
     }
 
     /// Whether an owner's advertisements come from its own MAC, by which it is reached on the VIPs' link.
