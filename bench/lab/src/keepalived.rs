@@ -216,6 +216,12 @@ impl KeepalivedBuilder {
     /// # Errors
     /// keepalived is missing or refuses the configuration: with its log.
     pub fn start(self) -> Result<Keepalived> {
+        if self.virtual_mac {
+            // As keepalived's notes on VMACs have it: or the interface below the macvlan answers for its addresses, and asks
+            // in their name.
+            self.node.set_sysctl("net.ipv4.conf.eth0.arp_ignore", 1)?;
+            self.node.set_sysctl("net.ipv4.conf.eth0.arp_announce", 2)?;
+        }
         let config = self.node.file_path("keepalived.conf");
         self.node.write_file(&config, self.config())?;
         let [pid_file, child_pid_file] =
