@@ -44,8 +44,24 @@ pub enum Command {
     Undrain(InstanceName),
     /// Apply the configuration file anew; returns when applied, or says why the old one stays
     Reload,
+    /// Print another program's configuration as ours, with remarks on what has no equivalent
+    #[command(subcommand)]
+    Import(Import),
     /// Remove what a dead agent left: pins, addresses, sysctls. Refuses while one runs
     Cleanup(ConfigFile),
+}
+
+/// What to import.
+#[derive(Debug, Subcommand)]
+pub enum Import {
+    /// The VRRP part of a keepalived.conf, with the files that it includes
+    Keepalived {
+        /// The file.
+        file: PathBuf,
+        /// Which `@ID` lines count, as keepalived's option of that name [default: the host's name]
+        #[arg(long, value_name = "ID")]
+        config_id: Option<String>,
+    },
 }
 
 /// Which configuration.

@@ -10,16 +10,21 @@ use clap::Parser as _;
 use tracing_subscriber::EnvFilter;
 use vip_agent::agent;
 use vip_agent::cleanup::{self, Places};
-use vip_agent::cli::{Cli, Command};
+use vip_agent::cli::{Cli, Command, Import};
 use vip_agent::config::{self, Config, LogFormat};
 use vip_agent::control::{self, Request};
 use vip_agent::errors;
+use vip_agent::import::keepalived;
 use vip_agent::status::Status;
+use vip_agent::watcher;
 
 /// The control socket of an agent with the default runtime_dir.
 const CONTROL: &str = "/run/viplane/agent.sock";
 
 fn main() -> ExitCode {
+    if watcher::is_called() {
+        return watcher::main();
+    }
     let cli = Cli::parse();
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -64,6 +69,12 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Reload => {
             print_text(&ask(Request::Reload)?);
+            Ok(())
+        }
+        Command::Import(Import::Keepalived { file, config_id }) => {
+            let imported = keepalived::import(&file, &keepalived::Host::this(config_id))?;
+            imported.problems().iter().for_each(|problem| eprintln!("warning: {problem}"));
+            print!("{}", imported.yaml);
             Ok(())
         }
         Command::Cleanup(file) => {

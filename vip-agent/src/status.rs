@@ -1,5 +1,6 @@
 //! What `vip-agent status` shows: the JSON of the contract, and a table made of it.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::IpAddr;
 
@@ -16,6 +17,8 @@ pub struct Status {
     pub pid: u32,
     /// Real-time scheduling of the driver thread: `fifo`, or why not.
     pub realtime: String,
+    /// What says priority 0 in the agent's name should it die.
+    pub watcher: WatcherStatus,
     /// Bytes of memory that the BPF maps take.
     pub map_memory: u64,
     /// In the order of the configuration.
@@ -24,6 +27,17 @@ pub struct Status {
     pub services: Vec<serde_json::Value>,
     /// What an operator should look at.
     pub alarms: Vec<Alarm>,
+}
+
+/// The process that watches over the agent.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatcherStatus {
+    /// Its process; `None` while there is none that watches.
+    pub pid: Option<u32>,
+    /// How often one was started.
+    pub starts: u64,
+    /// Why there is none, or what it lacks.
+    pub reason: Option<String>,
 }
 
 /// One instance.
@@ -39,13 +53,15 @@ pub struct InstanceStatus {
     pub priority: u8,
     /// As advertised.
     pub effective_priority: u8,
+    /// VRRP version, 2 or 3.
+    pub version: u8,
     /// VRID.
     pub virtual_router_id: u8,
     /// Its VIPs.
     pub vips: Vec<IpAddr>,
     /// The owner's address: our own, or that of the last advertisement.
     pub active_router: Option<IpAddr>,
-    /// Since when it is in this state (RFC 3339).
+    /// When the machine decided on this state (RFC 3339, to the microsecond).
     pub since: String,
     /// Changes of state since the agent started.
     pub transitions: u64,
@@ -96,7 +112,7 @@ pub struct Takeover {
 }
 
 /// Advertisements counted since the agent started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AdvertStatus {
     /// Accepted for sending.
     pub sent: u64,
@@ -106,6 +122,8 @@ pub struct AdvertStatus {
     pub received: u64,
     /// Received and discarded.
     pub discarded: u64,
+    /// The same by reason ([`crate::vrrp::discard::Discard::name`]); reasons that did not occur are left out.
+    pub discarded_by: BTreeMap<String, u64>,
 }
 
 /// Something that is wrong around this node.
@@ -161,6 +179,9 @@ impl Status {
             if let Some(reason) = &instance.reason {
                 let _ = writeln!(text, "{}: {reason}", instance.name);
             }
+        }
+        if let Some(reason) = &self.watcher.reason {
+            let _ = writeln!(text, "watcher: {reason}");
         }
         for alarm in &self.alarms {
             let Alarm { kind, instance, address, mac, since, count } = alarm;

@@ -168,6 +168,125 @@ impl fmt::Display for Centiseconds {
     }
 }
 
+/// An advertisement interval of version 2: 1-255 whole seconds (RFC 3768, 5.3.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Seconds(u8);
+
+impl Seconds {
+    /// What is used unless configured otherwise (RFC 3768, 6.1.2).
+    pub const ONE: Self = Self(1);
+
+    /// # Errors
+    /// 0.
+    pub fn new(seconds: u8) -> Result<Self, OutOfRange> {
+        match seconds {
+            1.. => Ok(Self(seconds)),
+            0 => Err(OutOfRange::new("an advertisement interval of version 2", "1s-255s", "0s")),
+        }
+    }
+
+    /// The number on the wire.
+    pub const fn get(self) -> u8 {
+        self.0
+    }
+
+    /// The same span as a duration.
+    pub const fn duration(self) -> Duration {
+        Duration::from_secs(self.0 as u64)
+    }
+}
+
+impl TryFrom<Duration> for Seconds {
+    type Error = OutOfRange;
+
+    fn try_from(duration: Duration) -> Result<Self, OutOfRange> {
+        let whole = u8::try_from(duration.as_secs()).ok().filter(|_| duration.subsec_nanos() == 0);
+        whole.and_then(|seconds| Self::new(seconds).ok()).ok_or_else(|| {
+            let range = "1s-255s in whole seconds";
+            OutOfRange::new("an advertisement interval of version 2", range, format_args!("{duration:?}"))
+        })
+    }
+}
+
+/// A version of VRRP. A virtual router speaks one; the other's adverts are not for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Version {
+    /// RFC 3768, with the passwords of RFC 2338: IPv4 alone, whole seconds.
+    V2,
+    /// RFC 9568.
+    V3,
+}
+
+impl Version {
+    /// The number on the wire and in the configuration.
+    pub const fn get(self) -> u8 {
+        match self {
+            Self::V2 => 2,
+            Self::V3 => 3,
+        }
+    }
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
+/// How often an Active router advertises, in the unit and range of the version that it speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AdvertInterval {
+    /// The same on all routers; a router with another one is not heard (RFC 3768, 7.1).
+    V2(Seconds),
+    /// Learned by Backups (RFC 9568, 6.1).
+    V3(Centiseconds),
+}
+
+impl AdvertInterval {
+    /// The version that it belongs to.
+    pub const fn version(self) -> Version {
+        match self {
+            Self::V2(_) => Version::V2,
+            Self::V3(_) => Version::V3,
+        }
+    }
+
+    /// The span from one advert to the next.
+    pub const fn duration(self) -> Duration {
+        match self {
+            Self::V2(seconds) => seconds.duration(),
+            Self::V3(centiseconds) => centiseconds.duration(),
+        }
+    }
+
+    /// What every skew is a fraction of: the interval (RFC 9568, 6.1), or a second whatever the interval (RFC 3768,
+    /// 6.1.2).
+    pub const fn longest_skew(self) -> Duration {
+        match self {
+            Self::V2(_) => Duration::from_secs(1),
+            Self::V3(centiseconds) => centiseconds.duration(),
+        }
+    }
+}
+
+impl From<Seconds> for AdvertInterval {
+    fn from(seconds: Seconds) -> Self {
+        Self::V2(seconds)
+    }
+}
+
+impl From<Centiseconds> for AdvertInterval {
+    fn from(centiseconds: Centiseconds) -> Self {
+        Self::V3(centiseconds)
+    }
+}
+
+impl fmt::Display for AdvertInterval {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.duration())
+    }
+}
+
 /// An Ethernet address.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct MacAddr(pub [u8; 6]);
@@ -267,6 +386,20 @@ pub enum ChecksumMode {
     Rfc9568,
     /// With a pseudo-header whose destination is 224.0.0.18 although the advert is unicast: old keepalived.
     OldUnicast,
+}
+
+/// How the XDP program is to be attached (`xdp_mode`).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum XdpModeChoice {
+    /// Driver mode where the NIC's driver has it; generic on veth, where answers sent in driver mode arrive only if the
+    /// peer runs an XDP program too, and elsewhere.
+    #[default]
+    Auto,
+    /// Driver mode or nothing.
+    Driver,
+    /// Generic mode.
+    Skb,
 }
 
 /// An IP version: VRRP elects per family, and everything on the wire exists once for each.

@@ -218,8 +218,7 @@ fn what_an_earlier_agent_left_and_somebody_spoiled_is_named() -> Result<()> {
     let node = lab.node(1);
     let killed = agent(&lab, 1).start()?;
     killed.wait_state("active", SOON)?;
-    killed.signal(Signal::SIGKILL)?;
-    killed.wait(SOON)?;
+    killed.crash()?;
     // A dead agent's lock is nobody's: whoever takes it removes it.
     node.run(|| std::fs::remove_file("/run/viplane/agent.lock"))?;
     let journal = node.read_file("/var/lib/viplane/journal.json")?;

@@ -228,7 +228,7 @@ fn a_drained_node_stays_out_even_when_the_owner_dies() -> Result<()> {
     let [first, second] = both(&lab, ms(100), true)?;
     first.drain()?;
     second.wait_state("active", SOON)?;
-    second.signal(Signal::SIGKILL)?;
+    second.crash()?;
     std::thread::sleep(ms(1500));
     let status = first.edge()?;
     ensure!(status.state == "draining" && !status.owned, "{status:?}");

@@ -1,13 +1,17 @@
-//! With real keepalived 2.2.7 as the peer: each side first and second, IPv4 and IPv6, multicast and unicast.
+//! With real keepalived 2.2.7 as the peer: each side first and second, IPv4 and IPv6, multicast and unicast, both versions.
 
 #[path = "support/agents.rs"]
 mod agents;
+#[path = "interop/version_2.rs"]
+mod version_2;
+#[path = "interop/virtual_mac.rs"]
+mod virtual_mac;
 
 use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use agents::{Ask as _, SOON, binary, ms, neighbor, times};
+use agents::{Ask as _, SOON, binary, ms, times};
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -28,20 +32,29 @@ const THEIR_TOLERANCE: Duration = ms(50);
 struct Speech {
     vips: &'static [&'static str],
     unicast: bool,
+    version: Version,
     /// Both have virtual MACs.
     virtual_mac: bool,
 }
 
+/// What goes with the version.
+#[derive(Clone, Copy, PartialEq)]
+enum Version {
+    Three,
+    /// With a password, if any.
+    Two(Option<&'static str>),
+}
+
 /// keepalived, and RFC 9568 by erratum 8300, want a link-local address first in multicast adverts.
 const SPEECHES: [Speech; 8] = [
-    Speech { vips: &["10.0.0.50"], unicast: false, virtual_mac: false },
-    Speech { vips: &["10.0.0.50"], unicast: true, virtual_mac: false },
-    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, virtual_mac: false },
-    Speech { vips: &["fd00::50"], unicast: true, virtual_mac: false },
-    Speech { vips: &["10.0.0.50", "fd00::50"], unicast: false, virtual_mac: false },
-    Speech { vips: &["10.0.0.50"], unicast: false, virtual_mac: true },
-    Speech { vips: &["10.0.0.50"], unicast: true, virtual_mac: true },
-    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, virtual_mac: true },
+    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["fd00::50"], unicast: true, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["10.0.0.50", "fd00::50"], unicast: false, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Three, virtual_mac: true },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Three, virtual_mac: true },
+    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, version: Version::Three, virtual_mac: true },
 ];
 
 /// A lab for two, and how they are set up.
@@ -58,8 +71,20 @@ struct Scene {
 impl fmt::Display for Speech {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let how = if self.unicast { "unicast" } else { "multicast" };
+        let version = match self.version {
+            Version::Three => "",
+            Version::Two(None) => " in version 2",
+            Version::Two(Some(_)) => " in version 2 with a password",
+        };
         let mac = if self.virtual_mac { " with virtual MACs" } else { "" };
-        write!(f, "{} by {how}{mac}", self.vips.join(" and "))
+        write!(f, "{} by {how}{version}{mac}", self.vips.join(" and "))
+    }
+}
+
+impl Speech {
+    /// Where the clock is not watched.
+    fn interval(self) -> Duration {
+        if self.version == Version::Three { INTERVAL } else { version_2::INTERVAL }
     }
 }
 
@@ -93,9 +118,16 @@ impl Scene {
             .agent(self.numbers[0], binary())
             .vips(vips)
             .priority(priority)
-            .interval(INTERVAL)
+            .interval(self.speech.interval())
             .set_instance("virtual_mac", json!(self.speech.virtual_mac))
             .grace(ms(0));
+        let builder = match self.speech.version {
+            Version::Three => builder,
+            Version::Two(None) => builder.set_instance("version", json!(2)),
+            Version::Two(Some(password)) => builder
+                .set_instance("version", json!(2))
+                .set_instance("auth", json!({ "password": password })),
+        };
         if self.speech.unicast { builder.unicast() } else { builder }
     }
 
@@ -103,8 +135,13 @@ impl Scene {
         let builder = self.lab.keepalived(self.numbers[1]).vips(self.vips()).priority(priority);
         // Without it, it takes over by mistake when the machine is busy. Real-time priority would limit its CPU time, and
         // the kernel kills what exceeds that.
-        let builder = builder.interval(INTERVAL).global("vrrp_priority -20");
+        let builder = builder.interval(self.speech.interval()).global("vrrp_priority -20");
         let builder = if self.speech.virtual_mac { builder.virtual_mac() } else { builder };
+        let builder = match self.speech.version {
+            Version::Three => builder,
+            Version::Two(None) => builder.version(2),
+            Version::Two(Some(password)) => builder.version(2).password(password),
+        };
         if self.speech.unicast { builder.unicast() } else { builder }
     }
 
@@ -123,11 +160,12 @@ impl Scene {
 
     /// For 12 intervals only `owner` advertises; we accept all that it says, or it has nothing to complain about.
     fn peace(&self, owner: &Node, ours: &Agent, theirs: &Keepalived) -> Result<()> {
+        let interval = self.speech.interval();
         // What crossed on the way here may still be on the wire.
-        std::thread::sleep(INTERVAL);
+        std::thread::sleep(interval);
         let (begun, before) = (Stamp::now(), ours.edge_json()?);
         let alarms = ours.status()?.raw["alarms"].clone();
-        std::thread::sleep(INTERVAL * 12);
+        std::thread::sleep(interval * 12);
         let after = ours.edge_json()?;
         let others =
             self.wire.frames(|frame| frame.at > begun && frame.advert().is_some() && !frame.is_from(owner));
@@ -162,7 +200,7 @@ fn is_advert_of(node: &Node, priorities: impl std::ops::RangeBounds<u8>) -> impl
     }
 }
 
-/// Silence after which a Backup takes over: three intervals and the skew.
+/// Silence after which a Backup takes over: three intervals and the skew. At 1 s the versions agree.
 fn active_down(priority: u8, interval: Duration) -> Duration {
     interval * 3 + interval * (256 - u32::from(priority)) / 256
 }
@@ -262,7 +300,7 @@ fn ends_once(scene: &Scene, interval: Duration, ours_owns: bool, end: End) -> Re
     std::thread::sleep(interval * 3);
     let since = Stamp::now();
     match (ours_owns, end) {
-        (true, End::Crash) => ours.process().kill()?,
+        (true, End::Crash) => ours.crash()?,
         (true, End::Terminate) => ours.signal(Signal::SIGTERM)?,
         (false, End::Crash) => theirs.crash()?,
         (false, End::Terminate) => theirs.stop()?,
@@ -403,66 +441,6 @@ fn a_backup_follows_the_interval_of_its_owner() -> Result<()> {
     })
 }
 
-// === virtual MACs ===
-
-fn virtual_mac(v6: bool) -> Mac {
-    Mac([0, 0, 0x5e, 0, 1 + u8::from(v6), 51])
-}
-
-/// The client reaches the VIP, and has its virtual MAC in its cache.
-fn reached(scene: &Scene, vip: &str) -> Result<()> {
-    let ping = |_| scene.lab.client().command("ping").args(["-c", "1", "-W", "1", vip]).output();
-    ensure!(
-        (0..10).map(ping).any(|ping| ping.is_ok_and(|ping| ping.status.success())),
-        "{vip} is not reached"
-    );
-    let known = neighbor(scene.lab.client(), vip)?;
-    ensure!(known == Some(virtual_mac(vip.contains(':'))), "{vip} is known as {known:?}");
-    Ok(())
-}
-
-#[test]
-fn moves_between_the_two_change_nothing_in_a_clients_neighbour_cache() -> Result<()> {
-    for speech in SPEECHES.into_iter().filter(|speech| speech.virtual_mac) {
-        let scene = Scene::new(speech)?;
-        let vip = *speech.vips.last().context("a VIP")?;
-        let theirs = scene.theirs(200).start()?;
-        theirs.wait_state("MASTER", SOON)?;
-        let ours = scene.ours(100).start()?;
-        ours.wait_state("backup", SOON)?;
-        reached(&scene, vip).with_context(|| format!("{speech}: keepalived first"))?;
-        theirs.stop()?;
-        ours.wait_state("active", SOON)?;
-        reached(&scene, vip).with_context(|| format!("{speech}: from keepalived to us"))?;
-        let again = theirs.builder().start()?;
-        again.wait_state("MASTER", SOON)?;
-        ours.wait_state("backup", SOON)?;
-        reached(&scene, vip).with_context(|| format!("{speech}: and back"))?;
-        ensure!(again.complaints().is_empty(), "{:#?}", again.complaints());
-    }
-    Ok(())
-}
-
-/// Only one of the two has virtual MACs: they are no part of the protocol.
-#[test]
-fn who_has_virtual_macs_and_who_has_not_get_along() -> Result<()> {
-    for (speech, ours_has) in
-        [(SPEECHES[0], true), (SPEECHES[0], false), (SPEECHES[2], true), (SPEECHES[2], false)]
-    {
-        let scene = Scene::new(speech)?;
-        let theirs = scene.theirs(100);
-        let theirs = if ours_has { theirs } else { theirs.virtual_mac() }.start()?;
-        theirs.wait_state("MASTER", SOON)?;
-        let ours = scene.ours(200).set_instance("virtual_mac", json!(ours_has)).start()?;
-        ours.wait_state("active", SOON)?;
-        theirs.wait_state("BACKUP", SOON)?;
-        scene
-            .peace(scene.our_node(), &ours, &theirs)
-            .with_context(|| format!("{speech}, ours {ours_has}"))?;
-    }
-    Ok(())
-}
-
 // === what keepalived does wrong ===
 
 #[test]
@@ -501,7 +479,7 @@ fn the_vip_that_a_killed_keepalived_leaves_on_its_node_raises_an_alarm() -> Resu
         // It says nothing any more, but its kernel answers for the VIP, and clients may believe it.
         let mac = match (speech.virtual_mac, speech.vips[0].contains(':')) {
             (false, _) => scene.their_node().mac(),
-            (true, v6) => virtual_mac(v6),
+            (true, v6) => virtual_mac::virtual_mac(v6),
         };
         alarmed(&ours, "foreign_owner", speech.vips[0], mac).with_context(|| speech.to_string())?;
     }

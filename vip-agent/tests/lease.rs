@@ -1,66 +1,32 @@
-//! An owner that is killed, stopped or muted falls silent by its lease alone, before anyone else answers.
+//! An owner that is killed with its watcher, stopped or muted falls silent by its lease alone, before anyone else answers.
 
 #[path = "support/agents.rs"]
 mod agents;
+#[path = "support/rounds.rs"]
+mod rounds;
 #[path = "support/watch.rs"]
 mod watch;
 
-use std::time::Duration;
-
-use agents::{Ask as _, SOON, VIPS, agent, binary, ms, pair, times};
+use agents::{Ask as _, SOON, agent, binary, pair, times};
 use anyhow::{Result, ensure};
 use nix::sys::signal::Signal;
+use rounds::{Failure, INTERVAL, lab, start_again, stays};
+use vip_lab::Lab;
 use vip_lab::agent::{Agent, AgentBuilder};
 use vip_lab::firewall::Firewall;
-use vip_lab::{Lab, Mac};
-use watch::Watch;
 
-/// Short, for many rounds; long enough that only a machine that stands still for 150 ms makes an owner lose its lease.
-const INTERVAL: Duration = ms(50);
-
-fn lab() -> Result<Lab> {
-    Lab::builder().nodes(2).clients(1).vips(VIPS).build()
-}
-
-/// Whoever owns goes on owning when the other comes back: each round has one move, and it is the one under test.
-fn stays(lab: &Lab, number: usize) -> AgentBuilder {
-    agent(lab, number).interval(INTERVAL).preempt(false)
-}
-
-/// Fails the owner, `rounds` times in turn, and brings it back. All the time, at no instant, two answer for the VIPs.
+/// Nobody says that the owner is gone: its heir finds out by its silence.
 fn the_owner_fails(
     rounds: usize,
     builder: impl Fn(&Lab, usize) -> AgentBuilder,
     fail: impl Fn(&Agent) -> Result<()>,
     bring_back: impl Fn(&mut Agent) -> Result<()>,
 ) -> Result<()> {
-    let lab = lab()?;
-    let mut agents = pair(builder(&lab, 1), builder(&lab, 2))?;
-    let watch = Watch::start(&lab)?;
-    watch.wait_answers_of(lab.node(1), SOON)?;
-    for round in 0..rounds {
-        let [owner, heir] = [round % 2, (round + 1) % 2];
-        fail(&agents[owner])?;
-        watch.wait_answers_of(agents[heir].node(), SOON)?;
-        bring_back(&mut agents[owner])?;
-        agents[owner].wait_state("backup", SOON)?;
-        let status = agents[heir].edge()?;
-        ensure!(status.state == "active" && status.owned, "the heir is {status:?}");
-    }
-    let expected: Vec<Mac> = (0..=rounds).map(|round| lab.node(1 + round % 2).mac()).collect();
-    let owners = watch.finish(&lab)?;
-    ensure!(owners == expected, "{rounds} moves, but the VIPs went {owners:?}");
-    println!("{rounds} moves, no instant with two owners");
-    Ok(())
+    rounds::the_owner_fails(rounds, Failure { builder, fail, bring_back, cause: "timeout" })
 }
 
-fn kill(agent: &Agent) -> Result<()> {
-    agent.process().kill()
-}
-
-fn start_again(agent: &mut Agent) -> Result<()> {
-    *agent = agent.builder().start()?;
-    Ok(())
+fn crash(agent: &Agent) -> Result<()> {
+    agent.crash()
 }
 
 fn stop(agent: &Agent) -> Result<()> {
@@ -88,12 +54,12 @@ fn unmute(agent: &mut Agent) -> Result<()> {
 
 #[test]
 fn a_killed_owner_with_pinned_maps_is_silent_before_the_next_one_answers() -> Result<()> {
-    the_owner_fails(times(8, 50), stays, kill, start_again)
+    the_owner_fails(times(8, 50), stays, crash, start_again)
 }
 
 #[test]
 fn a_killed_owner_without_pins_is_silent_before_the_next_one_answers() -> Result<()> {
-    the_owner_fails(times(8, 50), |lab, number| stays(lab, number).unpinned(), kill, start_again)
+    the_owner_fails(times(8, 50), |lab, number| stays(lab, number).unpinned(), crash, start_again)
 }
 
 #[test]

@@ -12,6 +12,19 @@ use vip_lab::Lab;
 
 const LIMIT_KIB: u64 = if cfg!(debug_assertions) { 32 } else { 12 } * 1024;
 
+/// Most of it are pages of the program that the watcher shares with the agent.
+const WATCHER_LIMIT_KIB: u64 = if cfg!(debug_assertions) { 12 } else { 6 } * 1024;
+/// What it has for itself.
+const OWN_LIMIT_KIB: u64 = if cfg!(debug_assertions) { 2 } else { 1 } * 1024;
+
+/// `VmRSS` and the like, in KiB.
+fn memory(pid: nix::unistd::Pid, field: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line =
+        status.lines().find_map(|line| line.strip_prefix(field)).with_context(|| format!("no {field}"))?;
+    Ok(line.trim_matches([':', ' ', '\t']).trim_end_matches(" kB").trim().parse()?)
+}
+
 /// Moves the VIPs back and forth, so that whatever is allocated late is, and looks.
 fn stays_small(lab: &Lab) -> Result<()> {
     let agents = pair(agent(lab, 1).preempt(false), agent(lab, 2).preempt(false))?;
@@ -25,9 +38,16 @@ fn stays_small(lab: &Lab) -> Result<()> {
     for agent in &agents {
         let resident = agent.process().resident_kib()?;
         let maps = agent.status()?.raw["map_memory"].as_u64().context("status without map_memory")?;
+        let pid = agent.wait_watcher(SOON)?;
+        let (watcher, own) = (memory(pid, "VmRSS")?, memory(pid, "RssAnon")?);
         let (vips, build) = (lab.vips().len(), if cfg!(debug_assertions) { "debug" } else { "release" });
-        println!("{vips} VIPs ({build}): {resident} KiB resident, {} KiB in maps", maps / 1024);
+        println!(
+            "{vips} VIPs ({build}): {resident} KiB resident, {} KiB in maps, watcher {watcher} KiB of which {own} are its own",
+            maps / 1024
+        );
         ensure!(resident < LIMIT_KIB, "{resident} KiB resident with {vips} VIPs");
+        ensure!(watcher < WATCHER_LIMIT_KIB, "the watcher has {watcher} KiB resident with {vips} VIPs");
+        ensure!(own < OWN_LIMIT_KIB, "the watcher has {own} KiB of its own with {vips} VIPs");
         ensure!(maps > 0, "maps take memory");
     }
     Ok(())

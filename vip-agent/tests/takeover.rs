@@ -4,7 +4,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use nix::sys::signal::Signal;
 use vip_lab::Lab;
 use vip_lab::agent::Agent;
 
@@ -34,7 +33,7 @@ fn the_next_in_priority_takes_over_from_a_killed_owner() -> Result<()> {
     let agents = three_agents(&lab, Duration::from_millis(100))?;
     let requests = lab.requests().start()?;
     std::thread::sleep(Duration::from_millis(500));
-    agents[0].signal(Signal::SIGKILL)?;
+    agents[0].crash()?;
     let status = agents[1].wait_state("active", SOON)?;
     std::thread::sleep(Duration::from_millis(500));
     let report = requests.stop();

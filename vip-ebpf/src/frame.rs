@@ -86,11 +86,13 @@ impl BytesMut for Frame<'_> {
 
     #[inline(always)]
     fn resize(&mut self, length: usize) -> Option<()> {
-        let (start, mut current) = (self.ctx.data(), self.ctx.data_end());
-        // The verifier lets only the two pointers be subtracted from one another: LLVM must not see that and take the end
-        // from `length` first.
+        let mut current = self.ctx.data_end();
+        // The verifier allows the difference of packet pointers and no other arithmetic on the end. Left alone, LLVM may
+        // compute `length - end + start` instead: so it must not see the difference either.
         // SAFETY: a subtraction.
-        unsafe { asm!("{0} -= {1}", inout(reg) current, in(reg) start, options(pure, nomem, nostack)) };
+        unsafe {
+            asm!("{0} -= {1}", inout(reg) current, in(reg) self.ctx.data(), options(pure, nomem, nostack))
+        };
         let delta = length as i32 - current as i32;
         // SAFETY: the context is the one that the kernel gave to the program.
         (unsafe { bpf_xdp_adjust_tail(self.ctx.as_ptr().cast(), delta) } == 0).then_some(())

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use nix::sys::signal::Signal;
 use vip_lab::Lab;
 use vip_lab::agent::{Agent, Takeover};
 use vip_lab::keepalived::Keepalived;
@@ -52,7 +51,7 @@ impl Member {
     /// Kills it as a crash would.
     pub(crate) fn kill(&self) -> Result<()> {
         match self {
-            Self::Agent(agent) => agent.signal(Signal::SIGKILL),
+            Self::Agent(agent) => agent.crash(),
             Self::Keepalived(keepalived) => keepalived.crash(),
         }
     }

@@ -57,7 +57,7 @@ impl Story<'_, '_> {
     }
 
     fn crash(&mut self) -> Result<bool> {
-        let did = "kill -9 node1's agent. Its kernel lives: the lease runs out by itself, and who knows its MAC is served on";
+        let did = "kill -9 node1's agent and its watcher. The kernel lives: the lease runs out by itself, and who knows its MAC is served on";
         self.event(Kind::Crash, FIRST, SECOND, did, |story| {
             story.out(FIRST, "killed");
             story.member(FIRST).kill()

@@ -30,7 +30,7 @@ use summary::{Budget, Group};
 #[derive(Debug, Parser)]
 #[command(name = "vip-failover", max_term_width = 100)]
 struct Options {
-    /// Rounds per interval and number of VIPs; in each, both do every event once [default: 9 at 10 ms, 4 at 100 ms, 1 at 1 s]
+    /// Rounds per interval and number of VIPs; in each, both do every event once [default: 15 at 10 ms, 4 at 100 ms, 1 at 1 s]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
     /// Which events [default: all]
@@ -116,7 +116,7 @@ impl Options {
         let mut plan = Vec::new();
         for &interval in &self.intervals {
             let by_default = match interval {
-                short if short < Duration::from_millis(50) => 9,
+                short if short < Duration::from_millis(50) => 15,
                 short if short < Duration::from_millis(500) => 4,
                 _ => 1,
             };
@@ -224,8 +224,8 @@ mod tests {
         assert_eq!(
             plan,
             [
-                ("10 ms, 1 VIP", 9),
-                ("10 ms, 256 VIPs", 9),
+                ("10 ms, 1 VIP", 15),
+                ("10 ms, 256 VIPs", 15),
                 ("100 ms, 1 VIP", 4),
                 ("100 ms, 256 VIPs", 4),
                 ("1 s, 1 VIP", 1)

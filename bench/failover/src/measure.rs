@@ -79,13 +79,19 @@ pub(crate) fn wire_times(frames: &[Frame], wanted: &Wanted<'_>) -> Result<WireTi
         Word::None => (None, None),
     };
     let timer_us = timer.map(|timer| timer.as_secs_f64() * 1e6);
+    let death_to_word_us = match (word, spoken) {
+        (Word::PriorityZero(_), Some((first, _))) => Some(micros(since, first)),
+        _ => None,
+    };
     Ok(WireTimes {
         timer_us,
         word_to_advert_us: spoken.map(|(word, _)| micros(word, advert)),
         late_us: spoken.zip(timer_us).map(|((_, last), timer)| micros(last, advert) - timer),
         word_to_announcement_us: spoken.map(|(word, _)| micros(word, first)),
+        announced_at_us: first.as_nanos() as f64 / 1e3,
         advert_to_announcement_us: micros(advert, first),
         advert_to_all_announced_us: micros(advert, last),
+        death_to_word_us,
     })
 }
 
@@ -212,6 +218,7 @@ mod tests {
         ];
         let times = wire_times(&frames, &wanted(Word::PriorityZero(Duration::from_micros(6_000)))).unwrap();
         assert_eq!(times.word_to_advert_us, Some(6_700.0));
+        assert_eq!(times.death_to_word_us, Some(1_000.0));
         assert!((times.late_us.unwrap() - 100.0).abs() < 1e-6, "from the last before it");
         assert!((times.advert_to_announcement_us + 10.0).abs() < 1e-6, "it came before: negative");
     }

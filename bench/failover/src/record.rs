@@ -24,8 +24,11 @@ pub(crate) enum Contender {
 )]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Event {
-    /// The owner's processes are killed (SIGKILL); its kernel lives.
+    /// The owner's processes are killed (SIGKILL), all at one instant; its kernel lives.
     Crash,
+    /// One of the owner's processes is killed alone: viplane's agent, whose watcher lives, or keepalived's parent, whose
+    /// child lives.
+    AgentDies,
     /// The owner's cable is cut: nothing of it is heard any more.
     HostDies,
     /// The owner is told to end.
@@ -66,6 +69,8 @@ pub(crate) struct Move {
     pub(crate) client: ClientView,
     /// The new owner's own account of it (ours only).
     pub(crate) phases: Option<Takeover>,
+    /// When it decided, by that account: microseconds since 1970 (ours only).
+    pub(crate) decided_at_us: Option<f64>,
 }
 
 /// Times between frames, by the kernel's stamps at the switch's ports, in microseconds.
@@ -81,10 +86,15 @@ pub(crate) struct WireTimes {
     pub(crate) late_us: Option<f64>,
     /// The old owner's last word to the new one's first announcement (gratuitous ARP or unsolicited NA).
     pub(crate) word_to_announcement_us: Option<f64>,
+    /// The new owner's first announcement, in microseconds since 1970.
+    pub(crate) announced_at_us: f64,
     /// The new owner's first advertisement to its first announcement; negative if that came before.
     pub(crate) advert_to_announcement_us: f64,
     /// The new owner's first advertisement until every VIP was announced once.
     pub(crate) advert_to_all_announced_us: f64,
+    /// The blow that ended a process to the first priority 0, if it was that which made the others act.
+    #[serde(default)]
+    pub(crate) death_to_word_us: Option<f64>,
 }
 
 /// What a client saw that asks every millisecond.
@@ -122,8 +132,13 @@ impl fmt::Display for Contender {
 
 impl Event {
     /// All, in the order in which a round goes through them.
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Crash, Self::Sigterm, Self::Drain, Self::HostDies, Self::Preempt];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Crash, Self::AgentDies, Self::Sigterm, Self::Drain, Self::HostDies, Self::Preempt];
+
+    /// Whether the others hear priority 0.
+    pub(crate) fn is_told(self) -> bool {
+        self == Self::AgentDies || self.is_planned()
+    }
 
     /// Whether the old owner has a chance to hand over.
     pub(crate) fn is_planned(self) -> bool {
@@ -140,6 +155,7 @@ impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Crash => "crash",
+            Self::AgentDies => "agent dies",
             Self::HostDies => "host dies",
             Self::Sigterm => "SIGTERM",
             Self::Drain => "drain",

@@ -9,7 +9,7 @@ use vip_lab::{Lab, Stamp};
 
 use crate::machine::load;
 use crate::measure::{Wanted, Word, client_view, is_advert_of, wire_times};
-use crate::record::{Cell, ClientView, Event, Move};
+use crate::record::{Cell, ClientView, Event, Move, WireTimes};
 use crate::router::{Router, Starter};
 
 /// Priorities of `node1`, which owns whenever it can, and of `node2`.
@@ -103,11 +103,12 @@ impl Round<'_> {
     fn leave(&mut self, event: Event, first: &Router, second: &Router) -> Result<()> {
         let [old, new] = self.nodes();
         let (active_down, skew) = timers(self.starter.cell, PRIORITIES[1]);
-        let word = if event.is_planned() { Word::PriorityZero(skew) } else { Word::Advert(active_down) };
+        let word = if event.is_told() { Word::PriorityZero(skew) } else { Word::Advert(active_down) };
         self.settle(old, new)?;
         let (switch, node) = (self.starter.lab.switch(), self.starter.lab.node(1));
         let times = self.watch(event, [old, new], word, || match event {
             Event::Crash => first.crash(),
+            Event::AgentDies => first.lose_one(),
             Event::HostDies => switch.set_cable(node, false),
             Event::Drain => first.drain(),
             Event::Sigterm | Event::Preempt => first.terminate(),
@@ -122,15 +123,17 @@ impl Round<'_> {
         if event == Event::Sigterm {
             first.wait_for_end()?;
         }
-        if event == Event::Crash {
-            first.clear_traces(lab)?;
+        match event {
+            Event::Crash => first.clear_traces(lab)?,
+            Event::AgentDies => first.wait_for_the_rest()?,
+            _ => {}
         }
         self.settle(old, new)?;
         let starter = self.starter;
         let moved = self.watch(Event::Preempt, [old, new], Word::None, || match event {
             Event::HostDies => revive(lab),
             Event::Drain => first.undrain(),
-            Event::Crash | Event::Sigterm | Event::Preempt => {
+            Event::Crash | Event::AgentDies | Event::Sigterm | Event::Preempt => {
                 *first = starter.start(1, PRIORITIES[0])?;
                 Ok(())
             }
@@ -197,15 +200,22 @@ impl Round<'_> {
             vips: cell.vips,
             run: self.number,
             load,
-            wire,
+            wire: WireTimes {
+                death_to_word_us: wire.death_to_word_us.filter(|_| event == Event::AgentDies),
+                ..wire
+            },
             client: ClientView::default(),
             phases: None,
+            decided_at_us: None,
         };
         Ok((moved, from, to))
     }
 
     fn note(&mut self, (mut moved, from, to): (Move, Stamp, Stamp), new_owner: &Router) -> Result<()> {
-        moved.phases = new_owner.phases()?;
+        if let Some((takeover, since)) = new_owner.last_takeover()? {
+            moved.phases = Some(takeover);
+            moved.decided_at_us = Some(since.as_nanos() as f64 / 1e3);
+        }
         self.watched.push((moved, from, to));
         Ok(())
     }

@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use nix::sys::signal::Signal;
 use vip_lab::agent::{Agent, Takeover};
 use vip_lab::keepalived::Keepalived;
-use vip_lab::{Lab, Node};
+use vip_lab::{Lab, Node, Stamp};
 
 use crate::record::{Cell, Contender};
 
@@ -76,8 +76,24 @@ impl Router {
     /// Kills its processes at once.
     pub(crate) fn crash(&self) -> Result<()> {
         match self {
-            Self::Viplane(agent) => agent.process().kill(),
+            Self::Viplane(agent) => agent.crash(),
             Self::Keepalived(keepalived) => keepalived.crash(),
+        }
+    }
+
+    /// Kills the process that the other one watches over: the agent, or keepalived's parent.
+    pub(crate) fn lose_one(&self) -> Result<()> {
+        match self {
+            Self::Viplane(agent) => agent.kill(),
+            Self::Keepalived(keepalived) => keepalived.process().kill(),
+        }
+    }
+
+    /// Waits until the other one has ended, too: a new one would be in its way.
+    pub(crate) fn wait_for_the_rest(&self) -> Result<()> {
+        match self {
+            Self::Viplane(_) => Ok(()),
+            Self::Keepalived(keepalived) => keepalived.wait_child_end(PATIENCE),
         }
     }
 
@@ -107,11 +123,16 @@ impl Router {
         self.ours()?.undrain()
     }
 
-    /// What it says of its last takeover, if it says anything.
-    pub(crate) fn phases(&self) -> Result<Option<Takeover>> {
+    /// What it says of its last takeover, and since when it owns, if it says anything.
+    pub(crate) fn last_takeover(&self) -> Result<Option<(Takeover, Stamp)>> {
         let Self::Viplane(agent) = self else { return Ok(None) };
-        let status = agent.status()?;
-        Ok(status.instances.into_iter().next().and_then(|instance| instance.last_takeover))
+        let instance = agent.status()?.instances.into_iter().next();
+        let Some((takeover, since)) = instance.and_then(|own| Some((own.last_takeover?, own.since))) else {
+            return Ok(None);
+        };
+        let since =
+            humantime::parse_rfc3339(&since).with_context(|| format!("`since` of status: {since}"))?;
+        Ok(Some((takeover, Stamp::from(since))))
     }
 
     /// All that it logged.
@@ -132,7 +153,8 @@ impl Router {
     pub(crate) fn abandon(&self, lab: &Lab) -> Result<()> {
         match self {
             Self::Viplane(agent) => {
-                agent.process().kill()?;
+                // It may be dead already.
+                let _ = agent.crash();
                 let config = agent.builder().config_path().display().to_string();
                 agent.builder().command(&["cleanup", "--config", &config]).read().map(drop)
             }

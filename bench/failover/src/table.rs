@@ -13,6 +13,7 @@ pub(crate) fn markdown(machine: &Machine, moves: &[Move], budgets: &[Budget]) ->
     let sections = [
         environment(machine),
         takeovers(moves),
+        deaths(moves),
         announcements(moves),
         clients(moves),
         phases(moves),
@@ -55,6 +56,32 @@ fn takeovers(moves: &[Move]) -> String {
             let word = Metric::WordToAnnouncementUs.sample(moves, of(contender));
             let late = Metric::LateUs.sample(moves, of(contender));
             let _ = write!(text, "| {} | {} ", pair(&word, span), pair(&late, span));
+        }
+        let _ = writeln!(text, "| {} |", counts(moves, of));
+    }
+    text
+}
+
+fn deaths(moves: &[Move]) -> String {
+    let mut text = heading(
+        "From the death of one process to priority 0 on the wire",
+        "kill -9 of viplane's agent alone, said by its watcher; of keepalived's parent alone, said by its \
+         child.",
+    );
+    text.push_str("| interval | VIPs | viplane | keepalived | n |\n|---:|---:|---:|---:|---:|\n");
+    for (event, cell) in cells(moves) {
+        let of = |contender| {
+            move |moved: &Move| {
+                (moved.contender, moved.event, moved.cell()) == (contender, event, cell)
+                    && moved.wire.death_to_word_us.is_some()
+            }
+        };
+        if !Contender::BOTH.into_iter().any(|contender| moves.iter().any(of(contender))) {
+            continue;
+        }
+        let _ = write!(text, "| {} | {} ", interval_text(cell.interval.as_millis()), cell.vips);
+        for contender in Contender::BOTH {
+            let _ = write!(text, "| {} ", pair(&Metric::DeathToWordUs.sample(moves, of(contender)), span));
         }
         let _ = writeln!(text, "| {} |", counts(moves, of));
     }
@@ -122,15 +149,22 @@ fn phases(moves: &[Move]) -> String {
     let mut text = heading(
         "viplane's own account",
         "From `vip-agent status`: decide (the machine), flip (advertisement sent, word stored), announce (the first system call \
-         with announcements returned), over all events and intervals.",
+         with announcements returned), over all events and intervals. On this network of veths a system call that sends \
+         returns when all receivers have been served; `wire`: from the decision to the first announcement at the switch.",
     );
     text.push_str(
-        "| VIPs | decide | flip | announce | decide to announced | n |\n|---:|---:|---:|---:|---:|---:|\n",
+        "| VIPs | decide | flip | announce | decide to announced | wire | n |\n|---:|---:|---:|---:|---:|---:|---:|\n",
     );
     for vips in vip_counts(moves) {
         let own = |moved: &Move| moved.vips == vips && moved.phases.is_some();
         let _ = write!(text, "| {vips} ");
-        for metric in [Metric::DecideUs, Metric::FlipUs, Metric::AnnounceUs, Metric::DecideToAnnouncementUs] {
+        for metric in [
+            Metric::DecideUs,
+            Metric::FlipUs,
+            Metric::AnnounceUs,
+            Metric::DecideToAnnouncementUs,
+            Metric::DecideToWireUs,
+        ] {
             let _ = write!(text, "| {} ", pair(&metric.sample(moves, own), span));
         }
         let _ = writeln!(text, "| {} |", moves.iter().filter(|moved| own(moved)).count());

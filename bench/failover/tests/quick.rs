@@ -24,13 +24,25 @@ fn a_quick_run_measures_both_and_writes_json_and_picture() -> Result<()> {
         let own = moves.iter().filter(|moved| moved["contender"] == contender);
         own.filter_map(|moved| moved["event"].as_str()).collect()
     };
-    let theirs = ["crash", "preempt", "sigterm", "preempt", "host_dies", "preempt"];
-    let ours = ["crash", "preempt", "sigterm", "preempt", "drain", "preempt", "host_dies", "preempt"];
+    let theirs = ["crash", "preempt", "agent_dies", "preempt", "sigterm", "preempt", "host_dies", "preempt"];
+    let ours = [
+        "crash",
+        "preempt",
+        "agent_dies",
+        "preempt",
+        "sigterm",
+        "preempt",
+        "drain",
+        "preempt",
+        "host_dies",
+        "preempt",
+    ];
     assert_eq!((done("viplane"), done("keepalived")), (ours.to_vec(), theirs.to_vec()));
     for moved in moves {
         let is_ours = moved["contender"] == "viplane";
         assert_eq!(moved["phases"].is_object(), is_ours, "{moved}");
         assert!(moved["client"]["requests"].as_u64() > Some(0), "{moved}");
+        assert_eq!(moved["wire"]["death_to_word_us"].is_number(), moved["event"] == "agent_dies", "{moved}");
         assert_eq!(moved["wire"]["word_to_advert_us"].is_null(), moved["event"] == "preempt", "{moved}");
     }
     for key in ["kernel", "cpu", "viplane", "keepalived", "date", "load_before", "load_after"] {

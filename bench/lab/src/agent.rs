@@ -7,11 +7,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::Signal;
+use nix::unistd::Pid;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use crate::node::Node;
 use crate::process::{NodeCommand, Process};
+use crate::wait::until;
 
 /// A configuration and how to run it: one instance `edge`, VRID 51, priority 100, 1 s adverts, multicast, and the lab's
 /// VIPs, unless said otherwise; what is not said here is the agent's own default.
@@ -27,6 +29,7 @@ pub struct AgentBuilder {
     arguments: Vec<String>,
     without_capabilities: Vec<String>,
     environment: Vec<(String, String)>,
+    wrapper: Vec<String>,
 }
 
 /// A running (or stopped, or dead) agent. Killed on drop.
@@ -67,6 +70,8 @@ pub struct InstanceStatus {
     pub lease_ms: Option<f64>,
     /// Who is Active, as far as known.
     pub active_router: Option<IpAddr>,
+    /// When it entered that state: RFC 3339, to the microsecond.
+    pub since: String,
     /// Changes of state since the start.
     #[serde(default)]
     pub transitions: u64,
@@ -127,6 +132,7 @@ impl AgentBuilder {
             arguments: Vec::new(),
             without_capabilities: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
         }
     }
 
@@ -216,6 +222,12 @@ impl AgentBuilder {
         self
     }
 
+    /// Starts it by another program, which gets its command line appended: `["nice", "-n", "5"]`.
+    pub fn under<W: Into<String>>(mut self, wrapper: impl IntoIterator<Item = W>) -> Self {
+        self.wrapper = wrapper.into_iter().map(Into::into).collect();
+        self
+    }
+
     /// An environment variable, such as `RUST_LOG`.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
@@ -260,7 +272,9 @@ impl AgentBuilder {
     /// The configuration or the log cannot be written. A missing binary shows in the log, and as exit status 127.
     pub fn start(self) -> Result<Agent> {
         self.write_config()?;
-        let mut command = if self.without_capabilities.is_empty() {
+        let mut command = if let [program, arguments @ ..] = self.wrapper.as_slice() {
+            self.node.command(program).args(arguments).arg(&self.binary)
+        } else if self.without_capabilities.is_empty() {
             self.node.command(&self.binary)
         } else {
             let set = self.without_capabilities.join(",");
@@ -299,6 +313,37 @@ impl Agent {
     /// It has exited.
     pub fn signal(&self, signal: Signal) -> Result<()> {
         self.process.signal(signal)
+    }
+
+    /// Kills the agent alone, and waits until it is gone: its watcher tells the peers.
+    ///
+    /// # Errors
+    /// It has exited.
+    pub fn kill(&self) -> Result<()> {
+        self.process.kill()
+    }
+
+    /// Kills the agent and its watcher at one instant, as a crash of the machine would: nobody says a word.
+    ///
+    /// # Errors
+    /// It has exited.
+    pub fn crash(&self) -> Result<()> {
+        self.process.kill_group()
+    }
+
+    /// The watcher's process, once it watches.
+    ///
+    /// # Errors
+    /// There is none after `timeout`: with the log.
+    pub fn wait_watcher(&self, timeout: Duration) -> Result<Pid> {
+        let mut found = None;
+        let there = until(timeout, || {
+            let status = self.status().ok();
+            let pid = status.and_then(|status| i32::try_from(status.raw["watcher"]["pid"].as_i64()?).ok());
+            found = pid.map(Pid::from_raw);
+            found.is_some()
+        });
+        there.ok().and(found).with_context(|| format!("{}: no watcher\n{}", self.node().name(), self.log()))
     }
 
     /// All that it logged.

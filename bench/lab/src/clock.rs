@@ -19,8 +19,7 @@ impl Stamp {
 
     /// This instant.
     pub fn now() -> Self {
-        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        Self(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+        Self::from(SystemTime::now())
     }
 
     /// A point given in nanoseconds since 1970.
@@ -32,6 +31,19 @@ impl Stamp {
     pub const fn as_nanos(self) -> u64 {
         self.0
     }
+}
+
+impl From<SystemTime> for Stamp {
+    fn from(time: SystemTime) -> Self {
+        let since_epoch = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self(u64::try_from(since_epoch.as_nanos()).unwrap_or(u64::MAX))
+    }
+}
+
+/// The longest time between neighbours of an ordered list that has a part in `from` to `to`; zero if there is none.
+pub(crate) fn longest_gap(ordered: &[Stamp], from: Stamp, to: Stamp) -> Duration {
+    let touching = ordered.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
+    touching.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
 }
 
 impl Sub for Stamp {

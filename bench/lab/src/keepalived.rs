@@ -18,18 +18,23 @@ const MOST_ADVERTISED: usize = 255;
 /// Long enough for a machine with few, busy cores.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// In lower case: what keepalived 2.2.7 says of adverts that it does not like (and of a bad configuration).
-const COMPLAINTS: [&str; 11] = [
+const COMPLAINTS: [&str; 16] = [
     "bogus",
+    "configuration error",
+    "conflict",
     "duplicate",
     "equal priority advert received from remote host with our ip",
+    "expect",
+    "icast packet",
     "incomplete",
     "invalid",
     "mismatch",
+    "not a unicast peer",
     "not in range",
     "not present in master advert",
+    "packet too",
     "too short",
     "unknown vrid",
-    "conflict",
 ];
 
 /// A configuration of keepalived: VRRPv3, VRID 51, priority 100, 1 s adverts, initial state BACKUP, preempting, multicast,
@@ -86,6 +91,13 @@ impl KeepalivedBuilder {
     pub fn version(mut self, version: u8) -> Self {
         self.version = version;
         self
+    }
+
+    /// `auth_type PASS` with this password, of 1-8 letters and digits (version 2).
+    pub fn password(self, password: &str) -> Self {
+        self.each_instance(&format!(
+            "authentication {{\n        auth_type PASS\n        auth_pass {password}\n    }}"
+        ))
     }
 
     /// Starts as MASTER: sends adverts at once.
@@ -286,6 +298,19 @@ impl Keepalived {
         kill(self.child, Signal::SIGSTOP).context("stop keepalived's VRRP child")?;
         kill(self.child, Signal::SIGKILL).context("kill keepalived's VRRP child")?;
         self.parent.kill()
+    }
+
+    /// Waits until the VRRP child has ended, of whatever cause.
+    ///
+    /// # Errors
+    /// It still runs after `timeout`.
+    pub fn wait_child_end(&self, timeout: Duration) -> Result<()> {
+        let ended = || {
+            let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child)).unwrap_or_default();
+            // Not there, or a zombie that nobody has reaped yet.
+            stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
+        };
+        until(timeout, ended).with_context(|| format!("keepalived's VRRP child still runs\n{}", self.log()))
     }
 
     /// Stops it in good order (SIGTERM: priority 0, VIPs removed) and waits for its end.

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use crate::Node;
@@ -22,7 +22,7 @@ pub struct NodeCommand {
     command: Command,
 }
 
-/// A process inside a node. Killed and reaped on drop.
+/// A process inside a node. Killed on drop, with its process group, and reaped.
 #[derive(Debug)]
 pub struct Process {
     node: Node,
@@ -204,6 +204,21 @@ impl Process {
         child.kill().and_then(|()| child.wait()).map(drop).with_context(|| format!("kill {}", self.name))
     }
 
+    /// Kills it with all of its process group at one instant, and waits until it is gone: what it has started itself gets no
+    /// chance to act on its death.
+    ///
+    /// # Errors
+    /// It cannot be reaped, or has exited.
+    pub fn kill_group(&self) -> Result<()> {
+        let mut child = self.child();
+        // Not yet reaped: the group cannot be another's.
+        if let Some(status) = child.try_wait()? {
+            bail!("{}: {} has exited ({status})\n{}", self.node.name(), self.name, self.log());
+        }
+        killpg(self.pid, Signal::SIGKILL).with_context(|| format!("kill the group of {}", self.name))?;
+        child.wait().map(drop).with_context(|| format!("kill {}", self.name))
+    }
+
     /// All that it wrote to its log so far.
     pub fn log(&self) -> String {
         read_from(&self.log, self.log_start)
@@ -249,8 +264,8 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // An exited process is reaped already, and nothing is left to do.
-        let _ = self.kill();
+        // With all that it has started. An exited process is reaped already, and nothing is left to do.
+        let _ = self.kill_group();
     }
 }
 

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
+use crate::clock::longest_gap;
 use crate::node::Node;
 use crate::{Stamp, WEB_PORT};
 
@@ -108,8 +109,7 @@ impl PulseReport {
     pub fn gap_around(&self, from: Stamp, to: Stamp) -> Duration {
         let echoed: Vec<Stamp> =
             self.beats.iter().filter(|beat| beat.echoed_by.is_some()).map(|beat| beat.sent).collect();
-        let touching = echoed.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
-        touching.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        longest_gap(&echoed, from, to)
     }
 
     /// The longest outage.

@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use crate::Stamp;
+use crate::clock::longest_gap;
 use crate::node::Node;
 use crate::stats::Sample;
 
@@ -252,8 +253,7 @@ impl Report {
         let answered = self.requests.iter().filter(|request| request.is_answered());
         let mut ends: Vec<Stamp> = answered.map(|request| request.end).collect();
         ends.sort_unstable();
-        let touching = ends.windows(2).filter(|pair| pair[1] >= from && pair[0] <= to);
-        touching.map(|pair| pair[1] - pair[0]).max().unwrap_or_default()
+        longest_gap(&ends, from, to)
     }
 
     /// Latencies of answered requests in milliseconds.

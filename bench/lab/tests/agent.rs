@@ -21,7 +21,7 @@ run)
     while :; do sleep 0.01; done ;;
 status)
     echo '{"node": "node1", "instances": [{"name": "edge", "state": "'$(cat $state)'", "reason": null, "owned": true, "lease_ms": 287,
-        "active_router": "10.0.0.1", "transitions": 1, "last_takeover": {"cause": "timeout", "detect_us": 1, "decide_us": 2, "flip_us": 3, "announce_us": 4.5}}],
+        "active_router": "10.0.0.1", "since": "2026-11-21T12:00:00.000000Z", "transitions": 1, "last_takeover": {"cause": "timeout", "detect_us": 1, "decide_us": 2, "flip_us": 3, "announce_us": 4.5}}],
         "alarms": [{"kind": "foreign_owner", "instance": "edge", "address": "10.0.0.50", "mac": "02:00:00:00:00:02", "count": 3}], "later": 1}' ;;
 drain) echo draining > $state ;;
 undrain) echo "no such instance" >&2; exit 1 ;;

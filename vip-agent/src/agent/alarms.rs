@@ -63,9 +63,9 @@ impl Alarms {
     }
 }
 
-/// A time as status shows it: RFC 3339, UTC, milliseconds.
+/// A time as status shows it: RFC 3339, UTC, microseconds, as moves are to be compared with captures.
 pub(super) fn rfc3339(time: SystemTime) -> String {
-    humantime::format_rfc3339_millis(time).to_string()
+    humantime::format_rfc3339_micros(time).to_string()
 }
 
 #[cfg(test)]

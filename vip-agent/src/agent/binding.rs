@@ -6,9 +6,9 @@ use arrayvec::ArrayVec;
 
 use super::place::Place;
 use crate::config;
-use crate::dataplane::announce::{Announcements, Answering, questions};
+use crate::dataplane::announce::{Announcements, Answering, frame_to_itself, questions};
 use crate::types::{Family, MacAddr};
-use crate::vrrp::codec::{DecodeOptions, EncodeError, Fields, LEAVING, advert_group};
+use crate::vrrp::codec::{DecodeOptions, Dialect, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
 use crate::vrrp::machine::Parameters;
 use crate::vrrp::prepared::PreparedAdverts;
@@ -30,7 +30,7 @@ pub(super) enum BindError {
 pub(super) fn parameters(instance: &config::Instance) -> Parameters {
     Parameters {
         priority: instance.priority,
-        interval: instance.advert_interval,
+        interval: instance.protocol.advert_interval(),
         preempt: instance.preempt,
         preempt_delay: instance.preempt_delay,
         hold_down: instance.hold_down,
@@ -64,6 +64,7 @@ pub(super) fn bind(
         families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
         announcements: Announcements::build(vips(), answering(instance, place), router),
         questions: questions(vips(), place.mac, place.link_local),
+        rehearsal: [frame_to_itself(place.mac)],
         announcer: AnnounceSender::open(&place.vip)?,
     }))
 }
@@ -81,31 +82,22 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
             (peers.clone(), Senders::Unicast { peers, min_ttl: unicast.min_ttl })
         }
     };
-    let fields = |priority| Fields {
-        virtual_router_id: instance.virtual_router_id,
-        priority,
-        interval: instance.advert_interval,
-        addresses: &vips,
+    let dialect = dialect(&instance.protocol);
+    let fields = |priority| {
+        let virtual_router_id = instance.virtual_router_id;
+        Fields { virtual_router_id, priority, dialect, addresses: &vips }
     };
     let priority = instance.priority.get();
     // Unicast adverts go through the IP stack, which finds the way to each peer. The virtual MAC has no business on that way:
     // behind a router it means nothing, and switches learn it from announcements.
-    let virtual_mac = instance.virtual_mac && instance.unicast.is_none();
-    let (sender, adverts, leaving, yielding) = if virtual_mac {
-        let frames = |priority, mac: MacAddr| {
-            PreparedAdverts::build_frame(&fields(priority), source, mac, instance.checksum)
-        };
+    let (sender, adverts, leaving, yielding) = if instance.virtual_mac && instance.unicast.is_none() {
+        let frames = |priority, mac| PreparedAdverts::build_frame(&fields(priority), source, mac);
         let mac = MacAddr::of_virtual_router(instance.virtual_router_id, family);
-        let yielding = Some(frames(priority, place.advert_mac)?);
-        (
-            AdvertSender::open_for_frames(&place.advert)?,
-            frames(priority, mac)?,
-            frames(LEAVING, mac)?,
-            yielding,
-        )
+        let sender = AdvertSender::open_for_frames(&place.advert)?;
+        let yielding = frames(priority, place.advert_mac)?;
+        (sender, frames(priority, mac)?, frames(LEAVING, mac)?, Some(yielding))
     } else {
-        let adverts =
-            |priority| PreparedAdverts::build(&fields(priority), source, &destinations, instance.checksum);
+        let adverts = |priority| PreparedAdverts::build(&fields(priority), source, &destinations);
         (AdvertSender::open(&place.advert, source)?, adverts(priority)?, adverts(LEAVING)?, None)
     };
     Ok(driver::Family {
@@ -116,8 +108,19 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
         rules: Rules {
             own: source,
             senders,
-            decode: DecodeOptions { checksum: instance.checksum, strict: instance.strict },
+            decode: DecodeOptions { dialect, strict: instance.strict },
+            vips,
         },
-        vips,
     })
+}
+
+fn dialect(protocol: &config::Protocol) -> Dialect {
+    match *protocol {
+        config::Protocol::V2 { advert_interval, ref auth } => {
+            Dialect::V2 { interval: advert_interval, password: auth.as_ref().map(|auth| *auth.password()) }
+        }
+        config::Protocol::V3 { advert_interval, checksum } => {
+            Dialect::V3 { interval: advert_interval, checksum }
+        }
+    }
 }

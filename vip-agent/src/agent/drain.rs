@@ -110,7 +110,7 @@ impl Agent {
 fn not_drained(managed: &Managed, state: State) -> String {
     let name = managed.name();
     if state == State::Active {
-        let waited = managed.config.advert_interval.duration() + DRAIN_MARGIN;
+        let waited = managed.config.protocol.advert_interval().longest_skew() + DRAIN_MARGIN;
         format!(
             "{name}: no peer took over within {waited:?}, so this node keeps the VIPs and is not drained; \
              is a peer up, and does it hear this node's advertisements?"

@@ -150,8 +150,7 @@ impl Agent {
         }
         self.listen().await?;
         self.keep_peers_resolved();
-        let id = self.instances[index].id;
-        self.driver.send(Command::Bind(id, Some(binding))).await;
+        self.give(index, binding).await;
         Ok(())
     }
 

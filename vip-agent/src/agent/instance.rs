@@ -11,7 +11,7 @@ use crate::config::{self, LocalAddress};
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
 use crate::status::Takeover;
-use crate::types::MacAddr;
+use crate::types::{MacAddr, MonotonicTime};
 use crate::vrrp::driver::InstanceId;
 use crate::vrrp::machine::State;
 use crate::vrrp::socket::{MulticastGroups, UnicastFilter};
@@ -98,10 +98,10 @@ impl Managed {
         }
     }
 
-    /// Its machine is in another state now.
-    pub(super) fn entered(&mut self, state: State) {
+    /// Its machine is in another state, since `at`.
+    pub(super) fn entered(&mut self, state: State, at: MonotonicTime) {
         self.state = state;
-        self.since = SystemTime::now();
+        self.since = SystemTime::now() - MonotonicTime::now().since(at);
         self.transitions += 1;
         if state == State::Active {
             self.linger = None;

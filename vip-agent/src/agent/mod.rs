@@ -15,6 +15,7 @@ mod reports;
 mod requests;
 mod start;
 mod status;
+mod watch;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 
 use self::alarms::Alarms;
 use self::instance::{Exit, Managed};
+use self::watch::Watch;
 use crate::config::Config;
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, ForeignOwnerStream};
@@ -67,6 +69,7 @@ pub struct Agent {
     connections: Connections,
     dataplane: Dataplane,
     driver: Driver,
+    watch: Watch,
     instances: Vec<Managed>,
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
@@ -146,13 +149,17 @@ impl Agent {
                 _ = inputs.signals.interrupt.recv() => self.stop("SIGINT").await,
                 _ = inputs.signals.reload.recv() => self.reload_by_signal().await,
                 pending = inputs.control.request() => self.on_request(pending).await,
+                event = self.watch.event() => self.on_watcher(event),
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => {
                     self.catch_up().await;
                     self.answer_drains().await;
                 }
-                _ = retry.tick() => self.retry_faults().await,
+                _ = retry.tick() => {
+                    self.retry_faults().await;
+                    self.keep_watched().await;
+                }
             }
         }
         Ok(())
@@ -168,7 +175,7 @@ impl Agent {
         tracing::info!("{why}: handing over");
         let longest = self.instances.iter().map(|managed| {
             let config = &managed.config;
-            config.advert_interval.duration() + DRAIN_MARGIN + config.grace
+            config.protocol.advert_interval().longest_skew() + DRAIN_MARGIN + config.grace
         });
         let latest = Instant::now() + longest.max().unwrap_or_default() + SLACK;
         self.stopping = Some(Stopping { latest, at_once: false });
@@ -204,6 +211,8 @@ impl Agent {
         for managed in &self.instances {
             words.clear(managed.slot);
         }
+        // From here on there is nothing that a watcher could say.
+        drop(self.watch);
         let addresses = self.addresses.remove_all().await.context("taking VIPs off lo");
         let mut left = Vec::new();
         for managed in &self.instances {

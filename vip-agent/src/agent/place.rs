@@ -205,7 +205,11 @@ fn sources(instance: &config::Instance, link: &LinkState) -> Result<Vec<IpAddr>,
     let families = [Family::V4, Family::V6].into_iter().filter(|&family| count(family) > 0);
     families
         .map(|family| {
-            let room = codec::capacity(family, usize::try_from(link.mtu).unwrap_or(usize::MAX));
+            let room = codec::capacity(
+                instance.protocol.version(),
+                family,
+                usize::try_from(link.mtu).unwrap_or(usize::MAX),
+            );
             if count(family) > room {
                 let interface = link.name.clone();
                 return Err(Misplaced::TooManyVips { count: count(family), family, interface, room });

@@ -153,13 +153,18 @@ impl Agent {
     }
 
     /// Other VIPs, and frames that list them.
-    async fn rebind(&mut self, index: usize, gone: &[IpAddr], come: &[IpAddr]) -> anyhow::Result<()> {
+    pub(super) async fn rebind(
+        &mut self,
+        index: usize,
+        gone: &[IpAddr],
+        come: &[IpAddr],
+    ) -> anyhow::Result<()> {
         let managed = &self.instances[index];
         let Some(home) = &managed.home else { return Ok(()) };
         let router = sysctl::forwards_ipv6(&home.place.vip.name).unwrap_or(false);
-        let (id, binding) = (managed.id, bind(&managed.config, &home.place, router)?);
+        let binding = bind(&managed.config, &home.place, router)?;
         self.change_vips(index, gone, come, router)?;
-        self.driver.send(Command::Bind(id, Some(binding))).await;
+        self.give(index, binding).await;
         Ok(())
     }
 
@@ -216,6 +221,7 @@ impl Agent {
         self.move_out_of_tables(index);
         let managed = self.instances.remove(index);
         self.driver.send(Command::Remove(managed.id)).await;
+        self.watch.forget(managed.slot);
         self.dataplane.free_router(managed.slot);
         tracing::info!(instance = managed.name(), "removed");
         managed

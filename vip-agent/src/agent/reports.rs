@@ -9,16 +9,16 @@ use vip_common::maps::ForeignOwner;
 use super::Agent;
 use crate::net::neighbors::{Neighbor, mac_of};
 use crate::status::Takeover;
-use crate::types::MacAddr;
+use crate::types::{MacAddr, MonotonicTime};
 use crate::vrrp::driver::{Command, InstanceId, Mismatch, Phases, Report, Unstage};
 use crate::vrrp::machine::{Cause, State, Transition};
 
 impl Agent {
     pub(super) async fn on_report(&mut self, report: Report) -> anyhow::Result<()> {
         match report {
-            Report::Moved { id, transition, phases, .. } => {
+            Report::Moved { id, transition, phases, at } => {
                 if let Some(index) = self.index_of(id) {
-                    self.moved(index, transition, phases).await;
+                    self.moved(index, transition, phases, at).await;
                 }
             }
             Report::Stage(id) => {
@@ -64,7 +64,7 @@ impl Agent {
             let managed = &mut self.instances[index];
             if managed.state != snapshot.state {
                 tracing::info!(instance = managed.name(), to = word(&snapshot.state), "has moved meanwhile");
-                managed.entered(snapshot.state);
+                managed.entered(snapshot.state, MonotonicTime::now());
             }
             match snapshot.state {
                 State::Active => self.stage(index).await,
@@ -79,7 +79,7 @@ impl Agent {
         self.instances.iter().position(|managed| managed.id == id)
     }
 
-    async fn moved(&mut self, index: usize, transition: Transition, phases: Phases) {
+    async fn moved(&mut self, index: usize, transition: Transition, phases: Phases, at: MonotonicTime) {
         let Transition { from, to, cause } = transition;
         let managed = &mut self.instances[index];
         let takeover = Takeover::new(cause, phases);
@@ -97,7 +97,7 @@ impl Agent {
             word(&to),
         );
         if from != to {
-            managed.entered(to);
+            managed.entered(to, at);
         }
         managed.note_exit(to);
         if to == State::Active {

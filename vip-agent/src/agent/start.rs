@@ -7,10 +7,11 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::housing::{check_clashes, check_places};
+use super::watch::Watch;
 use super::{Agent, Inputs, Signals};
-use crate::config::{self, LastGood, Loaded};
+use crate::config::{LastGood, Loaded};
 use crate::control::ControlServer;
-use crate::dataplane::{Dataplane, LoadOptions, XdpModeChoice};
+use crate::dataplane::{Dataplane, LoadOptions};
 use crate::errors::in_full;
 use crate::net::Rtnetlink;
 use crate::net::addresses::{Lifetime, LocalAddresses};
@@ -20,6 +21,7 @@ use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkWatcher, WatchOptions};
 use crate::net::neighbors::{DEFAULT_PERIOD, NeighborKeeper};
 use crate::vrrp::driver::Driver;
+use crate::watcher::{Lifeline, crash};
 
 /// What `vip-agent run` is told.
 #[derive(Debug)]
@@ -49,15 +51,15 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     let journal = Arc::new(Journal::open(&config.state_dir)?);
     let rtnetlink = Rtnetlink::connect()?;
     let watcher = LinkWatcher::start(WatchOptions::default()).await?;
-    let xdp_mode = match config.xdp_mode {
-        config::XdpModeChoice::Auto => XdpModeChoice::Auto,
-        config::XdpModeChoice::Driver => XdpModeChoice::Driver,
-        config::XdpModeChoice::Skb => XdpModeChoice::Skb,
-    };
-    let mut dataplane = Dataplane::load(&LoadOptions { pin_dir: config.pin_dir.clone(), xdp_mode })?;
+    let options = LoadOptions { pin_dir: config.pin_dir.clone(), xdp_mode: config.xdp_mode };
+    let mut dataplane = Dataplane::load(&options)?;
     let foreign_owners = dataplane.take_events().context("the program's events are taken")?.into_stream()?;
     if let Some(log) = dataplane.take_log() {
         tokio::spawn(log.forward());
+    }
+    let lifeline = Arc::new(Lifeline::create().context("making the lifeline to the watcher")?);
+    if let Err(error) = crash::handle_fatal_signals() {
+        tracing::warn!(%error, "a crash that dumps core is told to the peers only after the dump");
     }
     let mut agent = Agent {
         links: watcher.snapshot(),
@@ -68,7 +70,8 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         rtnetlink,
         journal,
         dataplane,
-        driver: Driver::start().context("starting the VRRP driver thread")?,
+        driver: Driver::start(Arc::clone(&lifeline)).context("starting the VRRP driver thread")?,
+        watch: Watch::new(lifeline),
         instances: Vec::new(),
         listening: BTreeSet::new(),
         alarms: super::Alarms::default(),
@@ -85,6 +88,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     let control = ControlServer::listen(&socket)
         .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;
     agent.say_how_it_runs();
+    agent.keep_watched().await;
     if let Err(error) = agent.begin(&loaded.source).await {
         // Before the lock, as at any end.
         drop(control);

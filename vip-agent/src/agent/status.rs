@@ -25,6 +25,7 @@ impl Agent {
                 Ok(()) => "fifo".into(),
                 Err(why) => why.clone(),
             },
+            watcher: self.watch.status(),
             map_memory: self.dataplane.map_memory(),
             instances,
             services: Vec::new(),
@@ -45,6 +46,7 @@ fn instance(managed: &Managed, snapshot: &Snapshot) -> InstanceStatus {
         reason: reason(managed, snapshot),
         priority: config.priority.get(),
         effective_priority: config.priority.get(),
+        version: config.protocol.version().get(),
         virtual_router_id: config.virtual_router_id.get(),
         vips: managed.vips(),
         active_router: if snapshot.state == State::Active { own } else { snapshot.active_router },
@@ -69,7 +71,10 @@ fn instance(managed: &Managed, snapshot: &Snapshot) -> InstanceStatus {
             sent: snapshot.adverts.sent,
             refused: snapshot.adverts.refused,
             received: snapshot.adverts.received,
-            discarded: snapshot.adverts.discarded,
+            discarded: snapshot.adverts.discarded.total(),
+            discarded_by: (snapshot.adverts.discarded.iter())
+                .map(|(why, count)| (why.name().to_owned(), count))
+                .collect(),
         },
         connections_cut: managed.connections_cut,
     }

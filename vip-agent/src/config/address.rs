@@ -6,7 +6,7 @@ use super::model::VipAddress;
 
 /// Why a text is no VIP.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum AddressError {
+pub(crate) enum AddressError {
     #[error(
         "{0:?} is not an IP address, with or without a prefix length (`10.0.0.50`, `10.0.0.50/24`, `fd00::50/64`)"
     )]
@@ -22,7 +22,7 @@ pub(super) enum AddressError {
 }
 
 /// Reads `10.0.0.50`, `10.0.0.50/24`, `fd00::50`, `fd00::50/64`.
-pub(super) fn vip(text: &str) -> Result<VipAddress, AddressError> {
+pub(crate) fn vip(text: &str) -> Result<VipAddress, AddressError> {
     let no_vip = || AddressError::NoVip(text.to_owned());
     let (address, prefix) = match text.split_once('/') {
         None => (text, None),
@@ -39,7 +39,7 @@ pub(super) fn vip(text: &str) -> Result<VipAddress, AddressError> {
 }
 
 /// Reads the address of a node.
-pub(super) fn node(text: &str) -> Result<IpAddr, AddressError> {
+pub(crate) fn node(text: &str) -> Result<IpAddr, AddressError> {
     let address = text.parse().map_err(|_| AddressError::NoAddress(text.to_owned()))?;
     check_unicast(address)?;
     Ok(address)

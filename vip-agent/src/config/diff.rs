@@ -1,8 +1,10 @@
 //! What changes from one configuration to the next: the work of a reload.
 
 use std::fmt;
+use std::time::Duration;
 
-use super::model::{Config, Instance, VipAddress};
+use super::model::{Auth, Config, Instance, Protocol, VipAddress};
+use crate::types::ChecksumMode;
 
 /// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,6 +67,7 @@ pub enum InstanceField {
     VirtualRouterId,
     Interface,
     VipInterface,
+    Version,
     Priority,
     AdvertInterval,
     Preempt,
@@ -74,6 +77,8 @@ pub enum InstanceField {
     Strict,
     Checksum,
     VirtualMac,
+    /// Another password, in the configuration or in its file, or another file.
+    Auth,
     Unicast,
     /// The first VIP of a family has come or its last has gone: a virtual router more or less.
     Families,
@@ -93,6 +98,7 @@ impl InstanceField {
             Self::VirtualRouterId
                 | Self::Interface
                 | Self::VipInterface
+                | Self::Version
                 | Self::VirtualMac
                 | Self::Unicast
                 | Self::Families
@@ -155,14 +161,13 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         virtual_router_id,
         interface,
         vip_interface,
+        protocol,
         priority,
-        advert_interval,
         preempt,
         preempt_delay,
         hold_down,
         accept,
         strict,
-        checksum,
         virtual_mac,
         unicast,
         vips,
@@ -172,19 +177,22 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
     } = old;
     let families = |instance: &Instance| (instance.vips_v4().count() > 0, instance.vips_v6().count() > 0);
     let families_differ = families(old) != families(new);
+    let same_version = protocol.version() == new.protocol.version();
     [
         (InstanceField::VirtualRouterId, *virtual_router_id != new.virtual_router_id),
         (InstanceField::Interface, *interface != new.interface),
         (InstanceField::VipInterface, *vip_interface != new.vip_interface),
+        (InstanceField::Version, !same_version),
         (InstanceField::Priority, *priority != new.priority),
-        (InstanceField::AdvertInterval, *advert_interval != new.advert_interval),
+        (InstanceField::AdvertInterval, interval(protocol) != interval(&new.protocol)),
         (InstanceField::Preempt, *preempt != new.preempt),
         (InstanceField::PreemptDelay, *preempt_delay != new.preempt_delay),
         (InstanceField::HoldDown, *hold_down != new.hold_down),
         (InstanceField::Accept, *accept != new.accept),
         (InstanceField::Strict, *strict != new.strict),
-        (InstanceField::Checksum, *checksum != new.checksum),
+        (InstanceField::Checksum, same_version && checksum(protocol) != checksum(&new.protocol)),
         (InstanceField::VirtualMac, *virtual_mac != new.virtual_mac),
+        (InstanceField::Auth, auth(protocol) != auth(&new.protocol)),
         (InstanceField::Unicast, *unicast != new.unicast),
         (InstanceField::Families, families_differ),
         (InstanceField::Vips, !families_differ && *vips != new.vips),
@@ -195,4 +203,22 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))
     .collect()
+}
+
+fn interval(protocol: &Protocol) -> Duration {
+    protocol.advert_interval().duration()
+}
+
+fn checksum(protocol: &Protocol) -> Option<ChecksumMode> {
+    match protocol {
+        Protocol::V2 { .. } => None,
+        Protocol::V3 { checksum, .. } => Some(*checksum),
+    }
+}
+
+fn auth(protocol: &Protocol) -> Option<&Auth> {
+    match protocol {
+        Protocol::V2 { auth, .. } => auth.as_ref(),
+        Protocol::V3 { .. } => None,
+    }
 }

@@ -3,14 +3,15 @@
 use std::time::Duration;
 
 use super::address;
-use super::duration::Span;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
 use super::model::{Announce, Instance, InstanceName, LocalAddress, VipAddress};
+use super::protocol::protocol;
 use super::schema::{UP_TO_AN_HOUR, interface};
+use super::secrets::Secrets;
 use super::unavailable;
 use super::unicast::unicast;
-use crate::types::{Centiseconds, ChecksumMode, Family, Priority, VirtualRouterId};
+use crate::types::{Family, Priority, Version, VirtualRouterId};
 use crate::vrrp::codec::{MAX_ADDRESSES, capacity};
 
 pub(super) const KEYS: [&str; 23] = [
@@ -40,7 +41,7 @@ pub(super) const KEYS: [&str; 23] = [
 ];
 
 /// IPv6 VIPs whose advert fits an Ethernet frame without a jumbo MTU.
-const MOST_VIPS_PER_FRAME_V6: usize = capacity(Family::V6, 1500);
+const MOST_VIPS_PER_FRAME_V6: usize = capacity(Version::V3, Family::V6, 1500);
 
 /// An instance of the file: what was valid of that which other instances must not repeat, and the whole if all was.
 pub(super) struct Draft<'a> {
@@ -59,7 +60,11 @@ impl Draft<'_> {
 }
 
 /// One instance; `default_interface` is `None` where the file's own was refused.
-pub(super) fn instance<'a>(field: &Field<'a>, default_interface: Option<&InterfaceSelector>) -> Draft<'a> {
+pub(super) fn instance<'a>(
+    field: &Field<'a>,
+    default_interface: Option<&InterfaceSelector>,
+    secrets: &Secrets<'_>,
+) -> Draft<'a> {
     let nothing =
         || Draft { name: None, virtual_router_id: None, interface: None, vips: Vec::new(), instance: None };
     let Some(mapping) = field.mapping(&KEYS) else { return nothing() };
@@ -78,24 +83,28 @@ pub(super) fn instance<'a>(field: &Field<'a>, default_interface: Option<&Interfa
     };
     let (vips, all_vips) = vips(&mapping);
     let mut draft = Draft { name, virtual_router_id, interface: adverts_on, vips, instance: None };
-    draft.instance = rest(&mapping, &draft, all_vips);
+    draft.instance = rest(&mapping, &draft, all_vips, secrets);
     draft
 }
 
 /// What concerns this instance alone, and the whole if nothing was refused.
-fn rest(mapping: &Mapping<'_>, draft: &Draft<'_>, all_vips: Option<Vec<VipAddress>>) -> Option<Instance> {
+fn rest(
+    mapping: &Mapping<'_>,
+    draft: &Draft<'_>,
+    all_vips: Option<Vec<VipAddress>>,
+    secrets: &Secrets<'_>,
+) -> Option<Instance> {
     let vip_interface = match mapping.get("vip_interface") {
         Some(field) => interface(&field),
         None => draft.interface.clone(),
     };
     let priority = mapping.or("priority", Priority::DEFAULT, Field::number);
-    let advert_interval = mapping.or("advert_interval", Centiseconds::SECOND, advert_interval);
+    let protocol = protocol(mapping, &draft.vips, secrets);
     let preempt = mapping.or("preempt", true, Field::boolean);
     let preempt_delay = up_to_an_hour(mapping, "preempt_delay", Duration::ZERO);
     let hold_down = up_to_an_hour(mapping, "hold_down", Duration::ZERO);
     let accept = mapping.or("accept", true, Field::boolean);
     let strict = mapping.or("strict", false, Field::boolean);
-    let checksum = mapping.or("checksum", ChecksumMode::default(), checksum);
     let virtual_mac = mapping.or("virtual_mac", false, Field::boolean);
     let unicast = mapping.or("unicast", None, |field| match field.is_null() {
         true => Some(None),
@@ -109,14 +118,13 @@ fn rest(mapping: &Mapping<'_>, draft: &Draft<'_>, all_vips: Option<Vec<VipAddres
         virtual_router_id: draft.virtual_router_id.as_ref()?.1,
         interface: draft.interface.clone()?,
         vip_interface: vip_interface?,
+        protocol: protocol?,
         priority: priority?,
-        advert_interval: advert_interval?,
         preempt: preempt?,
         preempt_delay: preempt_delay?,
         hold_down: hold_down?,
         accept: accept?,
         strict: strict?,
-        checksum: checksum?,
         virtual_mac: virtual_mac?,
         unicast: unicast?,
         vips: all_vips?,
@@ -196,22 +204,6 @@ fn vips<'a>(mapping: &Mapping<'a>) -> (Vec<(Field<'a>, VipAddress)>, Option<Vec<
     }
     let all = valid.then(|| vips.iter().map(|(_, vip)| *vip).collect());
     (vips, all)
-}
-
-fn advert_interval(field: &Field<'_>) -> Option<Centiseconds> {
-    let duration = field.duration()?;
-    let Ok(interval) = Centiseconds::try_from(duration) else {
-        return field.refuse(format_args!("must be 10ms to 40.95s in steps of 10ms, not {}", Span(duration)));
-    };
-    Some(interval)
-}
-
-fn checksum(field: &Field<'_>) -> Option<ChecksumMode> {
-    field.choice(&[
-        ("pseudo", ChecksumMode::Pseudo),
-        ("rfc9568", ChecksumMode::Rfc9568),
-        ("old_unicast", ChecksumMode::OldUnicast),
-    ])
 }
 
 fn local_address(field: &Field<'_>) -> Option<LocalAddress> {

@@ -25,7 +25,7 @@ impl LastGood {
     }
 
     /// Keeps a configuration's text, verbatim, and makes the directory if it is missing. A crash at any point leaves
-    /// the former copy or the new one, whole. It may hold secrets later on, so only its owner reads it (0600).
+    /// the former copy or the new one, whole. It may hold a password, so only its owner reads it (0600).
     ///
     /// # Errors
     /// The file system's.

@@ -1,12 +1,15 @@
 //! Finding and reading the configuration file.
 
+use std::fmt;
 use std::fs::File;
-use std::io::Read;
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::model::Config;
-use super::parse;
+use super::parse_with;
 use super::problem::{Position, Problems};
+use super::secrets::{Secrets, read_password_file, shared_mode};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/viplane/config.yaml";
@@ -15,7 +18,7 @@ pub const DEFAULT_FILE: &str = "/etc/viplane/config.yaml";
 pub const LARGEST_FILE: u64 = 1 << 20;
 
 /// A configuration as read from a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Loaded {
     /// What it says.
     pub config: Config,
@@ -23,6 +26,14 @@ pub struct Loaded {
     pub warnings: Problems,
     /// The text, verbatim: what [`super::LastGood`] keeps.
     pub source: String,
+}
+
+/// Without the text, which may hold a password.
+impl fmt::Debug for Loaded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { config, warnings, source: _ } = self;
+        f.debug_struct("Loaded").field("config", config).field("warnings", warnings).finish_non_exhaustive()
+    }
 }
 
 /// Why there is no configuration.
@@ -40,7 +51,7 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
         /// Why.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// More than [`LARGEST_FILE`].
     #[error("{}: is larger than 1 MiB, which no configuration needs", .0.display())]
@@ -62,17 +73,13 @@ pub fn find(named: Option<&Path>) -> Result<PathBuf, LoadError> {
     }
 }
 
-/// Reads and checks a file; `default_node` is the node's name where the file has none.
+/// Reads and checks a file, and the password files that it names; `default_node` is the node's name where the file has none.
 ///
 /// # Errors
 /// It cannot be read, is too large, or is wrong.
 pub fn load(path: &Path, default_node: &str) -> Result<Loaded, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-    let mut bytes = Vec::new();
-    // One byte more than allowed, so that a file which grows or has no size (a pipe) is bounded as well.
-    File::open(path)
-        .and_then(|file| file.take(LARGEST_FILE + 1).read_to_end(&mut bytes))
-        .map_err(unreadable)?;
+    let (bytes, mode) = read(path).map_err(unreadable)?;
     if bytes.len() as u64 > LARGEST_FILE {
         return Err(LoadError::TooLarge(path.to_owned()));
     }
@@ -81,8 +88,19 @@ pub fn load(path: &Path, default_node: &str) -> Result<Loaded, LoadError> {
         let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
         Problems::single(&file, end_of(&valid), "is not UTF-8 text from here on")
     })?;
-    let (config, warnings) = parse(&source, &file, default_node)?;
+    let secrets = Secrets { password_file: &read_password_file, shared_mode: shared_mode(mode) };
+    let (config, warnings) = parse_with(&source, &file, default_node, &secrets)?;
     Ok(Loaded { config, warnings, source })
+}
+
+/// A file's bytes, and its mode.
+fn read(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+    let file = File::open(path)?;
+    let mode = file.metadata()?.mode();
+    let mut bytes = Vec::new();
+    // One byte more than allowed, so that a file which grows or has no size (a pipe) is bounded as well.
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    Ok((bytes, mode))
 }
 
 /// The place behind the text's last character.

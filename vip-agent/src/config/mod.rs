@@ -15,7 +15,9 @@ mod last_good;
 mod load;
 mod model;
 mod problem;
+mod protocol;
 mod schema;
+mod secrets;
 mod tree;
 mod unavailable;
 mod unicast;
@@ -23,6 +25,7 @@ mod unicast;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use address::{node, vip};
 pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
 pub use interface::{
     InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,
@@ -30,19 +33,35 @@ pub use interface::{
 pub use last_good::LastGood;
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
 pub use model::{
-    Announce, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Unicast, VipAddress,
-    XdpModeChoice, control_socket,
+    Announce, Auth, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Protocol,
+    Unicast, VipAddress, control_socket,
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
+pub use secrets::{PasswordFileError, Secrets, read_password_file};
+
+pub use crate::types::XdpModeChoice;
 
 /// Reads a configuration; `file` is its name in messages, `default_node` the node's name where the text has none.
 ///
-/// Yields the warnings beside it. Pure: the bound on the size is [`load`]'s.
+/// Yields the warnings beside it. Pure: the bound on the size is [`load`]'s, and a `password_file` is an error.
 ///
 /// # Errors
 /// All that is wrong, by place.
 pub fn parse(text: &str, file: &str, default_node: &str) -> Result<(Config, Problems), Problems> {
+    parse_with(text, file, default_node, &Secrets::NONE)
+}
+
+/// [`parse`] for a text whose password files can be read.
+///
+/// # Errors
+/// All that is wrong, by place.
+pub fn parse_with(
+    text: &str,
+    file: &str,
+    default_node: &str,
+    secrets: &Secrets<'_>,
+) -> Result<(Config, Problems), Problems> {
     let root = tree::Node::read(text)
         .map_err(|malformed| Problems::single(file, malformed.at, &malformed.message))?;
     if root.value == tree::Value::Null {
@@ -50,15 +69,15 @@ pub fn parse(text: &str, file: &str, default_node: &str) -> Result<(Config, Prob
         return Err(Problems::single(file, Position::START, message));
     }
     let report = problem::Report::default();
-    let config = schema::config(&field::Field::root(&root, &report), default_node);
+    let config = schema::config(&field::Field::root(&root, &report), default_node, secrets);
     let warnings = report.finish(file)?;
     let unexplained = || Problems::single(file, Position::START, "is not valid");
     Ok((config.ok_or_else(unexplained)?, warnings))
 }
 
-/// The configuration as a file that says everything: [`parse`] makes the same of it.
+/// The configuration as a file that says everything: [`parse_with`] makes the same of it.
 ///
-/// There are no secrets to mask: no key of this version holds one.
+/// A password is masked, by a text that is refused where it is read again.
 pub fn effective(config: &Config) -> String {
     let text = serde_saphyr::to_string(config);
     text.unwrap_or_else(|error| format!("# cannot be written as YAML: {error}\n"))

@@ -12,7 +12,11 @@ use serde::{Serialize, Serializer};
 
 use super::duration::Span;
 use super::interface::InterfaceSelector;
-use crate::types::{Centiseconds, ChecksumMode, OutOfRange, Priority, VirtualRouterId};
+use crate::types::{
+    AdvertInterval, Centiseconds, ChecksumMode, OutOfRange, Priority, Seconds, Version, VirtualRouterId,
+    XdpModeChoice,
+};
+use crate::vrrp::auth::{MASK, Password};
 
 /// A whole configuration, all defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -100,19 +104,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// `xdp_mode`: how the program is attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum XdpModeChoice {
-    /// In the driver where it can, generic on veth and elsewhere.
-    #[default]
-    Auto,
-    /// In the driver or not at all.
-    Driver,
-    /// Generic (after the kernel has made an skb).
-    Skb,
-}
-
 /// A virtual router: VIPs that move together. With VIPs of both families it is one VRRP router each.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Instance {
@@ -124,11 +115,11 @@ pub struct Instance {
     pub interface: InterfaceSelector,
     /// Where VIPs are answered.
     pub vip_interface: InterfaceSelector,
+    /// `version` and the keys that depend on it.
+    #[serde(flatten)]
+    pub protocol: Protocol,
     /// Priority in the election.
     pub priority: Priority,
-    /// How often the Active router says that it lives.
-    #[serde(serialize_with = "centiseconds")]
-    pub advert_interval: Centiseconds,
     /// Whether a Backup of higher priority takes over from an Active that lives.
     pub preempt: bool,
     /// How long it waits before it does.
@@ -141,8 +132,6 @@ pub struct Instance {
     pub accept: bool,
     /// Whether adverts are dropped that RFC 9568 lets pass with a log line.
     pub strict: bool,
-    /// Checksum of the adverts sent over IPv4.
-    pub checksum: ChecksumMode,
     /// Whether the virtual router's own MACs answer for the VIPs (RFC 9568, 7.3), not the interface's.
     pub virtual_mac: bool,
     /// Peers by address; `None`: multicast.
@@ -192,6 +181,95 @@ impl Instance {
     /// Virtual routers (ownership words) that this instance needs: one for each family that it has VIPs of.
     pub fn routers(&self) -> usize {
         usize::from(self.vips_v4().next().is_some()) + usize::from(self.vips_v6().next().is_some())
+    }
+}
+
+/// `version`, and what it makes of `advert_interval`, `checksum` and `auth`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// RFC 3768. The instance has IPv4 VIPs only.
+    V2 {
+        /// How often the Active router says that it lives: the same on all nodes.
+        advert_interval: Seconds,
+        /// What proves that an advert is of a router of the same set-up.
+        auth: Option<Auth>,
+    },
+    /// RFC 9568.
+    V3 {
+        /// How often the Active router says that it lives.
+        advert_interval: Centiseconds,
+        /// Checksum of the adverts sent over IPv4.
+        checksum: ChecksumMode,
+    },
+}
+
+impl Protocol {
+    /// The version.
+    pub const fn version(&self) -> Version {
+        self.advert_interval().version()
+    }
+
+    /// How often the Active router says that it lives.
+    pub const fn advert_interval(&self) -> AdvertInterval {
+        match *self {
+            Self::V2 { advert_interval, .. } => AdvertInterval::V2(advert_interval),
+            Self::V3 { advert_interval, .. } => AdvertInterval::V3(advert_interval),
+        }
+    }
+}
+
+impl Default for Protocol {
+    fn default() -> Self {
+        Self::V3 { advert_interval: Centiseconds::SECOND, checksum: ChecksumMode::default() }
+    }
+}
+
+impl Serialize for Protocol {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut protocol = serializer.serialize_struct("Protocol", 3)?;
+        protocol.serialize_field("version", &self.version().get())?;
+        protocol.serialize_field("advert_interval", &Span(self.advert_interval().duration()).to_string())?;
+        match self {
+            Self::V2 { auth, .. } => protocol.serialize_field("auth", auth)?,
+            Self::V3 { checksum, .. } => protocol.serialize_field("checksum", checksum)?,
+        }
+        protocol.end()
+    }
+}
+
+/// `auth`: the password of VRRP version 2. Its serialised form does not hold it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Auth {
+    /// Written in the configuration.
+    Password(Password),
+    /// Read from a file that others cannot read.
+    PasswordFile {
+        /// Absolute.
+        path: PathBuf,
+        /// What it held when the configuration was read.
+        password: Password,
+    },
+}
+
+impl Auth {
+    /// The password, wherever it stands.
+    pub const fn password(&self) -> &Password {
+        match self {
+            Self::Password(password) | Self::PasswordFile { password, .. } => password,
+        }
+    }
+}
+
+impl Serialize for Auth {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeMap;
+        let mut auth = serializer.serialize_map(Some(1))?;
+        match self {
+            Self::Password(_) => auth.serialize_entry("password", MASK)?,
+            Self::PasswordFile { path, .. } => auth.serialize_entry("password_file", path)?,
+        }
+        auth.end()
     }
 }
 
@@ -342,10 +420,6 @@ impl Default for Announce {
 
 fn span<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&Span(*duration))
-}
-
-fn centiseconds<S: Serializer>(interval: &Centiseconds, serializer: S) -> Result<S::Ok, S::Error> {
-    span(&interval.duration(), serializer)
 }
 
 fn optional_span<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {

@@ -7,9 +7,11 @@ use std::time::Duration;
 use super::field::{Field, Mapping};
 use super::instance::{Draft, instance};
 use super::interface::{InterfaceName, InterfacePattern, InterfaceSelector};
-use super::model::{Config, Log, LogFormat, LogLevel, XdpModeChoice};
+use super::model::{Config, Log, LogFormat, LogLevel};
+use super::secrets::Secrets;
 use super::tree::Value;
 use super::{checks, unavailable};
+use crate::types::XdpModeChoice;
 
 pub(super) const KEYS: [&str; 13] = [
     "node",
@@ -40,7 +42,7 @@ pub const DEFAULT_STATE_DIR: &str = "/var/lib/viplane";
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/viplane";
 
 /// The whole file; `None` after something was reported.
-pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
+pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>) -> Option<Config> {
     let file = root.mapping(&KEYS)?;
     unavailable::in_file(&file);
     let node = file.or("node", default_node.to_owned(), node);
@@ -52,7 +54,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
     let log = file.or("log", Log::default(), log);
     let xdp_mode = file.or("xdp_mode", XdpModeChoice::default(), xdp_mode);
     let interface = file.or("interface", InterfaceSelector::default(), interface);
-    let drafts = instances(&file, interface.as_ref());
+    let drafts = instances(&file, interface.as_ref(), secrets);
     Some(Config {
         node: node?,
         runtime_dir: runtime_dir?,
@@ -64,9 +66,13 @@ pub(super) fn config(root: &Field<'_>, default_node: &str) -> Option<Config> {
     })
 }
 
-fn instances<'a>(file: &Mapping<'a>, interface: Option<&InterfaceSelector>) -> Option<Vec<Draft<'a>>> {
+fn instances<'a>(
+    file: &Mapping<'a>,
+    interface: Option<&InterfaceSelector>,
+    secrets: &Secrets<'_>,
+) -> Option<Vec<Draft<'a>>> {
     let field = file.required("instances")?;
-    let drafts: Vec<_> = field.list()?.iter().map(|field| instance(field, interface)).collect();
+    let drafts: Vec<_> = field.list()?.iter().map(|field| instance(field, interface, secrets)).collect();
     if drafts.is_empty() {
         field.warn("there is no instance: this node will hold no VIPs");
     }

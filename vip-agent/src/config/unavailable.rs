@@ -17,10 +17,8 @@ pub(super) fn in_file(file: &Mapping<'_>) {
 
 /// Keys of an instance.
 pub(super) fn in_instance(instance: &Mapping<'_>) {
-    only(instance, "auth", &[Value::Null]);
     only(instance, "track", &[Value::Null, Value::List(Vec::new())]);
     only(instance, "sync_group", &[Value::Null]);
-    one_of(instance, "version", &[Value::Integer(3)], &Value::Integer(2), "2 or 3");
     let (close, open) = (Value::Text("close".to_owned()), Value::Text("open".to_owned()));
     one_of(instance, "all_failed", &[close], &open, "`close` or `open`");
 }

@@ -9,8 +9,8 @@ use super::model::{Unicast, VipAddress};
 use super::tree::Value;
 use crate::types::{Family, Priority};
 
-/// Peers of one instance; each costs a frame per advert.
-const MOST_PEERS: usize = 64;
+/// More peers than this are pointed out: each costs a frame per advert.
+const MANY_PEERS: usize = 64;
 
 /// `vips` is `None` where some were refused: then nothing can be said about families.
 pub(super) fn unicast(
@@ -65,8 +65,11 @@ fn sources<'a>(field: &Field<'a>) -> Option<Addresses<'a>> {
 
 fn peers<'a>(field: &Field<'a>) -> Option<Addresses<'a>> {
     let fields = field.list()?;
-    if fields.is_empty() || fields.len() > MOST_PEERS {
-        return field.refuse(format_args!("must be 1-{MOST_PEERS} addresses, not {}", fields.len()));
+    if fields.is_empty() {
+        return field.refuse("needs at least one address");
+    }
+    if fields.len() > MANY_PEERS {
+        field.warn(format_args!("has {} addresses: each costs a frame per advert", fields.len()));
     }
     let peers = nodes(fields)?;
     let mut seen = BTreeSet::new();

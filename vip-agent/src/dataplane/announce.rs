@@ -120,6 +120,18 @@ pub fn questions(
     vips.into_iter().filter_map(question).collect()
 }
 
+/// A frame from `mac` to itself: it goes all the way through this host's transmission, and no switch forwards a frame to
+/// the port that it came from. Nobody is told anything by it (its EtherType is IEEE 802's Local Experimental 1).
+pub fn frame_to_itself(mac: MacAddr) -> Frame {
+    const SHORTEST_FRAME: usize = 60;
+    let mut frame = ArrayVec::<u8, NA_LEN>::new();
+    frame.extend(mac.0);
+    frame.extend(mac.0);
+    frame.extend([0x88, 0xb5]);
+    frame.extend(std::iter::repeat_n(0, SHORTEST_FRAME - frame.len()));
+    Frame(frame)
+}
+
 /// Sender and target protocol address are the VIP. The target hardware address of a reply is the one to be learned (RFC
 /// 5944, 4.6); in a request it means nothing, and is what keepalived sends.
 fn arp(operation: u8, vip: Ipv4Addr, mac: MacAddr) -> Frame {

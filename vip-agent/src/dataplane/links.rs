@@ -12,20 +12,7 @@ use super::holder::Occupant;
 use super::netdev::Netdev;
 use super::pins::{self, PinDir, PinnedLink};
 use super::{DataplaneError, sys};
-
-/// How the program is to be attached.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum XdpModeChoice {
-    /// Driver mode where the NIC's driver has it; generic on veth, where answers sent in driver mode arrive only if the
-    /// peer runs an XDP program too, and elsewhere.
-    #[default]
-    Auto,
-    /// Driver mode or nothing.
-    Driver,
-    /// Generic mode.
-    Skb,
-}
+use crate::types::XdpModeChoice;
 
 /// How a program is attached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]

@@ -33,10 +33,12 @@ pub use counters::{LinkCounter, LinkSlot};
 pub use error::DataplaneError;
 pub use events::{ForeignOwnerEvents, ForeignOwnerStream, ProgramLog};
 pub use holder::Occupant;
-pub use links::{Attached, XdpMode, XdpModeChoice};
+pub use links::{Attached, XdpMode};
 pub use object::OBJECT;
-pub use ownership::{OwnershipWords, RouterSlot, SlotAllocator};
+pub use ownership::{Deadlines, OwnershipWords, RouterSlot, SlotAllocator};
 pub use pins::{CleanupReport, cleanup};
+
+pub use crate::types::XdpModeChoice;
 
 use links::{AttachedLink, Target};
 use pins::PinDir;
@@ -234,6 +236,11 @@ impl Dataplane {
     /// The words that decide who answers: to be handed to the driver thread.
     pub fn words(&self) -> OwnershipWords {
         self.world.words.clone()
+    }
+
+    /// The map of the deadlines, for another process to map ([`Deadlines::map`]).
+    pub fn deadlines(&self) -> Option<BorrowedFd<'_>> {
+        self.world.pinnable().into_iter().find(|(name, _)| *name == "DEADLINES").map(|(_, map)| map)
     }
 
     /// Takes a slot for a virtual router, silent until a deadline is stored.

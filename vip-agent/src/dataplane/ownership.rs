@@ -21,6 +21,11 @@ impl RouterSlot {
     pub const fn get(self) -> u16 {
         self.0
     }
+
+    /// All that there are.
+    pub fn all() -> impl Iterator<Item = Self> {
+        (0..MAX_ROUTERS).filter_map(|slot| u16::try_from(slot).ok().map(Self))
+    }
 }
 
 /// Hands out router slots, the lowest free one first.
@@ -133,6 +138,35 @@ impl OwnershipWords {
         let first = usize::from(slot.0) * WORDS_PER_HANDOVER;
         let words = self.handovers.as_slice();
         [&words[first], &words[first + 1], &words[first + 2]]
+    }
+}
+
+/// The deadlines alone, in the memory of a process that looks after the agent.
+#[derive(Debug)]
+pub struct Deadlines(Words);
+
+impl Deadlines {
+    /// Maps `DEADLINES`, or other memory of that size ([`super::Dataplane::deadlines`]). The descriptor is not needed
+    /// afterwards; the mapping keeps the map, but no program or link.
+    ///
+    /// # Errors
+    /// The memory cannot be mapped.
+    pub fn map(deadlines: BorrowedFd<'_>) -> io::Result<Self> {
+        Words::map(deadlines, MAX_ROUTERS as usize).map(Self)
+    }
+
+    /// Answers for no router's VIPs from now on. What each deadline was, by slot.
+    pub fn release_all(&self) -> [MonotonicTime; MAX_ROUTERS as usize] {
+        let mut former = [MonotonicTime::ZERO; MAX_ROUTERS as usize];
+        for (former, word) in former.iter_mut().zip(self.0.as_slice()) {
+            *former = MonotonicTime(word.swap(0, Ordering::AcqRel));
+        }
+        former
+    }
+
+    /// Sets one, as an agent would.
+    pub(crate) fn store(&self, slot: RouterSlot, until: MonotonicTime) {
+        self.0.as_slice()[usize::from(slot.0)].store(until.0, Ordering::Release);
     }
 }
 

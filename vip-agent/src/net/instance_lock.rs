@@ -106,8 +106,8 @@ impl InstanceLock {
         let namespace = match bind_name() {
             Ok(socket) => socket,
             Err(Errno::EADDRINUSE) => {
-                let holder = Holder(pid_of_listener().or_else(|| pid_in(&path)));
-                return Err(LockError::Running { holder });
+                let holder = holder().and_then(Holder::pid).or_else(|| pid_in(&path));
+                return Err(LockError::Running { holder: Holder(holder) });
             }
             Err(error) => {
                 return Err(LockError::Io { action: "bind", path: "@viplane".into(), source: error.into() });
@@ -132,13 +132,15 @@ fn bind_name() -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-/// Who listens, by SO_PEERCRED: the kernel remembers who called listen(2), so a stopped process answers as well.
-fn pid_of_listener() -> Option<i32> {
+/// Who is the agent of this network namespace, if there is one and it can be asked: its queue may be full.
+///
+/// By SO_PEERCRED: the kernel remembers who called listen(2), so a stopped process answers as well.
+pub(crate) fn holder() -> Option<Holder> {
     // Not blocking: the backlog of a holder that was asked very often is full.
     let socket = unix_socket(SockFlag::SOCK_NONBLOCK).ok()?;
     connect(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new_abstract(NAME).ok()?).ok()?;
     let credentials = getsockopt(&socket, sockopt::PeerCredentials).ok()?;
-    Some(credentials.pid()).filter(|&pid| pid > 0)
+    Some(Holder(Some(credentials.pid()).filter(|&pid| pid > 0)))
 }
 
 fn unix_socket(flags: SockFlag) -> Result<OwnedFd, Errno> {

@@ -1,6 +1,7 @@
-//! VRRPv3 advertisements: values to bytes and back (RFC 9568, 5; errata 8299, 8300, 8301).
+//! Advertisements of both versions: values to bytes and back (RFC 9568, 5; errata 8299, 8300, 8301; RFC 3768, 5).
 //!
 //! ```text
+//! Version 3
 //!  0                   1                   2                   3
 //!  0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
@@ -10,13 +11,22 @@
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! |                      IPvX Address(es)                         |
 //! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//!
+//! Version 2 has, in the place of the second word and after the addresses:
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |   Auth Type   |   Adver Int   |          Checksum             |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
+//! |                 Authentication Data (8 bytes)                 |
+//! +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 //! ```
 
+use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::auth::{AUTH_LEN, Password};
 use super::checksum::Sum;
 use super::discard::Discard;
-use crate::types::{Centiseconds, ChecksumMode, Family, VirtualRouterId};
+use crate::types::{AdvertInterval, Centiseconds, ChecksumMode, Family, Seconds, Version, VirtualRouterId};
 
 /// The IP protocol number of VRRP (RFC 9568, 5.1.1.4).
 pub const PROTOCOL: u8 = 112;
@@ -24,7 +34,7 @@ pub const PROTOCOL: u8 = 112;
 /// TTL and hop limit of every advert (RFC 9568, 5.1.1.3).
 pub const HOP_LIMIT: u8 = 255;
 
-/// "I am leaving": the priority of an advert by which an Active router resigns (RFC 9568, 5.2.4).
+/// "I am leaving": the priority of an advert by which an Active router resigns (RFC 9568, 5.2.4; RFC 3768, 5.3.4).
 pub const LEAVING: u8 = 0;
 
 /// Where multicast adverts over IPv4 go (RFC 9568, 5.1.1.2).
@@ -43,7 +53,12 @@ pub const MAX_ADDRESSES: usize = 255;
 /// The longest advert: 255 IPv6 addresses.
 pub const MAX_LEN: usize = HEADER_LEN + MAX_ADDRESSES * 16;
 
-const VERSION_3_ADVERTISEMENT: u8 = 3 << 4 | 1;
+/// The only type there is.
+const ADVERTISEMENT: u8 = 1;
+/// No authentication: the data is ignored (RFC 3768, 5.3.6).
+const AUTH_NONE: u8 = 0;
+/// Simple text password (RFC 2338, 5.3.6).
+const AUTH_SIMPLE: u8 = 1;
 const PRIORITY_AT: usize = 2;
 const CHECKSUM_AT: usize = 6;
 const INTERVAL_MASK: u16 = 0x0fff;
@@ -57,12 +72,12 @@ pub const fn advert_group(family: Family) -> IpAddr {
 }
 
 /// Addresses of one family that an advert can list without being fragmented, for a link's MTU in bytes.
-pub const fn capacity(family: Family, mtu: usize) -> usize {
+pub const fn capacity(version: Version, family: Family, mtu: usize) -> usize {
     let (ip_header, address) = match family {
         Family::V4 => (20, 4),
         Family::V6 => (40, 16),
     };
-    let fit = mtu.saturating_sub(ip_header + HEADER_LEN) / address;
+    let fit = mtu.saturating_sub(ip_header + HEADER_LEN + trailer_len(version)) / address;
     if fit < MAX_ADDRESSES { fit } else { MAX_ADDRESSES }
 }
 
@@ -136,6 +151,63 @@ impl PseudoHeader {
     }
 }
 
+/// How a virtual router writes its adverts and wants those of others: what the versions do not have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Dialect {
+    /// IPv4 alone; the checksum has no pseudo-header.
+    V2 {
+        /// Of all routers: another one's adverts are discarded (RFC 3768, 7.1).
+        interval: Seconds,
+        /// `None`: authentication type 0.
+        password: Option<Password>,
+    },
+    /// Either family.
+    V3 {
+        /// Our own; Backups learn it.
+        interval: Centiseconds,
+        /// Matters to IPv4 only. Sent, and tried first on what is received.
+        checksum: ChecksumMode,
+    },
+}
+
+impl Dialect {
+    /// The version.
+    pub const fn version(&self) -> Version {
+        self.interval().version()
+    }
+
+    /// The interval that is announced.
+    pub const fn interval(&self) -> AdvertInterval {
+        match *self {
+            Self::V2 { interval, .. } => AdvertInterval::V2(interval),
+            Self::V3 { interval, .. } => AdvertInterval::V3(interval),
+        }
+    }
+
+    /// Byte 0.
+    const fn version_type(&self) -> u8 {
+        self.version().get() << 4 | ADVERTISEMENT
+    }
+
+    /// Bytes 4 and 5. The reserved bits of version 3 go out as 0 (RFC 9568, 5.2.6).
+    const fn fifth_and_sixth(&self) -> [u8; 2] {
+        match *self {
+            Self::V2 { interval, password: None } => [AUTH_NONE, interval.get()],
+            Self::V2 { interval, password: Some(_) } => [AUTH_SIMPLE, interval.get()],
+            Self::V3 { interval, .. } => interval.get().to_be_bytes(),
+        }
+    }
+
+    /// What follows the addresses.
+    fn trailer(&self) -> &[u8] {
+        match self {
+            Self::V2 { password: None, .. } => &[0; AUTH_LEN],
+            Self::V2 { password: Some(password), .. } => password.wire(),
+            Self::V3 { .. } => &[],
+        }
+    }
+}
+
 /// What an advert says; [`Fields::encode`] writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fields<'a> {
@@ -143,8 +215,8 @@ pub struct Fields<'a> {
     pub virtual_router_id: VirtualRouterId,
     /// 1-255, or [`LEAVING`].
     pub priority: u8,
-    /// What receivers compute their Active_Down from.
-    pub interval: Centiseconds,
+    /// Version, interval and what seals it.
+    pub dialect: Dialect,
     /// The VIPs, 1-255, all of the packet's family, in the order in which they go out.
     pub addresses: &'a [IpAddr],
 }
@@ -166,6 +238,9 @@ pub enum EncodeError {
         /// The family of the packet.
         family: Family,
     },
+    /// RFC 3768 knows no IPv6.
+    #[error("VRRP version 2 has no adverts over IPv6: use version 3")]
+    Version2OverIpv6,
     /// The caller's buffer.
     #[error("an advert of {needed} bytes does not fit {found}")]
     BufferTooSmall {
@@ -179,44 +254,33 @@ pub enum EncodeError {
 impl Fields<'_> {
     /// Bytes that [`Self::encode`] writes.
     pub fn encoded_len(&self, family: Family) -> usize {
-        HEADER_LEN + self.addresses.len() * address_len(family)
+        HEADER_LEN + self.addresses.len() * address_len(family) + trailer_len(self.dialect.version())
     }
 
     /// Writes the whole IP payload, checksum included, to the front of `buffer`; returns its length.
     ///
-    /// `mode` matters to IPv4 only. The reserved bits go out as 0 (RFC 9568, 5.2.6).
-    ///
     /// # Errors
-    /// No or too many addresses, one of the other family, or a buffer that is too small.
-    pub fn encode(
-        &self,
-        pseudo: PseudoHeader,
-        mode: ChecksumMode,
-        buffer: &mut [u8],
-    ) -> Result<usize, EncodeError> {
-        let family = pseudo.family();
+    /// No or too many addresses, one of the other family, version 2 over IPv6, or a buffer that is too small.
+    pub fn encode(&self, pseudo: PseudoHeader, buffer: &mut [u8]) -> Result<usize, EncodeError> {
+        let (family, dialect) = (pseudo.family(), &self.dialect);
+        if (dialect.version(), family) == (Version::V2, Family::V6) {
+            return Err(EncodeError::Version2OverIpv6);
+        }
         let count = match u8::try_from(self.addresses.len()) {
             Ok(0) => return Err(EncodeError::NoAddresses),
             Ok(count) => count,
             Err(_) => return Err(EncodeError::TooManyAddresses(self.addresses.len())),
         };
         let (needed, found) = (self.encoded_len(family), buffer.len());
-        let Some((header, addresses)) =
+        let Some((header, rest)) =
             buffer.get_mut(..needed).and_then(<[u8]>::split_first_chunk_mut::<HEADER_LEN>)
         else {
             return Err(EncodeError::BufferTooSmall { needed, found });
         };
-        let [interval_high, interval_low] = self.interval.get().to_be_bytes();
-        *header = [
-            VERSION_3_ADVERTISEMENT,
-            self.virtual_router_id.get(),
-            self.priority,
-            count,
-            interval_high,
-            interval_low,
-            0,
-            0,
-        ];
+        let (vrid, [fifth, sixth]) = (self.virtual_router_id.get(), dialect.fifth_and_sixth());
+        *header = [dialect.version_type(), vrid, self.priority, count, fifth, sixth, 0, 0];
+        let (addresses, trailer) = rest.split_at_mut(rest.len() - dialect.trailer().len());
+        trailer.copy_from_slice(dialect.trailer());
         for (slot, &address) in addresses.chunks_exact_mut(address_len(family)).zip(self.addresses) {
             match (family, address) {
                 (Family::V4, IpAddr::V4(address)) => slot.copy_from_slice(&address.octets()),
@@ -224,7 +288,11 @@ impl Fields<'_> {
                 _ => return Err(EncodeError::WrongFamily { address, family }),
             }
         }
-        let checksum = pseudo.sum(mode, needed).bytes(&buffer[..needed]).checksum();
+        let seal = match *dialect {
+            Dialect::V2 { .. } => Sum::default(),
+            Dialect::V3 { checksum, .. } => pseudo.sum(checksum, needed),
+        };
+        let checksum = seal.bytes(&buffer[..needed]).checksum();
         buffer[CHECKSUM_AT..][..2].copy_from_slice(&checksum.to_be_bytes());
         Ok(needed)
     }
@@ -243,11 +311,11 @@ pub fn patch_priority(advert: &mut [u8], priority: u8) {
 }
 
 /// How an instance reads adverts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// The checksum mode that is tried first.
-    pub checksum: ChecksumMode,
-    /// Only that mode is right, and what RFC 9568 lets pass with a log line is dropped.
+    /// Its own: of the other version it accepts nothing.
+    pub dialect: Dialect,
+    /// Only our own checksum mode is right, and what RFC 9568 lets pass with a log line is dropped.
     pub strict: bool,
 }
 
@@ -258,9 +326,10 @@ pub struct Advert<'a> {
     pub virtual_router_id: VirtualRouterId,
     /// 255 = address owner, 0 = [`LEAVING`].
     pub priority: u8,
-    /// The sender's interval: never 0.
-    pub interval: Centiseconds,
-    /// The checksum mode that its sender uses; IPv6 has one only, which counts as [`ChecksumMode::Pseudo`].
+    /// The sender's interval: never 0, and in version 2 always our own.
+    pub interval: AdvertInterval,
+    /// The checksum mode that its sender uses. IPv6 has one only, which counts as [`ChecksumMode::Pseudo`]; so has
+    /// version 2, which counts as [`ChecksumMode::Rfc9568`].
     pub checksum: ChecksumMode,
     family: Family,
     addresses: &'a [u8],
@@ -272,25 +341,34 @@ impl<'a> Advert<'a> {
     /// # Errors
     /// The first check that fails, structure before checksum before meaning.
     pub fn decode(payload: &'a [u8], pseudo: PseudoHeader, options: DecodeOptions) -> Result<Self, Discard> {
-        let family = pseudo.family();
-        let Some((&[version_type, vrid, priority, count, high, low, _, _], addresses)) =
+        let (family, dialect) = (pseudo.family(), &options.dialect);
+        let Some((&[version_type, vrid, priority, count, fifth, sixth, _, _], rest)) =
             payload.split_first_chunk::<HEADER_LEN>()
         else {
             return Err(Discard::TooShort);
         };
-        check_version_and_type(version_type)?;
+        check_version_and_type(version_type, dialect.version(), family)?;
         let virtual_router_id = VirtualRouterId::new(vrid).map_err(|_| Discard::ZeroVrid)?;
         if count == 0 {
             return Err(Discard::ZeroAddresses);
         }
-        match addresses.len().cmp(&(usize::from(count) * address_len(family))) {
-            std::cmp::Ordering::Less => return Err(Discard::TooShort),
-            std::cmp::Ordering::Greater => return Err(Discard::TrailingBytes),
-            std::cmp::Ordering::Equal => {}
+        let addresses_len = usize::from(count) * address_len(family);
+        match rest.len().cmp(&(addresses_len + trailer_len(dialect.version()))) {
+            Ordering::Less => return Err(Discard::TooShort),
+            Ordering::Greater => return Err(Discard::TrailingBytes),
+            Ordering::Equal => {}
         }
+        let (addresses, trailer) = rest.split_at(addresses_len);
         let checksum = matching_checksum(payload, pseudo, options).ok_or(Discard::BadChecksum)?;
-        let interval = Centiseconds::new(u16::from_be_bytes([high, low]) & INTERVAL_MASK)
-            .map_err(|_| Discard::ZeroInterval)?;
+        let interval = match *dialect {
+            Dialect::V2 { interval, password } => {
+                authenticate(password.as_ref(), fifth, trailer)?;
+                agreed_interval(interval, sixth)?.into()
+            }
+            Dialect::V3 { .. } => Centiseconds::new(u16::from_be_bytes([fifth, sixth]) & INTERVAL_MASK)
+                .map_err(|_| Discard::ZeroInterval)?
+                .into(),
+        };
         let advert = Self { virtual_router_id, priority, interval, checksum, family, addresses };
         if options.strict && advert.first_not_link_local() {
             return Err(Discard::FirstNotLinkLocal);
@@ -327,25 +405,58 @@ impl<'a> Advert<'a> {
     }
 }
 
-fn check_version_and_type(version_type: u8) -> Result<(), Discard> {
+fn check_version_and_type(version_type: u8, own: Version, family: Family) -> Result<(), Discard> {
     match (version_type >> 4, version_type & 0xf) {
-        (3, 1) => Ok(()),
-        (3, _) => Err(Discard::BadType),
+        (2, _) if family == Family::V6 => Err(Discard::BadVersion),
+        (version, ADVERTISEMENT) if version == own.get() => Ok(()),
+        (version, _) if version == own.get() => Err(Discard::BadType),
+        (2 | 3, _) => Err(Discard::VersionMismatch),
         _ => Err(Discard::BadVersion),
     }
+}
+
+/// RFC 2338, 7.1: the type that is configured here, and the password if that is what it is about.
+fn authenticate(own: Option<&Password>, auth_type: u8, data: &[u8]) -> Result<(), Discard> {
+    match (own, auth_type) {
+        (None, AUTH_NONE) => Ok(()),
+        (Some(own), AUTH_SIMPLE) if data == own.wire() => Ok(()),
+        (Some(_), AUTH_SIMPLE) => Err(Discard::WrongPassword),
+        (_, AUTH_NONE | AUTH_SIMPLE) => Err(Discard::AuthTypeMismatch),
+        _ => Err(Discard::UnknownAuthType),
+    }
+}
+
+/// RFC 3768, 7.1: nothing is learned; who announces another interval is not heard.
+fn agreed_interval(own: Seconds, announced: u8) -> Result<Seconds, Discard> {
+    let announced = Seconds::new(announced).map_err(|_| Discard::ZeroInterval)?;
+    if announced == own { Ok(own) } else { Err(Discard::IntervalMismatch) }
 }
 
 /// The checksum mode that makes the advert right: the configured one if it does, else (not strict) any in use.
 fn matching_checksum(payload: &[u8], pseudo: PseudoHeader, options: DecodeOptions) -> Option<ChecksumMode> {
     let advert = Sum::default().bytes(payload).folded();
     let is_right = |mode| pseudo.sum(mode, payload.len()).word(advert).is_valid();
+    let own = match options.dialect {
+        Dialect::V2 { .. } => {
+            return is_right(ChecksumMode::Rfc9568).then_some(ChecksumMode::Rfc9568);
+        }
+        Dialect::V3 { checksum, .. } => checksum,
+    };
     match pseudo.family() {
         Family::V6 => is_right(ChecksumMode::Pseudo).then_some(ChecksumMode::Pseudo),
-        Family::V4 if is_right(options.checksum) => Some(options.checksum),
+        Family::V4 if is_right(own) => Some(own),
         Family::V4 if options.strict => None,
         Family::V4 => [ChecksumMode::Pseudo, ChecksumMode::Rfc9568, ChecksumMode::OldUnicast]
             .into_iter()
             .find(|&mode| is_right(mode)),
+    }
+}
+
+/// Bytes after the addresses.
+const fn trailer_len(version: Version) -> usize {
+    match version {
+        Version::V2 => AUTH_LEN,
+        Version::V3 => 0,
     }
 }
 

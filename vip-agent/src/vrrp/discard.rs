@@ -41,8 +41,10 @@ discards! {
     TooShort = "too_short",
     /// Longer than its address count says: keepalived rejects it too.
     TrailingBytes = "trailing_bytes",
-    /// Another VRRP version than 3.
+    /// Neither version 2 nor 3, or version 2 over IPv6.
     BadVersion = "bad_version",
+    /// Version 2 where version 3 is configured, or the reverse.
+    VersionMismatch = "version_mismatch",
     /// Another type than 1, ADVERTISEMENT.
     BadType = "bad_type",
     /// Virtual router 0 does not exist.
@@ -53,7 +55,15 @@ discards! {
     ZeroAddresses = "zero_addresses",
     /// Interval 0 (RFC 9568, erratum 8301): a Backup that learned it would flap.
     ZeroInterval = "zero_interval",
-    /// None of the checksums in use, or (strict) not the configured one.
+    /// Version 2: another interval than ours (RFC 3768, 7.1).
+    IntervalMismatch = "interval_mismatch",
+    /// Version 2: neither none nor a password (RFC 2338 had type 2, IP Authentication Header).
+    UnknownAuthType = "unknown_auth_type",
+    /// Version 2: a password where we have none, or none where we have one.
+    AuthTypeMismatch = "auth_type_mismatch",
+    /// Version 2: another password than ours.
+    WrongPassword = "wrong_password",
+    /// None of the checksums in use, or (strict) not the configured one. Version 2 has one only.
     BadChecksum = "bad_checksum",
     /// TTL or hop limit below 255 (multicast), or below `min_ttl` (unicast).
     BadTtl = "bad_ttl",
@@ -69,8 +79,35 @@ discards! {
     SourceNotLinkLocal = "source_not_link_local",
     /// Strict: the first IPv6 address is link-local (RFC 9568, erratum 8300).
     FirstNotLinkLocal = "first_not_link_local",
-    /// Strict: other addresses than ours.
+    /// Strict: other addresses than ours. In version 2 not those of an address owner (RFC 3768, 7.1).
     AddressMismatch = "address_mismatch",
+}
+
+/// How often each reason occurred. Fixed in size: the driver counts without allocating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiscardCounts([u64; Discard::ALL.len()]);
+
+impl DiscardCounts {
+    /// Counts one.
+    pub const fn add(&mut self, why: Discard) {
+        self.0[why as usize] += 1;
+    }
+
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.0.iter().sum()
+    }
+
+    /// The reasons that occurred, and how often.
+    pub fn iter(&self) -> impl Iterator<Item = (Discard, u64)> {
+        Discard::ALL.iter().zip(self.0).filter(|(_, count)| *count > 0).map(|(why, count)| (*why, count))
+    }
+}
+
+impl Default for DiscardCounts {
+    fn default() -> Self {
+        Self([0; Discard::ALL.len()])
+    }
 }
 
 impl fmt::Display for Discard {
@@ -88,6 +125,16 @@ mod tests {
         for (index, &discard) in Discard::ALL.iter().enumerate() {
             assert_eq!(discard as usize, index);
         }
+    }
+
+    #[test]
+    fn each_reason_is_counted_apart() {
+        let mut counts = DiscardCounts::default();
+        counts.add(Discard::BadTtl);
+        counts.add(Discard::NotIp);
+        counts.add(Discard::BadTtl);
+        assert_eq!(counts.total(), 3);
+        assert_eq!(counts.iter().collect::<Vec<_>>(), [(Discard::NotIp, 1), (Discard::BadTtl, 2)]);
     }
 
     #[test]

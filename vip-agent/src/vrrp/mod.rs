@@ -1,5 +1,6 @@
 //! VRRP: codec, state machine, sockets and the driver thread that joins them.
 
+pub mod auth;
 pub(crate) mod checksum;
 pub mod codec;
 pub mod discard;

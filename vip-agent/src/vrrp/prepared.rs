@@ -1,14 +1,15 @@
 //! Adverts built when the configuration is applied, so that sending one is a system call and nothing else.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::codec::{EncodeError, Fields, PseudoHeader, advert_group, patch_priority};
 use super::frame;
-use crate::types::{ChecksumMode, Family, MacAddr};
+use crate::types::{Family, MacAddr};
 
 /// What one instance says over one family: the same advert once per destination, since the destination is part of the
 /// checksum.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PreparedAdverts {
     adverts: Vec<(IpAddr, Vec<u8>)>,
     /// Bytes of headers before each advert.
@@ -20,18 +21,13 @@ impl PreparedAdverts {
     ///
     /// # Errors
     /// What [`Fields::encode`] refuses; a destination of another family than `source`.
-    pub fn build(
-        fields: &Fields<'_>,
-        source: IpAddr,
-        destinations: &[IpAddr],
-        mode: ChecksumMode,
-    ) -> Result<Self, EncodeError> {
+    pub fn build(fields: &Fields<'_>, source: IpAddr, destinations: &[IpAddr]) -> Result<Self, EncodeError> {
         let family = Family::of(source);
         let build = |&destination: &IpAddr| {
             let pseudo = PseudoHeader::new(source, destination)
                 .ok_or(EncodeError::WrongFamily { address: destination, family })?;
             let mut advert = vec![0; fields.encoded_len(family)];
-            fields.encode(pseudo, mode, &mut advert)?;
+            fields.encode(pseudo, &mut advert)?;
             Ok((destination, advert))
         };
         Ok(Self { adverts: destinations.iter().map(build).collect::<Result<_, _>>()?, headers: 0 })
@@ -46,9 +42,8 @@ impl PreparedAdverts {
         fields: &Fields<'_>,
         source: IpAddr,
         mac: MacAddr,
-        mode: ChecksumMode,
     ) -> Result<Self, EncodeError> {
-        let mut prepared = Self::build(fields, source, &[advert_group(Family::of(source))], mode)?;
+        let mut prepared = Self::build(fields, source, &[advert_group(Family::of(source))])?;
         for (_, advert) in &mut prepared.adverts {
             let headers = frame::headers(mac, source, advert.len());
             prepared.headers = headers.len();
@@ -67,5 +62,12 @@ impl PreparedAdverts {
     /// Each destination with the IP payload, or the frame, for it.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (IpAddr, &[u8])> {
         self.adverts.iter().map(|(destination, advert)| (*destination, advert.as_slice()))
+    }
+}
+
+/// Without the bytes: those of version 2 may hold a password.
+impl fmt::Debug for PreparedAdverts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.iter().map(|(to, advert)| (to, advert.len()))).finish()
     }
 }

@@ -1,22 +1,23 @@
-//! From a frame to an accepted advert: the checks that IP would do, then those of RFC 9568, 7.1.
+//! From a frame to an accepted advert: the checks that IP would do, then those of RFC 9568, 7.1, or RFC 3768, 7.1.
 //!
 //! Adverts are taken from AF_PACKET so that no host firewall hides them; what the IP stack would have refused is
 //! therefore refused here. Two steps, because the second needs the instance that the first one names:
 //! [`Packet::parse`] once per frame, then [`Packet::accept`] by the instance of (interface, family, VRID).
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::checksum::Sum;
 use super::codec::{self, Advert, DecodeOptions, HEADER_LEN, PseudoHeader, advert_group};
 use super::discard::Discard;
-use crate::types::{Family, MacAddr, VirtualRouterId};
+use crate::types::{Family, MacAddr, Priority, Version, VirtualRouterId};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
 const IPV4_MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
 
 /// A packet that IP would deliver to protocol 112, with the header's worth of an advert in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Packet<'a> {
     /// The sender's MAC on this link.
     pub source_mac: MacAddr,
@@ -36,8 +37,10 @@ pub struct Rules {
     pub own: IpAddr,
     /// Who may send, and where to.
     pub senders: Senders,
-    /// Checksum mode and strictness.
+    /// Version, what seals adverts, and strictness.
     pub decode: DecodeOptions,
+    /// The VIPs of this family in the order of our own adverts: others should list the same.
+    pub vips: Vec<IpAddr>,
 }
 
 /// Who may send, and where to.
@@ -63,6 +66,8 @@ pub struct Received<'a> {
     pub source: IpAddr,
     /// What it says.
     pub advert: Advert<'a>,
+    /// Why strict rules would have discarded it: worth a log line.
+    pub remark: Option<Discard>,
 }
 
 impl<'a> Packet<'a> {
@@ -108,7 +113,7 @@ impl<'a> Packet<'a> {
             return Err(Discard::OwnSource);
         }
         match &rules.senders {
-            Senders::Multicast => self.check_multicast(destination, rules.decode.strict)?,
+            Senders::Multicast => self.check_multicast(destination)?,
             Senders::Unicast { peers, min_ttl } => {
                 check(destination == rules.own, Discard::WrongDestination)?;
                 check(peers.contains(&source), Discard::UnknownPeer)?;
@@ -116,20 +121,56 @@ impl<'a> Packet<'a> {
             }
         }
         let advert = Advert::decode(self.payload, self.addresses, rules.decode)?;
-        Ok(Received { source_mac: self.source_mac, source, advert })
-    }
-
-    fn check_multicast(&self, destination: IpAddr, strict: bool) -> Result<(), Discard> {
-        check(destination == advert_group(self.family()), Discard::WrongDestination)?;
-        // Routers decrement it, so 255 proves that the sender is on this link (RFC 9568, 5.1.1.3).
-        check(self.hop_limit == codec::HOP_LIMIT, Discard::BadTtl)?;
-        match self.addresses {
-            PseudoHeader::V6 { source, .. } if strict => {
-                check(source.is_unicast_link_local(), Discard::SourceNotLinkLocal)
-            }
-            _ => Ok(()),
+        let remark = self.remark(&advert, rules);
+        match remark {
+            Some(why) if rules.decode.strict && !is_address_owner_of_version_2(&advert) => Err(why),
+            _ => Ok(Received { source_mac: self.source_mac, source, advert, remark }),
         }
     }
+
+    /// What the RFCs let pass, but not without a word.
+    fn remark(&self, advert: &Advert<'_>, rules: &Rules) -> Option<Discard> {
+        if !advert.lists(&rules.vips) {
+            return Some(Discard::AddressMismatch);
+        }
+        // Where our own list is no better, the configuration is what should be looked at.
+        if advert.first_not_link_local() && rules.vips.first().is_some_and(is_link_local) {
+            return Some(Discard::FirstNotLinkLocal);
+        }
+        let multicast_from_elsewhere = rules.senders == Senders::Multicast
+            && self.family() == Family::V6
+            && !is_link_local(&self.addresses.source());
+        multicast_from_elsewhere.then_some(Discard::SourceNotLinkLocal)
+    }
+
+    fn check_multicast(&self, destination: IpAddr) -> Result<(), Discard> {
+        check(destination == advert_group(self.family()), Discard::WrongDestination)?;
+        // Routers decrement it, so 255 proves that the sender is on this link (RFC 9568, 5.1.1.3).
+        check(self.hop_limit == codec::HOP_LIMIT, Discard::BadTtl)
+    }
+}
+
+/// Without the bytes: those of version 2 may hold a password.
+impl fmt::Debug for Packet<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { source_mac, addresses, hop_limit, virtual_router_id, payload } = self;
+        f.debug_struct("Packet")
+            .field("source_mac", source_mac)
+            .field("addresses", addresses)
+            .field("hop_limit", hop_limit)
+            .field("virtual_router_id", virtual_router_id)
+            .field("payload_len", &payload.len())
+            .finish()
+    }
+}
+
+/// Its list is right by definition: RFC 3768, 7.1, drops that of others only.
+fn is_address_owner_of_version_2(advert: &Advert<'_>) -> bool {
+    advert.interval.version() == Version::V2 && advert.priority == Priority::OWNER.get()
+}
+
+fn is_link_local(address: &IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }
 
 struct IpPacket<'a> {

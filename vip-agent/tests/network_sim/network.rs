@@ -110,7 +110,7 @@ impl Network {
                 let priority = priorities.remove(random.below(priorities.len()));
                 let parameters = Parameters {
                     priority: Priority::new(priority).expect("in range"),
-                    interval,
+                    interval: interval.into(),
                     preempt,
                     preempt_delay: Duration::ZERO,
                     hold_down: Duration::ZERO,
@@ -265,7 +265,7 @@ impl Network {
                 continue;
             }
             let arrives = self.now + self.random.span(LONGEST_DELAY);
-            let advert = PeerAdvert { priority, interval: self.interval, address: from.cmp(&to) };
+            let advert = PeerAdvert { priority, interval: self.interval.into(), address: from.cmp(&to) };
             self.packets.push(Packet { arrives, to, advert });
         }
     }

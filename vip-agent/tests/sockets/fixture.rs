@@ -9,12 +9,15 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sched::{CloneFlags, setns, unshare};
 use vip_agent::types::{Centiseconds, ChecksumMode, Family, MacAddr, MonotonicTime, VirtualRouterId};
-use vip_agent::vrrp::codec::{DecodeOptions, Fields, advert_group};
+use vip_agent::vrrp::codec::{DecodeOptions, Dialect, Fields, advert_group};
 use vip_agent::vrrp::prepared::PreparedAdverts;
 use vip_agent::vrrp::receive::{Rules, Senders};
 use vip_agent::vrrp::socket::{AdvertSender, Interface, PacketReceiver};
 
 pub(crate) const FAMILIES: [Family; 2] = [Family::V4, Family::V6];
+
+/// One second.
+const VERSION_3: Dialect = Dialect::V3 { interval: Centiseconds::SECOND, checksum: ChecksumMode::Pseudo };
 
 /// This thread's namespace has `near` (192.0.2.1, 2001:db8::1, fe80::1), another one has `far` (the same with 2, and
 /// with 3 for a second peer).
@@ -110,19 +113,24 @@ pub(crate) fn send_multicast(wire: &Wire, family: Family) {
 
 /// Adverts of VRID 7, priority 100, 1 s, for one VIP (IPv6: a link-local one before it).
 pub(crate) fn adverts(source: IpAddr, destinations: &[IpAddr]) -> PreparedAdverts {
-    let vips =
-        if source.is_ipv4() { vec![ip("192.0.2.100")] } else { vec![ip("fe80::100"), ip("2001:db8::100")] };
-    adverts_for(&vips, source, destinations)
+    adverts_for(&vips(Family::of(source)), source, destinations)
+}
+
+fn vips(family: Family) -> Vec<IpAddr> {
+    match family {
+        Family::V4 => vec![ip("192.0.2.100")],
+        Family::V6 => vec![ip("fe80::100"), ip("2001:db8::100")],
+    }
 }
 
 pub(crate) fn adverts_for(vips: &[IpAddr], source: IpAddr, destinations: &[IpAddr]) -> PreparedAdverts {
     let fields = Fields {
         virtual_router_id: VirtualRouterId::new(7).expect("a VRID"),
         priority: 100,
-        interval: Centiseconds::new(100).expect("an interval"),
+        dialect: VERSION_3,
         addresses: vips,
     };
-    PreparedAdverts::build(&fields, source, destinations, ChecksumMode::Pseudo).expect("adverts")
+    PreparedAdverts::build(&fields, source, destinations).expect("adverts")
 }
 
 /// One advert over a family as a whole frame from the virtual MAC, with what sends it.
@@ -133,11 +141,11 @@ pub(crate) fn framed(wire: &Wire, family: Family) -> (AdvertSender, PreparedAdve
     let fields = Fields {
         virtual_router_id: id,
         priority: 100,
-        interval: Centiseconds::new(100).expect("an interval"),
+        dialect: VERSION_3,
         addresses: &vips,
     };
     let mac = MacAddr::of_virtual_router(id, family);
-    let adverts = PreparedAdverts::build_frame(&fields, source, mac, ChecksumMode::Pseudo);
+    let adverts = PreparedAdverts::build_frame(&fields, source, mac);
     let sender = AdvertSender::open_for_frames(&wire.near).expect("a sender");
     (sender, adverts.expect("adverts"))
 }
@@ -148,8 +156,9 @@ pub(crate) fn multicast_adverts(family: Family) -> PreparedAdverts {
 
 /// Strict rules: what passes them is right in every respect.
 pub(crate) fn strict_rules(own: &str, senders: Senders) -> Rules {
-    let decode = DecodeOptions { checksum: ChecksumMode::Pseudo, strict: true };
-    Rules { own: ip(own), senders, decode }
+    let decode = DecodeOptions { dialect: VERSION_3, strict: true };
+    let vips = vips(Family::of(ip(own)));
+    Rules { own: ip(own), senders, decode, vips }
 }
 
 /// Waits until something holds. What a closed socket held may outlive it for a moment: until its copy in a child

@@ -49,6 +49,27 @@ fn an_advert_from_a_virtual_mac_arrives_and_passes_every_check() {
     }
 }
 
+#[test]
+fn a_rehearsal_leaves_nothing_on_the_wire() {
+    let wire = Wire::new();
+    for family in FAMILIES {
+        let mut receiver = wire.far_receiver(family);
+        let (sender, adverts) = (near_sender(&wire, near_source(family)), multicast_adverts(family));
+        sender.rehearse(&adverts);
+        sender.send(&adverts).unwrap();
+        let frames = receive(&mut receiver, 1);
+        assert_eq!(hop_limit(&frames[0].bytes, family), 255, "{family}: the advert itself came first");
+        assert!(receive_now(&mut receiver).is_empty(), "{family}: and nothing else");
+    }
+}
+
+fn hop_limit(frame: &[u8], family: Family) -> u8 {
+    match family {
+        Family::V4 => frame[22],
+        Family::V6 => frame[21],
+    }
+}
+
 fn traffic_class(frame: &[u8], family: Family) -> u8 {
     match family {
         Family::V4 => frame[15],

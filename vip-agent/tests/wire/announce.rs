@@ -1,7 +1,7 @@
 //! What announcements say beyond what the golden frames show.
 
 use etherparse::{ArpHardwareId, ArpOperation, LaxPacketHeaders, NetHeaders, PacketHeaders, TransportHeader};
-use vip_agent::dataplane::announce::{Announcements, questions};
+use vip_agent::dataplane::announce::{Announcements, frame_to_itself, questions};
 use vip_agent::types::MacAddr;
 
 use crate::fixture::{MAC, ip};
@@ -76,4 +76,13 @@ fn a_question_by_neighbour_solicitation_comes_from_an_address_of_ours() {
 fn without_an_address_of_ours_no_ipv6_vip_is_asked_for() {
     let asked = questions(["192.0.2.100", "2001:db8::100"].map(ip), MacAddr(MAC), None);
     assert_eq!(asked.len(), 1);
+}
+
+#[test]
+fn a_frame_to_itself_is_of_the_shortest_length_and_no_protocol_in_use() {
+    let frame = frame_to_itself(MacAddr(MAC));
+    let headers = LaxPacketHeaders::from_ethernet(&frame).unwrap();
+    let link = headers.link.and_then(etherparse::LinkHeader::ethernet2).unwrap();
+    assert_eq!((link.source, link.destination, link.ether_type.0), (MAC, MAC, 0x88b5));
+    assert_eq!(frame.len(), 60);
 }

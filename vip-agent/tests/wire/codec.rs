@@ -1,14 +1,14 @@
-//! The advert itself, one rule of RFC 9568 at a time.
+//! The advert of version 3, one rule of RFC 9568 at a time.
 
-use vip_agent::types::{ChecksumMode, Family};
+use vip_agent::types::{Centiseconds, ChecksumMode, Family, Version};
 use vip_agent::vrrp::codec::{
-    Advert, DecodeOptions, EncodeError, Fields, HEADER_LEN, MAX_LEN, PseudoHeader, capacity,
+    Advert, DecodeOptions, Dialect, EncodeError, Fields, HEADER_LEN, MAX_LEN, PseudoHeader, capacity,
 };
 use vip_agent::vrrp::discard::Discard;
 use vip_agent::vrrp::prepared::PreparedAdverts;
 
 use crate::fixture::{
-    advert, altered, checksum, encode, fields, ip, multicast4, multicast6, pseudo, resummed,
+    advert, altered, checksum, encode, fields, ip, multicast4, multicast6, pseudo, resummed, version_3,
 };
 
 const VERSION_TYPE: usize = 0;
@@ -17,8 +17,12 @@ const COUNT: usize = 3;
 const INTERVAL_HIGH: usize = 4;
 const INTERVAL_LOW: usize = 5;
 
-const STRICT: DecodeOptions = DecodeOptions { checksum: ChecksumMode::Pseudo, strict: true };
-const LENIENT: DecodeOptions = DecodeOptions { checksum: ChecksumMode::Pseudo, strict: false };
+const STRICT: DecodeOptions = options(ChecksumMode::Pseudo, true);
+const LENIENT: DecodeOptions = options(ChecksumMode::Pseudo, false);
+
+const fn options(checksum: ChecksumMode, strict: bool) -> DecodeOptions {
+    DecodeOptions { dialect: version_3(checksum), strict }
+}
 
 fn both_families() -> [PseudoHeader; 2] {
     [multicast4(), multicast6()]
@@ -42,7 +46,7 @@ fn a_good_advert_is_accepted_even_if_strict() {
         let payload = advert(pseudo, ChecksumMode::Pseudo);
         let advert = Advert::decode(&payload, pseudo, STRICT).unwrap();
         assert_eq!((advert.virtual_router_id.get(), advert.priority), (7, 100));
-        assert_eq!(advert.interval.get(), 100);
+        assert_eq!(advert.interval, Centiseconds::SECOND.into());
         assert!(!advert.first_not_link_local());
     }
 }
@@ -70,8 +74,16 @@ fn type_2_is_refused() {
 
 #[test]
 fn versions_other_than_3_are_refused() {
-    for version in [0, 1, 2, 4, 15] {
+    for version in [0, 1, 4, 15] {
         assert_eq!(with_byte(VERSION_TYPE, version << 4 | 1), [Some(Discard::BadVersion); 2]);
+    }
+}
+
+#[test]
+fn version_2_is_another_one_over_ipv4_and_none_over_ipv6() {
+    for kind in [0x21, 0x22] {
+        let refused = [Discard::VersionMismatch, Discard::BadVersion].map(Some);
+        assert_eq!(with_byte(VERSION_TYPE, kind), refused);
     }
 }
 
@@ -113,7 +125,7 @@ fn reserved_bits_are_accepted_and_ignored() {
     for pseudo in both_families() {
         let payload = altered(advert(pseudo, ChecksumMode::Pseudo), pseudo, INTERVAL_HIGH, 0xf0);
         let advert = Advert::decode(&payload, pseudo, STRICT).unwrap();
-        assert_eq!(advert.interval.get(), 100);
+        assert_eq!(advert.interval, Centiseconds::SECOND.into());
     }
 }
 
@@ -142,9 +154,9 @@ fn every_checksum_mode_is_sent_and_recognised() {
     for mode in [ChecksumMode::Pseudo, ChecksumMode::Rfc9568, ChecksumMode::OldUnicast] {
         let payload = advert(unicast, mode);
         for checksum in [ChecksumMode::Pseudo, ChecksumMode::Rfc9568, ChecksumMode::OldUnicast] {
-            let lenient = Advert::decode(&payload, unicast, DecodeOptions { checksum, strict: false });
+            let lenient = Advert::decode(&payload, unicast, options(checksum, false));
             assert_eq!(lenient.unwrap().checksum, mode);
-            let strict = Advert::decode(&payload, unicast, DecodeOptions { checksum, strict: true });
+            let strict = Advert::decode(&payload, unicast, options(checksum, true));
             assert_eq!(strict.is_ok(), checksum == mode);
         }
     }
@@ -154,7 +166,7 @@ fn every_checksum_mode_is_sent_and_recognised() {
 fn a_multicast_advert_of_the_old_kind_is_strictly_right_under_either_name() {
     let payload = advert(multicast4(), ChecksumMode::OldUnicast);
     for checksum in [ChecksumMode::Pseudo, ChecksumMode::OldUnicast] {
-        assert!(Advert::decode(&payload, multicast4(), DecodeOptions { checksum, strict: true }).is_ok());
+        assert!(Advert::decode(&payload, multicast4(), options(checksum, true)).is_ok());
     }
 }
 
@@ -162,7 +174,7 @@ fn a_multicast_advert_of_the_old_kind_is_strictly_right_under_either_name() {
 fn over_ipv6_the_mode_changes_nothing() {
     let payload = advert(multicast6(), ChecksumMode::Rfc9568);
     assert_eq!(payload, advert(multicast6(), ChecksumMode::Pseudo));
-    let strict = DecodeOptions { checksum: ChecksumMode::Rfc9568, strict: true };
+    let strict = options(ChecksumMode::Rfc9568, true);
     assert!(Advert::decode(&payload, multicast6(), strict).is_ok());
 }
 
@@ -178,7 +190,7 @@ fn an_ipv6_advert_without_a_pseudo_header_is_refused() {
 #[test]
 fn a_first_ipv6_address_that_is_not_link_local_is_flagged_and_strictly_refused() {
     let addresses = [ip("2001:db8::3"), ip("fe80::100")];
-    let payload = encode(&fields(&addresses), multicast6(), ChecksumMode::Pseudo);
+    let payload = encode(&fields(&addresses), multicast6());
     assert!(decode(&payload, multicast6()).unwrap().first_not_link_local());
     assert_eq!(Advert::decode(&payload, multicast6(), STRICT), Err(Discard::FirstNotLinkLocal));
 }
@@ -190,10 +202,10 @@ fn the_checksums_are_those_of_scapy() {
         let fields = Fields {
             virtual_router_id: 2.try_into().unwrap(),
             priority: 254,
-            interval: vip_agent::types::Centiseconds::new(1).unwrap(),
+            dialect: Dialect::V3 { interval: Centiseconds::new(1).unwrap(), checksum: ChecksumMode::Pseudo },
             addresses: &addresses,
         };
-        let payload = encode(&fields, pseudo(source, destination), ChecksumMode::Pseudo);
+        let payload = encode(&fields, pseudo(source, destination));
         u16::from_be_bytes([payload[6], payload[7]])
     };
     assert_eq!(over("20.0.0.3", "224.0.0.18", ["20.0.1.2", "20.0.1.3"]), 0xb25e);
@@ -203,11 +215,11 @@ fn the_checksums_are_those_of_scapy() {
 #[test]
 fn a_list_is_compared_without_regard_to_order() {
     let (a, b, c) = (ip("192.0.2.1"), ip("192.0.2.2"), ip("192.0.2.3"));
-    let payload = encode(&fields(&[a, b]), multicast4(), ChecksumMode::Pseudo);
+    let payload = encode(&fields(&[a, b]), multicast4());
     let advert = decode(&payload, multicast4()).unwrap();
     assert!(advert.lists(&[a, b]) && advert.lists(&[b, a]));
     assert!(!advert.lists(&[a]) && !advert.lists(&[a, c]) && !advert.lists(&[a, b, c]));
-    let twice = encode(&fields(&[a, a]), multicast4(), ChecksumMode::Pseudo);
+    let twice = encode(&fields(&[a, a]), multicast4());
     let twice = decode(&twice, multicast4()).unwrap();
     assert!(!twice.lists(&[a, b]));
 }
@@ -216,7 +228,7 @@ fn a_list_is_compared_without_regard_to_order() {
 fn what_cannot_be_said_is_not_encoded() {
     let mut buffer = [0; MAX_LEN];
     let mut refused = |addresses: &[_], space: usize| {
-        fields(addresses).encode(multicast4(), ChecksumMode::Pseudo, &mut buffer[..space]).unwrap_err()
+        fields(addresses).encode(multicast4(), &mut buffer[..space]).unwrap_err()
     };
     let v4 = ip("192.0.2.1");
     assert_eq!(refused(&[], MAX_LEN), EncodeError::NoAddresses);
@@ -230,7 +242,7 @@ fn what_cannot_be_said_is_not_encoded() {
 fn adverts_are_prepared_for_one_family_only() {
     let addresses = [ip("192.0.2.100")];
     let (source, other) = (ip("192.0.2.1"), ip("2001:db8::1"));
-    let built = PreparedAdverts::build(&fields(&addresses), source, &[other], ChecksumMode::Pseudo);
+    let built = PreparedAdverts::build(&fields(&addresses), source, &[other]);
     assert_eq!(built, Err(EncodeError::WrongFamily { address: other, family: Family::V4 }));
 }
 
@@ -238,8 +250,7 @@ fn adverts_are_prepared_for_one_family_only() {
 fn every_unicast_peer_gets_a_checksum_of_its_own() {
     let (addresses, source) = ([ip("192.0.2.100")], ip("192.0.2.1"));
     let peers = [ip("192.0.2.2"), ip("192.0.2.3")];
-    let mut adverts =
-        PreparedAdverts::build(&fields(&addresses), source, &peers, ChecksumMode::Pseudo).unwrap();
+    let mut adverts = PreparedAdverts::build(&fields(&addresses), source, &peers).unwrap();
     for priority in [100, 255, 0, 1] {
         adverts.set_priority(priority);
         assert_eq!(adverts.iter().map(|(peer, _)| peer).collect::<Vec<_>>(), peers);
@@ -252,8 +263,8 @@ fn every_unicast_peer_gets_a_checksum_of_its_own() {
 
 #[test]
 fn an_mtu_bounds_the_addresses_of_an_advert() {
-    assert_eq!(capacity(Family::V4, 1500), 255);
-    assert_eq!(capacity(Family::V6, 1500), (1500 - 40 - 8) / 16);
-    assert_eq!(capacity(Family::V6, 9000), 255);
-    assert_eq!(capacity(Family::V4, 20), 0);
+    assert_eq!(capacity(Version::V3, Family::V4, 1500), 255);
+    assert_eq!(capacity(Version::V3, Family::V6, 1500), (1500 - 40 - 8) / 16);
+    assert_eq!(capacity(Version::V3, Family::V6, 9000), 255);
+    assert_eq!(capacity(Version::V3, Family::V4, 20), 0);
 }

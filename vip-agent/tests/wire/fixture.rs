@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use etherparse::{IpNumber, PacketBuilder};
-use vip_agent::types::{Centiseconds, ChecksumMode, VirtualRouterId};
-use vip_agent::vrrp::codec::{Fields, GROUP_V4, GROUP_V6, PseudoHeader};
+use vip_agent::types::{Centiseconds, ChecksumMode, Seconds, VirtualRouterId};
+use vip_agent::vrrp::auth::Password;
+use vip_agent::vrrp::codec::{DecodeOptions, Dialect, Fields, GROUP_V4, GROUP_V6, PseudoHeader};
+use vip_agent::vrrp::receive::{Rules, Senders};
 
 pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
@@ -25,29 +27,63 @@ pub(crate) fn multicast6() -> PseudoHeader {
     PseudoHeader::V6 { source: "fe80::1".parse().expect("an address"), destination: GROUP_V6 }
 }
 
-/// The payload of an advert: VRID 7, priority 100, 1 s, one VIP (IPv6: a link-local one before it).
-pub(crate) fn advert(pseudo: PseudoHeader, mode: ChecksumMode) -> Vec<u8> {
-    let addresses = match pseudo {
+/// Version 3, 1 s.
+pub(crate) const fn version_3(checksum: ChecksumMode) -> Dialect {
+    Dialect::V3 { interval: Centiseconds::SECOND, checksum }
+}
+
+/// Version 2, 1 s; an empty password is none.
+pub(crate) fn version_2(password: &str) -> Dialect {
+    let password = (!password.is_empty()).then(|| Password::new(password).expect("a password"));
+    Dialect::V2 { interval: Seconds::ONE, password }
+}
+
+/// What an advert lists: one VIP (IPv6: a link-local one before it).
+pub(crate) fn vips(pseudo: PseudoHeader) -> Vec<IpAddr> {
+    match pseudo {
         PseudoHeader::V4 { .. } => vec![ip("192.0.2.100")],
         PseudoHeader::V6 { .. } => vec![ip("fe80::100"), ip("2001:db8::3")],
-    };
-    encode(&fields(&addresses), pseudo, mode)
+    }
+}
+
+/// The payload of an advert of version 3: VRID 7, priority 100, 1 s, and [`vips`].
+pub(crate) fn advert(pseudo: PseudoHeader, mode: ChecksumMode) -> Vec<u8> {
+    advert_in(version_3(mode), pseudo)
+}
+
+pub(crate) fn advert_in(dialect: Dialect, pseudo: PseudoHeader) -> Vec<u8> {
+    encode(&Fields { dialect, ..fields(&vips(pseudo)) }, pseudo)
 }
 
 pub(crate) fn fields(addresses: &[IpAddr]) -> Fields<'_> {
     Fields {
         virtual_router_id: VirtualRouterId::new(7).expect("a VRID"),
         priority: 100,
-        interval: Centiseconds::new(100).expect("an interval"),
+        dialect: version_3(ChecksumMode::Pseudo),
         addresses,
     }
 }
 
-pub(crate) fn encode(fields: &Fields<'_>, pseudo: PseudoHeader, mode: ChecksumMode) -> Vec<u8> {
+/// What takes [`advert`]s of multicast instances, other than the one with this address.
+pub(crate) fn multicast_rules(own: &str) -> Rules {
+    let (own, decode) = (ip(own), DecodeOptions { dialect: version_3(ChecksumMode::Pseudo), strict: false });
+    let pseudo = if own.is_ipv4() { multicast4() } else { multicast6() };
+    Rules { own, senders: Senders::Multicast, decode, vips: vips(pseudo) }
+}
+
+pub(crate) fn encode(fields: &Fields<'_>, pseudo: PseudoHeader) -> Vec<u8> {
     let mut buffer = vec![0xff; fields.encoded_len(pseudo.family())];
-    let length = fields.encode(pseudo, mode, &mut buffer).expect("an advert");
+    let length = fields.encode(pseudo, &mut buffer).expect("an advert");
     assert_eq!(length, buffer.len());
     buffer
+}
+
+/// The payload with its checksum, without pseudo-header, made right: version 2.
+pub(crate) fn resummed_2(mut payload: Vec<u8>) -> Vec<u8> {
+    payload[6..8].fill(0);
+    let sum = checksum(&payload);
+    payload[6..8].copy_from_slice(&sum);
+    payload
 }
 
 /// The payload with one byte changed and its checksum (with pseudo-header) made right again.

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use serde::Deserialize;
 use vip_agent::dataplane::announce::Announcements;
-use vip_agent::types::{Centiseconds, ChecksumMode, MacAddr, VirtualRouterId};
-use vip_agent::vrrp::codec::{DecodeOptions, Fields, LEAVING};
+use vip_agent::types::{Centiseconds, ChecksumMode, MacAddr, Seconds, VirtualRouterId};
+use vip_agent::vrrp::auth::Password;
+use vip_agent::vrrp::codec::{DecodeOptions, Dialect, Fields, LEAVING};
 use vip_agent::vrrp::discard::Discard;
 use vip_agent::vrrp::prepared::PreparedAdverts;
 use vip_agent::vrrp::receive::{Packet, Received, Rules, Senders};
@@ -38,9 +39,9 @@ fn recorded() -> BTreeMap<String, Recorded> {
     serde_json::from_str(include_str!("../golden/keepalived-2.2.7.json")).expect("golden frames")
 }
 
-/// The recorded cases of version 3, with what their names say.
-fn version_3() -> impl Iterator<Item = (String, Recorded, Expected)> {
-    recorded().into_iter().filter(|(name, _)| name.starts_with("v3")).map(|(name, frames)| {
+/// The recorded cases, with what their names say.
+fn cases() -> impl Iterator<Item = (String, Recorded, Expected)> {
+    recorded().into_iter().map(|(name, frames)| {
         let expected = Expected::of(&name);
         (name, frames, expected)
     })
@@ -48,11 +49,10 @@ fn version_3() -> impl Iterator<Item = (String, Recorded, Expected)> {
 
 struct Expected {
     priority: u8,
-    interval: Centiseconds,
+    dialect: Dialect,
     source: IpAddr,
     destination: IpAddr,
     vips: Vec<IpAddr>,
-    checksum: ChecksumMode,
     mac: MacAddr,
 }
 
@@ -63,12 +63,7 @@ impl Expected {
         let (v6, unicast) = (says("ip6"), says("unicast"));
         Self {
             priority: if says("prio255") { 255 } else { 150 },
-            interval: Centiseconds::new(match () {
-                () if says("_100cs") => 100,
-                () if says("_1cs") => 1,
-                () => 10,
-            })
-            .expect("an interval"),
+            dialect: if says("v2") { version_2(says("pass")) } else { version_3(name) },
             source: match (v6, unicast) {
                 (false, _) => ip("192.0.2.1"),
                 (true, false) => ip("fe80::ff:fe00:1"),
@@ -84,7 +79,6 @@ impl Expected {
                 () if says("two_vips") => vec![ip("192.0.2.100"), ip("192.0.2.101")],
                 () => vec![ip("192.0.2.100")],
             },
-            checksum: if says("oldcsum") { ChecksumMode::OldUnicast } else { ChecksumMode::Pseudo },
             mac: MacAddr(match (says("vmac"), v6) {
                 (true, false) => [0, 0, 0x5e, 0, 1, 51],
                 (true, true) => [0, 0, 0x5e, 0, 2, 51],
@@ -95,23 +89,46 @@ impl Expected {
 
     /// The rules of the node that keepalived spoke to.
     fn rules(&self, strict: bool) -> Rules {
-        let decode = DecodeOptions { checksum: self.checksum, strict };
+        let (decode, vips) = (DecodeOptions { dialect: self.dialect, strict }, self.vips.clone());
         if self.destination.is_multicast() {
             let own = if self.destination.is_ipv6() { ip("fe80::2") } else { ip("192.0.2.2") };
-            return Rules { own, senders: Senders::Multicast, decode };
+            return Rules { own, senders: Senders::Multicast, decode, vips };
         }
         let senders = Senders::Unicast { peers: vec![self.source], min_ttl: None };
-        Rules { own: self.destination, senders, decode }
+        Rules { own: self.destination, senders, decode, vips }
+    }
+
+    /// Version 2 has none of the pseudo-header's modes.
+    fn checksum(&self) -> ChecksumMode {
+        match self.dialect {
+            Dialect::V2 { .. } => ChecksumMode::Rfc9568,
+            Dialect::V3 { checksum, .. } => checksum,
+        }
     }
 
     fn fields(&self) -> Fields<'_> {
         Fields {
             virtual_router_id: VirtualRouterId::new(51).expect("a VRID"),
             priority: self.priority,
-            interval: self.interval,
+            dialect: self.dialect,
             addresses: &self.vips,
         }
     }
+}
+
+fn version_2(authenticated: bool) -> Dialect {
+    let password = authenticated.then(|| Password::new("secret12").expect("a password"));
+    Dialect::V2 { interval: Seconds::ONE, password }
+}
+
+fn version_3(name: &str) -> Dialect {
+    let centiseconds = match () {
+        () if name.contains("_100cs") => 100,
+        () if name.contains("_1cs") => 1,
+        () => 10,
+    };
+    let checksum = if name.contains("oldcsum") { ChecksumMode::OldUnicast } else { ChecksumMode::Pseudo };
+    Dialect::V3 { interval: Centiseconds::new(centiseconds).expect("an interval"), checksum }
 }
 
 /// What follows the Ethernet and IP headers, neither of which has options here.
@@ -125,21 +142,22 @@ fn receive<'a>(frame: &'a Hex, rules: &Rules) -> Result<Received<'a>, Discard> {
 
 #[test]
 fn the_recording_holds_ten_cases_of_version_3_and_two_of_version_2() {
-    assert_eq!(version_3().count(), 10);
-    assert_eq!(recorded().len(), 12);
+    let versions = cases().map(|(_, _, expected)| expected.dialect.version().get());
+    assert_eq!(versions.collect::<Vec<_>>(), [&[2; 2][..], &[3; 10]].concat());
 }
 
 #[test]
 fn every_recorded_advert_is_accepted_and_read_right() {
-    for (name, frames, expected) in version_3() {
+    for (name, frames, expected) in cases() {
         for (frame, priority) in [(&frames.advert, expected.priority), (&frames.prio0, LEAVING)] {
             let received = receive(frame, &expected.rules(true)).expect(&name);
             assert_eq!(received.source, expected.source, "{name}");
             assert_eq!(received.source_mac, expected.mac, "{name}");
             assert_eq!(received.advert.virtual_router_id.get(), 51, "{name}");
             assert_eq!(received.advert.priority, priority, "{name}");
-            assert_eq!(received.advert.interval, expected.interval, "{name}");
-            assert_eq!(received.advert.checksum, expected.checksum, "{name}");
+            assert_eq!(received.advert.interval, expected.dialect.interval(), "{name}");
+            assert_eq!(received.advert.checksum, expected.checksum(), "{name}");
+            assert_eq!(received.remark, None, "{name}");
             assert_eq!(received.advert.addresses().collect::<Vec<_>>(), expected.vips, "{name}");
         }
     }
@@ -147,11 +165,10 @@ fn every_recorded_advert_is_accepted_and_read_right() {
 
 #[test]
 fn our_adverts_are_byte_for_byte_those_of_keepalived() {
-    for (name, frames, expected) in version_3() {
+    for (name, frames, expected) in cases() {
         let destinations = [expected.destination];
         let mut adverts =
-            PreparedAdverts::build(&expected.fields(), expected.source, &destinations, expected.checksum)
-                .expect(&name);
+            PreparedAdverts::build(&expected.fields(), expected.source, &destinations).expect(&name);
         let sent = |adverts: &PreparedAdverts| adverts.iter().next().map(|(_, advert)| advert.to_vec());
         assert_eq!(sent(&adverts).as_deref(), Some(ip_payload(&frames.advert.0)), "{name}");
         adverts.set_priority(LEAVING);
@@ -165,7 +182,8 @@ fn the_old_unicast_checksum_is_taken_whatever_mode_is_configured() {
     let expected = Expected::of("v3_ip4_unicast_oldcsum");
     for configured in [ChecksumMode::Pseudo, ChecksumMode::Rfc9568] {
         let mut rules = expected.rules(false);
-        rules.decode.checksum = configured;
+        let interval = Centiseconds::new(10).expect("an interval");
+        rules.decode.dialect = Dialect::V3 { interval, checksum: configured };
         let received = receive(&frames.advert, &rules).expect("accepted");
         assert_eq!(received.advert.checksum, ChecksumMode::OldUnicast);
         rules.decode.strict = true;
@@ -174,11 +192,38 @@ fn the_old_unicast_checksum_is_taken_whatever_mode_is_configured() {
 }
 
 #[test]
-fn adverts_of_version_2_are_told_from_broken_ones() {
-    for (name, frames) in recorded().into_iter().filter(|(name, _)| name.starts_with("v2")) {
-        let rules = Expected::of("v3_ip4_mcast").rules(false);
-        assert_eq!(receive(&frames.advert, &rules), Err(Discard::BadVersion), "{name}");
-        assert_eq!(receive(&frames.prio0, &rules), Err(Discard::BadVersion), "{name}");
+fn adverts_of_version_2_are_none_to_an_instance_of_version_3_nor_the_reverse() {
+    let recorded = recorded();
+    for [listener, speaker] in [["v3_ip4_mcast_100cs", "v2_ip4_pass"], ["v2_ip4_pass", "v3_ip4_mcast_100cs"]]
+    {
+        let rules = Expected::of(listener).rules(false);
+        for frame in [&recorded[speaker].advert, &recorded[speaker].prio0] {
+            assert_eq!(receive(frame, &rules), Err(Discard::VersionMismatch), "{speaker}");
+        }
+    }
+}
+
+#[test]
+fn the_recorded_password_is_told_from_another_and_from_none() {
+    let recorded = recorded();
+    let with = |password: Option<&str>| {
+        let mut rules = Expected::of("v2_ip4").rules(false);
+        let password = password.map(|password| Password::new(password).expect("a password"));
+        rules.decode.dialect = Dialect::V2 { interval: Seconds::ONE, password };
+        rules
+    };
+    let (none, pass) = (&recorded["v2_ip4_noauth"], &recorded["v2_ip4_pass"]);
+    for (own, none_is, pass_is) in [
+        (Some("secret12"), Some(Discard::AuthTypeMismatch), None),
+        (Some("secret1"), Some(Discard::AuthTypeMismatch), Some(Discard::WrongPassword)),
+        (None, None, Some(Discard::AuthTypeMismatch)),
+    ] {
+        for frame in [&none.advert, &none.prio0] {
+            assert_eq!(receive(frame, &with(own)).err(), none_is, "{own:?}");
+        }
+        for frame in [&pass.advert, &pass.prio0] {
+            assert_eq!(receive(frame, &with(own)).err(), pass_is, "{own:?}");
+        }
     }
 }
 
@@ -187,14 +232,9 @@ fn adverts_of_version_2_are_told_from_broken_ones() {
 #[test]
 fn our_frames_from_a_virtual_mac_are_those_of_keepalived() {
     let mut compared = 0;
-    for (name, frames, expected) in version_3().filter(|(name, ..)| name.contains("vmac")) {
-        let mut adverts = PreparedAdverts::build_frame(
-            &expected.fields(),
-            expected.source,
-            expected.mac,
-            expected.checksum,
-        )
-        .expect(&name);
+    for (name, frames, expected) in cases().filter(|(name, ..)| name.contains("vmac")) {
+        let mut adverts =
+            PreparedAdverts::build_frame(&expected.fields(), expected.source, expected.mac).expect(&name);
         for (priority, theirs) in [(expected.priority, &frames.advert), (LEAVING, &frames.prio0)] {
             adverts.set_priority(priority);
             let (destination, ours) = adverts.iter().next().expect("a frame");
@@ -230,7 +270,7 @@ fn our_gratuitous_arp_request_is_keepaliveds() {
 
 #[test]
 fn our_neighbour_advertisement_is_keepaliveds() {
-    for (name, frames, expected) in version_3() {
+    for (name, frames, expected) in cases() {
         let Some(na) = frames.na else { continue };
         let announcements = Announcements::build([expected.vips[0]], expected.mac, false);
         assert_eq!(&announcements.first[0][..], &na.0, "{name}");

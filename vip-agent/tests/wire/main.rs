@@ -6,3 +6,4 @@ mod fixture;
 mod golden;
 mod properties;
 mod receive;
+mod version_2;

@@ -1,21 +1,20 @@
-//! What IP and RFC 9568 would refuse is refused, and everything else is let in: each rule with its neighbour.
+//! What IP and the RFCs would refuse is refused, and everything else is let in: each rule with its neighbour.
 
 use vip_agent::types::{ChecksumMode, MacAddr};
-use vip_agent::vrrp::codec::{DecodeOptions, PseudoHeader};
+use vip_agent::vrrp::codec::{Fields, PseudoHeader};
 use vip_agent::vrrp::discard::Discard;
 use vip_agent::vrrp::receive::{Packet, Received, Rules, Senders};
 
-use crate::fixture::{MAC, advert, checksum, frame, ip, multicast4, multicast6, pseudo};
+use crate::fixture::{
+    MAC, advert, checksum, encode, fields, frame, ip, multicast_rules, multicast4, multicast6, pseudo,
+    version_2,
+};
 
 const IPV4: usize = 14;
 const IPV6: usize = 14;
 
 fn good(pseudo: PseudoHeader) -> Vec<u8> {
     frame(pseudo, 255, &advert(pseudo, ChecksumMode::Pseudo))
-}
-
-fn multicast_rules(own: &str) -> Rules {
-    Rules { own: ip(own), senders: Senders::Multicast, decode: DecodeOptions::default() }
 }
 
 fn unicast_rules(own: &str, peers: &[&str], min_ttl: Option<u8>) -> Rules {
@@ -224,7 +223,7 @@ fn unicast_with_hop_limit_64_is_accepted_unless_min_ttl_says_more() {
 fn ipv6_multicast_from_a_global_address_is_refused_if_strict() {
     let frame = good(pseudo("2001:db8::1", "ff02::12"));
     let mut rules = multicast_rules("fe80::2");
-    assert!(receive(&frame, &rules).is_ok());
+    assert_eq!(receive(&frame, &rules).unwrap().remark, Some(Discard::SourceNotLinkLocal));
     rules.decode.strict = true;
     assert_eq!(receive(&frame, &rules), Err(Discard::SourceNotLinkLocal));
 }
@@ -234,4 +233,116 @@ fn ipv6_addresses_in_an_ipv4_packet_are_trailing_bytes() {
     let payload = advert(multicast6(), ChecksumMode::Pseudo);
     let frame = frame(multicast4(), 255, &payload);
     assert_eq!(receive(&frame, &multicast_rules("192.0.2.2")), Err(Discard::TrailingBytes));
+}
+
+/// Rules for lists that begin with `first`, and an advert that lists `listed`, in both versions where both have it.
+fn foreign_lists() -> Vec<(Vec<u8>, Rules)> {
+    let lists = |pseudo: PseudoHeader, own: &str, listed: &[&str], dialect| {
+        let addresses: Vec<_> = listed.iter().map(|address| ip(address)).collect();
+        let payload = encode(&Fields { dialect, ..fields(&addresses) }, pseudo);
+        let mut rules = multicast_rules(own);
+        rules.decode.dialect = dialect;
+        (frame(pseudo, 255, &payload), rules)
+    };
+    let mut found = Vec::new();
+    for dialect in [fields(&[]).dialect, version_2(""), version_2("secret12")] {
+        for listed in [&["192.0.2.101"][..], &["192.0.2.100", "192.0.2.101"]] {
+            found.push(lists(multicast4(), "192.0.2.2", listed, dialect));
+        }
+    }
+    for listed in [&["fe80::100"][..], &["fe80::100", "2001:db8::3", "2001:db8::4"]] {
+        found.push(lists(multicast6(), "fe80::2", listed, fields(&[]).dialect));
+    }
+    found
+}
+
+#[test]
+fn another_list_of_vips_is_accepted_with_a_remark() {
+    let foreign = foreign_lists();
+    assert_eq!(foreign.len(), 8);
+    for (frame, rules) in foreign {
+        assert_eq!(receive(&frame, &rules).unwrap().remark, Some(Discard::AddressMismatch));
+    }
+}
+
+#[test]
+fn another_list_of_vips_is_refused_if_strict() {
+    for (frame, mut rules) in foreign_lists() {
+        rules.decode.strict = true;
+        assert_eq!(receive(&frame, &rules), Err(Discard::AddressMismatch));
+    }
+}
+
+#[test]
+fn the_list_of_an_address_owner_is_believed_in_version_2_even_if_strict() {
+    let refused = [(version_2(""), None), (fields(&[]).dialect, Some(Discard::AddressMismatch))];
+    for (dialect, expected) in refused {
+        let fields = Fields { priority: 255, dialect, ..fields(&[]) };
+        let payload = encode(&Fields { addresses: &[ip("192.0.2.101")], ..fields }, multicast4());
+        let mut rules = multicast_rules("192.0.2.2");
+        rules.decode.dialect = dialect;
+        rules.decode.strict = true;
+        let frame = frame(multicast4(), 255, &payload);
+        let received = receive(&frame, &rules);
+        assert_eq!(received.err(), expected);
+        if let Ok(received) = received {
+            assert_eq!(received.remark, Some(Discard::AddressMismatch));
+        }
+    }
+}
+
+#[test]
+fn our_own_list_in_any_order_is_no_remark() {
+    for (pseudo, own) in [(multicast4(), "192.0.2.2"), (multicast6(), "fe80::2")] {
+        assert_eq!(receive(&good(pseudo), &multicast_rules(own)).unwrap().remark, None);
+    }
+    let listed = ["192.0.2.101", "192.0.2.100"].map(ip);
+    let frame = frame(multicast4(), 255, &encode(&fields(&listed), multicast4()));
+    let rules = Rules { vips: ["192.0.2.100", "192.0.2.101"].map(ip).into(), ..multicast_rules("192.0.2.2") };
+    assert_eq!(receive(&frame, &rules).unwrap().remark, None);
+}
+
+#[test]
+fn a_first_ipv6_address_that_is_not_link_local_is_a_remark_where_ours_is() {
+    let listed = ["2001:db8::3", "fe80::100"].map(ip);
+    let frame = frame(multicast6(), 255, &encode(&fields(&listed), multicast6()));
+    let mut rules = multicast_rules("fe80::2");
+    assert_eq!(receive(&frame, &rules).unwrap().remark, Some(Discard::FirstNotLinkLocal));
+    rules.vips = listed.into();
+    assert_eq!(receive(&frame, &rules).unwrap().remark, None);
+    rules.decode.strict = true;
+    assert_eq!(receive(&frame, &rules), Err(Discard::FirstNotLinkLocal));
+}
+
+#[test]
+fn adverts_of_the_other_version_are_told_from_broken_ones() {
+    let frame_of = |dialect| {
+        let vips = [ip("192.0.2.100")];
+        frame(multicast4(), 255, &encode(&Fields { dialect, ..fields(&vips) }, multicast4()))
+    };
+    let versions = [fields(&[]).dialect, version_2("")];
+    for own in versions {
+        for other in versions {
+            let mut rules = multicast_rules("192.0.2.2");
+            rules.decode.dialect = own;
+            let expected = (own != other).then_some(Discard::VersionMismatch);
+            assert_eq!(receive(&frame_of(other), &rules).err(), expected);
+        }
+    }
+}
+
+#[test]
+fn any_number_of_unicast_peers_is_heard_in_both_versions() {
+    let peers: Vec<String> = (0..1000_u16).map(|n| format!("10.1.{}.{}", n / 250, n % 250 + 1)).collect();
+    for dialect in [fields(&[]).dialect, version_2("secret12")] {
+        let vips = [ip("192.0.2.100")];
+        let fields = Fields { dialect, ..fields(&vips) };
+        let named: Vec<&str> = peers.iter().map(String::as_str).collect();
+        let mut rules = unicast_rules("192.0.2.2", &named, None);
+        rules.decode.dialect = dialect;
+        for peer in &peers {
+            let pseudo = pseudo(peer, "192.0.2.2");
+            assert!(receive(&frame(pseudo, 255, &encode(&fields, pseudo)), &rules).is_ok(), "{peer}");
+        }
+    }
 }

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use super::super::schema::KEYS;
 use super::super::{
-    InterfaceSelector, LocalAddress, LogFormat, LogLevel, XdpModeChoice, effective, instance, parse,
+    InterfaceSelector, LocalAddress, LogFormat, LogLevel, Protocol, Secrets, XdpModeChoice, effective,
+    instance, parse, parse_with,
 };
 use super::{config, edge, edge_with_vips, warnings};
-use crate::types::{ChecksumMode, Priority};
+use crate::types::{Centiseconds, ChecksumMode, Priority};
+use crate::vrrp::auth::Password;
 
 fn docs() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs")
@@ -27,10 +29,10 @@ fn what_a_file_leaves_out_has_the_contracts_default() {
     let edge = &config.instances[0];
     assert_eq!(edge.vip_interface, edge.interface);
     assert_eq!(edge.priority, Priority::DEFAULT);
-    assert_eq!(edge.advert_interval.get(), 100);
+    let (advert_interval, checksum) = (Centiseconds::SECOND, ChecksumMode::Pseudo);
+    assert_eq!(edge.protocol, Protocol::V3 { advert_interval, checksum });
     assert!(edge.preempt && edge.accept && !edge.strict && !edge.virtual_mac);
     assert_eq!((edge.preempt_delay, edge.hold_down), (Duration::ZERO, Duration::ZERO));
-    assert_eq!(edge.checksum, ChecksumMode::Pseudo);
     assert_eq!(edge.unicast, None);
     assert_eq!(edge.vips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.50/24", "fd00::50"]);
     assert_eq!(edge.local_address, LocalAddress::Active);
@@ -156,6 +158,9 @@ fn anchors_and_merge_keys_spare_repetition() {
 
 #[test]
 fn every_example_is_valid_and_says_what_its_effective_form_says() {
+    let password = Password::new("secret12").unwrap();
+    let secrets = Secrets { password_file: &|_| Ok(password), shared_mode: None };
+    let read = |text: &str| parse_with(text, "example", "node", &secrets).unwrap();
     let (mut folders, mut examples) = (vec![docs().join("examples")], 0);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(folder).unwrap() {
@@ -164,13 +169,13 @@ fn every_example_is_valid_and_says_what_its_effective_form_says() {
                 folders.push(path);
                 continue;
             }
-            let (config, warnings) = parse(&fs::read_to_string(&path).unwrap(), "example", "node").unwrap();
+            let (config, warnings) = read(&fs::read_to_string(&path).unwrap());
             assert!(warnings.is_empty(), "{}: {warnings}", path.display());
-            assert_eq!(parse(&effective(&config), "effective", "node").unwrap().0, config);
+            assert_eq!(read(&effective(&config)).0, config);
             examples += 1;
         }
     }
-    assert!(examples >= 6, "{examples} examples");
+    assert!(examples >= 7, "{examples} examples");
 }
 
 #[test]

@@ -11,11 +11,13 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::{
-    Announce, Config, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector,
-    LocalAddress, Log, LogFormat, LogLevel, Unicast, VipAddress, XdpModeChoice, diff, effective, parse,
+    Announce, Auth, Config, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector,
+    LocalAddress, Log, LogFormat, LogLevel, Protocol, Secrets, Unicast, VipAddress, XdpModeChoice, diff,
+    effective, parse, parse_with,
 };
 use super::edge;
-use crate::types::{Centiseconds, ChecksumMode, Priority, VirtualRouterId};
+use crate::types::{Centiseconds, ChecksumMode, Priority, Seconds, VirtualRouterId};
+use crate::vrrp::auth::Password;
 
 /// Text that YAML would read as something else, were it not quoted.
 fn tricky_word() -> impl Strategy<Value = String> {
@@ -80,20 +82,39 @@ fn vips_and_unicast() -> impl Strategy<Value = (Vec<VipAddress>, Option<Unicast>
 prop_compose! {
     fn timing()(
         priority in 1..=255_u8,
-        advert_interval in 1..=4095_u16,
         delays in [span(Duration::from_secs(3600)), span(Duration::from_secs(3600)), span(Duration::from_secs(3600))],
         repeat in 0..=100_u16,
         interval in 10_000..3_600_000_000_u64,
         refresh in option::of(1_000_000..86_400_000_000_u64),
-    ) -> (Priority, Centiseconds, [Duration; 3], Announce) {
+    ) -> (Priority, [Duration; 3], Announce) {
         let announce = Announce {
             repeat,
             interval: Duration::from_micros(interval),
             refresh: refresh.map(Duration::from_micros),
         };
-        let (priority, interval) = (Priority::new(priority), Centiseconds::new(advert_interval));
-        (priority.expect("valid"), interval.expect("valid"), delays, announce)
+        (Priority::new(priority).expect("valid"), delays, announce)
     }
+}
+
+fn version_3() -> impl Strategy<Value = Protocol> {
+    let checksum = select(&[ChecksumMode::Pseudo, ChecksumMode::Rfc9568, ChecksumMode::OldUnicast][..]);
+    (1..=4095_u16, checksum).prop_map(|(interval, checksum)| Protocol::V3 {
+        advert_interval: Centiseconds::new(interval).expect("valid"),
+        checksum,
+    })
+}
+
+/// What every password file says; a password that the configuration holds is masked in its effective form.
+fn password() -> Password {
+    Password::new("secret12").expect("valid")
+}
+
+fn version_2() -> impl Strategy<Value = Protocol> {
+    let auth = option::of(path().prop_map(|path| Auth::PasswordFile { path, password: password() }));
+    (1_u8.., auth).prop_map(|(interval, auth)| Protocol::V2 {
+        advert_interval: Seconds::new(interval).expect("valid"),
+        auth,
+    })
 }
 
 prop_compose! {
@@ -101,17 +122,19 @@ prop_compose! {
         name in tricky_word(),
         virtual_router_id in 1..=255_u8,
         (interface, vip_interface) in (interface(), interface()),
-        (priority, advert_interval, [preempt_delay, hold_down, grace], announce) in timing(),
+        (priority, [preempt_delay, hold_down, grace], announce) in timing(),
+        protocols in (version_2(), version_3()), version in 2..=3,
         (preempt, accept, strict, virtual_mac) in any::<(bool, bool, bool, bool)>(),
-        checksum in select(&[ChecksumMode::Pseudo, ChecksumMode::Rfc9568, ChecksumMode::OldUnicast][..]),
         local_address in select(&[LocalAddress::Active, LocalAddress::Always, LocalAddress::Never][..]),
         (vips, unicast) in vips_and_unicast(),
     ) -> Instance {
+        let ipv4_alone = vips.iter().all(|vip: &VipAddress| vip.address.is_ipv4());
+        let protocol = if version == 2 && ipv4_alone { protocols.0 } else { protocols.1 };
         Instance {
             name: InstanceName::new(&name).expect("valid"),
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
-            interface, vip_interface, priority, advert_interval, preempt, preempt_delay, hold_down, accept, strict,
-            checksum, virtual_mac, unicast, vips, local_address, announce, grace,
+            interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, accept, strict,
+            virtual_mac, unicast, vips, local_address, announce, grace,
         }
     }
 }
@@ -139,7 +162,8 @@ proptest! {
     #[test]
     fn the_effective_form_reads_back_as_the_same_configuration(config in any_config()) {
         let text = effective(&config);
-        let read = parse(&text, "effective", "another-node");
+        let secrets = Secrets { password_file: &|_| Ok(password()), shared_mode: None };
+        let read = parse_with(&text, "effective", "another-node", &secrets);
         prop_assert!(read.is_ok(), "{}\n{}", read.unwrap_err(), text);
         prop_assert_eq!(read.unwrap().0, config);
     }

@@ -37,6 +37,8 @@ fn instances_come_and_go_by_name_and_what_goes_comes_first() {
 
 #[test]
 fn what_needs_other_sockets_or_another_word_restarts_the_instance() {
+    let version_2 = changes(&edge_with_vips("10.0.0.50", ""), &edge_with_vips("10.0.0.50", "version: 2"));
+    assert_eq!(version_2, ["restart edge [Version]"]);
     for (line, field) in [
         ("vip_interface: eth1", InstanceField::VipInterface),
         ("virtual_mac: true", InstanceField::VirtualMac),
@@ -73,6 +75,11 @@ fn all_else_is_applied_while_the_instance_runs() {
     ] {
         assert_eq!(changes(&edge(""), &edge(line)), [format!("change edge [{field:?}]")]);
     }
+    let version_2 = |lines: &str| edge_with_vips("10.0.0.50", &format!("version: 2\n{lines}"));
+    let auth = ["change edge [Auth]"];
+    assert_eq!(changes(&version_2(""), &version_2("auth: {password: a}")), auth);
+    assert_eq!(changes(&version_2("auth: {password: a}"), &version_2("auth: {password: b}")), auth);
+    assert_eq!(changes(&version_2(""), &version_2("advert_interval: 2s")), ["change edge [AdvertInterval]"]);
     let other_vips = edge_with_vips("10.0.0.50, 10.0.0.51, \"fd00::51\"", "");
     assert_eq!(changes(&edge(""), &other_vips), ["change edge [Vips] +10.0.0.51 +fd00::51 -fd00::50"]);
 }

@@ -6,8 +6,9 @@
 
 mod event_loop;
 mod former;
-mod realtime;
+pub(crate) mod realtime;
 mod router;
+mod stopwatch;
 
 use std::io;
 use std::net::IpAddr;
@@ -23,10 +24,12 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use self::realtime::Realtime;
-pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Phases, Router, Snapshot, SnapshotPeer};
+pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Router, Snapshot, SnapshotPeer};
+pub use self::stopwatch::Phases;
 use crate::types::{Family as IpFamily, MacAddr, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
+use crate::watcher::{Lifeline, crash};
 
 /// Commands and reports that can wait in their queues. A takeover of 255 instances makes about 1000 reports.
 const QUEUE: usize = 4096;
@@ -148,11 +151,12 @@ struct Shared {
 }
 
 impl Driver {
-    /// Starts the thread. To be called within the tokio runtime.
+    /// Starts the thread, which holds the lifeline from then on: to its death, or until it is told to stop. To be called
+    /// within the tokio runtime.
     ///
     /// # Errors
-    /// The system has no file descriptors or threads left.
-    pub fn start() -> io::Result<Self> {
+    /// The system has no file descriptors or threads left, or somebody held the lifeline before.
+    pub fn start(lifeline: Arc<Lifeline>) -> io::Result<Self> {
         let counter = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let shared = Arc::new(Shared {
             commands: ArrayQueue::new(QUEUE),
@@ -172,10 +176,17 @@ impl Driver {
         let thread =
             std::thread::Builder::new().name("vrrp".into()).stack_size(realtime::STACK).spawn(move || {
                 let _obituary = obituary;
-                let _ = started.send(Realtime::enter());
-                event_loop.run();
+                let held = match lifeline.hold() {
+                    Ok(held) => held,
+                    Err(error) => return drop(started.send(Err(error))),
+                };
+                let _driver = crash::driver_is_this_thread();
+                let _ = started.send(Ok(Realtime::enter()));
+                if !event_loop.run() {
+                    held.until_death();
+                }
             })?;
-        let realtime = realtime.recv().map_err(io::Error::other)?;
+        let realtime = realtime.recv().map_err(io::Error::other)??;
         let questions = AtomicU64::new(0);
         Ok(Self { shared, report_waits, answer_waits, questions, thread: Some(thread), realtime })
     }

@@ -22,19 +22,21 @@ pub struct Realtime {
 impl Realtime {
     /// For the calling thread (scheduling) and its process (memory).
     pub(super) fn enter() -> Self {
-        let realtime = Self { scheduling: scheduling(), memory: memory() };
+        let policy = libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK;
+        let realtime = Self { scheduling: scheduling(policy), memory: memory() };
         touch_stack();
         realtime
     }
 }
 
-fn scheduling() -> Result<(), String> {
+/// SCHED_FIFO for the calling thread, and what goes with it (SCHED_RESET_ON_FORK).
+///
+/// # Errors
+/// Why the system does not allow it.
+pub(crate) fn scheduling(policy: libc::c_int) -> Result<(), String> {
     let parameters = libc::sched_param { sched_priority: PRIORITY };
     // SAFETY: the pointer is to a live sched_param; 0 names the calling thread.
-    if unsafe {
-        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
-    } == 0
-    {
+    if unsafe { libc::sched_setscheduler(0, policy, &raw const parameters) } == 0 {
         return Ok(());
     }
     let error = io::Error::last_os_error();
@@ -44,8 +46,13 @@ fn scheduling() -> Result<(), String> {
     ))
 }
 
+/// Locks the calling process's memory as it is touched.
+///
 /// mlockall without CAP_IPC_LOCK succeeds up to RLIMIT_MEMLOCK, and later threads then fail to start: so only with it.
-fn memory() -> Result<(), String> {
+///
+/// # Errors
+/// Why the system does not allow it.
+pub(crate) fn memory() -> Result<(), String> {
     let capabilities = rustix::thread::capabilities(None).map_err(|error| format!("capget: {error}"))?;
     if !capabilities.effective.contains(CapabilitySet::IPC_LOCK) {
         return Err(

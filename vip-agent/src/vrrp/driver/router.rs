@@ -7,11 +7,12 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 use super::former::{Former, Owner};
+use super::stopwatch::Stopwatch;
 use super::{InstanceId, Report, Shared, Unstage};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
 use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
-use crate::vrrp::discard::Discard;
+use crate::vrrp::discard::{Discard, DiscardCounts};
 use crate::vrrp::machine::{
     Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
 };
@@ -35,7 +36,9 @@ pub struct Binding {
     pub announcements: Announcements,
     /// Frames for it that make rivals give themselves away.
     pub questions: Vec<Frame>,
-    /// Socket for both.
+    /// One that tells nobody anything ([`Router::rehearse`]).
+    pub rehearsal: [Frame; 1],
+    /// Socket for all of these.
     pub announcer: AnnounceSender,
 }
 
@@ -51,23 +54,8 @@ pub struct Family {
     /// Our advertisement from the interface's own MAC, if the others come from a virtual one: who yields must not draw the
     /// virtual MAC back to its port.
     pub yielding: Option<PreparedAdverts>,
-    /// The VIPs, in the advertisement's order: others should list the same.
-    pub vips: Vec<IpAddr>,
     /// What is accepted of others; its `own` address breaks ties.
     pub rules: Rules,
-}
-
-/// How long each step of a change of state took (microseconds in status): contract of `last_takeover`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// Last advertisement of the owner (or the signal) -> read, or the timer handled.
-    pub detect: Duration,
-    /// -> the machine returned.
-    pub decide: Duration,
-    /// -> the ownership word was stored.
-    pub flip: Duration,
-    /// -> the first announcements were handed to the kernel.
-    pub announce: Duration,
 }
 
 /// Another router's advertisement that does not fit ours.
@@ -129,8 +117,8 @@ pub struct AdvertCounts {
     pub refused: u64,
     /// Received and accepted.
     pub received: u64,
-    /// Received and discarded.
-    pub discarded: u64,
+    /// Received and discarded, by reason.
+    pub discarded: DiscardCounts,
 }
 
 /// See the module.
@@ -157,16 +145,6 @@ pub struct Router {
     refusal: Option<SendError>,
     /// Index of the family whose advertisement was refused last.
     refused_family: usize,
-}
-
-/// The stages of one change of state as they are reached.
-struct Stopwatch {
-    /// The `now` of the event.
-    detected: MonotonicTime,
-    detect: Duration,
-    decided: MonotonicTime,
-    flipped: Option<MonotonicTime>,
-    announced: Option<MonotonicTime>,
 }
 
 /// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
@@ -225,6 +203,22 @@ impl Router {
         self.machine.next_timer()
     }
 
+    /// When it takes over unless something is heard before.
+    pub(super) fn takes_over_at(&self) -> MonotonicTime {
+        self.machine.takes_over_at().unwrap_or(MonotonicTime::NEVER)
+    }
+
+    /// Goes the way of a takeover without a trace on the wire. After some milliseconds of other work the kernel's part
+    /// of that way is in no cache any more: a first advertisement takes several times as long as one after it.
+    pub(super) fn rehearse(&self) {
+        let Some(binding) = &self.binding else { return };
+        for family in &binding.families {
+            family.sender.rehearse(&family.adverts);
+        }
+        // What cannot be sent now shows when it matters.
+        let _ = binding.announcer.send(&binding.rehearsal);
+    }
+
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
         std::mem::replace(&mut self.binding, binding)
     }
@@ -241,18 +235,14 @@ impl Router {
             Ok(received) => received,
             Err(why) => return self.discarded(packet, why, shared),
         };
-        let lists_ours = received.advert.lists(&family.vips);
-        if !lists_ours && family.rules.decode.strict {
-            return self.discarded(packet, Discard::AddressMismatch, shared);
-        }
         let event = Event::Advert(PeerAdvert {
             priority: received.advert.priority,
             interval: received.advert.interval,
             // The first family breaks ties, or two routers could each lose in one family.
             address: if index == 0 { received.source.cmp(&family.rules.own) } else { Ordering::Less },
         });
-        if !lists_ours {
-            self.complain(packet, Discard::AddressMismatch, shared);
+        if let Some(remark) = received.remark {
+            self.complain(packet, remark, shared);
         }
         self.adverts.received += 1;
         self.note_peer(index, &received, received_at, shared);
@@ -260,7 +250,7 @@ impl Router {
     }
 
     pub(super) fn discarded(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
-        self.adverts.discarded += 1;
+        self.adverts.discarded.add(why);
         self.complain(packet, why, shared);
     }
 
@@ -399,9 +389,12 @@ impl Router {
                         return;
                     }
                 }
-                Action::AdvertiseLeaving => leaving = self.send_in_all(|family| &family.leaving),
+                Action::AdvertiseLeaving => {
+                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving);
+                }
                 Action::AdvertiseYielding => {
-                    drop(self.send_in_all(|family| family.yielding.as_ref().unwrap_or(&family.adverts)));
+                    let yielding = |family: &Family| family.yielding.as_ref().unwrap_or(&family.adverts);
+                    drop(self.send_in_all(stopwatch.detected, yielding));
                 }
                 Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
                     Ok(()) => self.words.store(self.slot, until),
@@ -438,10 +431,9 @@ impl Router {
     /// Sends in every family. Only if all were accepted the lease runs on: losing in one family loses both.
     fn advertise(&mut self, stopwatch: &mut Stopwatch) -> Result<(), Option<SendError>> {
         let decided = stopwatch.detected;
-        self.send_in_all(|family| &family.adverts)?;
+        self.send_in_all(decided, |family| &family.adverts)?;
         // From the decision, not from the send: a thread that was stopped in between must not resume as an owner.
-        let interval = self.machine.parameters().interval.duration();
-        self.words.store(self.slot, decided + interval * LEASE_INTERVALS);
+        self.words.store(self.slot, decided + self.lease());
         stopwatch.flip();
         self.adverts.sent += 1;
         self.refusal = None;
@@ -449,9 +441,15 @@ impl Router {
         Ok(())
     }
 
-    /// Sends until one family is refused; `None` = there are no sockets at present.
+    /// What one accepted advertisement is good for.
+    fn lease(&self) -> Duration {
+        self.machine.parameters().interval.duration() * LEASE_INTERVALS
+    }
+
+    /// Sends until one family is refused; `None` = there are no sockets at present, or the time for it is over.
     fn send_in_all(
         &mut self,
+        decided: MonotonicTime,
         adverts: impl Fn(&Family) -> &PreparedAdverts,
     ) -> Result<(), Option<SendError>> {
         let binding = self.binding.as_ref().ok_or(None)?;
@@ -460,6 +458,11 @@ impl Router {
         let order = if self.refused_family == 0 { [0, 1] } else { [1, 0] };
         for index in order {
             let Some(family) = binding.families.get(index) else { continue };
+            // A thread that was stopped since the decision, perhaps between two families: an heir that hears it now would
+            // yield to nobody.
+            if MonotonicTime::now() >= decided + self.lease() {
+                return Err(None);
+            }
             if let Err(error) = family.sender.send(adverts(family)) {
                 self.refused_family = index;
                 return Err(Some(error));
@@ -522,29 +525,5 @@ impl Router {
 impl Family {
     fn family(&self) -> IpFamily {
         IpFamily::of(self.rules.own)
-    }
-}
-
-impl Stopwatch {
-    fn start(since: MonotonicTime, detected: MonotonicTime, decided: MonotonicTime) -> Self {
-        Self { detected, detect: detected.since(since), decided, flipped: None, announced: None }
-    }
-
-    fn flip(&mut self) {
-        self.flipped.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn announce(&mut self) {
-        self.announced.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn phases(&self) -> Phases {
-        let flipped = self.flipped.unwrap_or(self.decided);
-        Phases {
-            detect: self.detect,
-            decide: self.decided.since(self.detected),
-            flip: flipped.since(self.decided),
-            announce: self.announced.map_or(Duration::ZERO, |announced| announced.since(flipped)),
-        }
     }
 }

@@ -175,7 +175,11 @@ impl Machine {
                 Action::ForwardNothing,
                 Action::UnstageAfterGrace,
             ]);
-            self.enter(Phase::Backup(Backup::follow(advert.interval, now)), Cause::HigherPriority, output);
+            self.enter(
+                Phase::Backup(Backup::follow(self.parameters.interval, advert.interval, now)),
+                Cause::HigherPriority,
+                output,
+            );
             return;
         }
         active.reply(now, &self.parameters, output);

@@ -4,17 +4,17 @@ use std::time::Duration;
 
 use super::timing::{active_down, skew, staging};
 use super::{Action, Cause, Machine, Output, Parameters, PeerAdvert, Phase};
-use crate::types::{Centiseconds, MonotonicTime, Priority};
+use crate::types::{AdvertInterval, MonotonicTime, Priority};
 
-/// How long a planned takeover waits for its local addresses beyond the skew. A skew is shorter than an interval, and the
-/// leaving owner goes on answering for an interval + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy
-/// machine the addresses take tens of milliseconds.
+/// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for the
+/// longest skew + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy machine the addresses take tens of
+/// milliseconds.
 const STAGING_PATIENCE: Duration = Duration::from_millis(75);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backup {
-    /// Active_Adver_Interval: learned from the owner, our own until one was heard.
-    interval: Centiseconds,
+    /// Active_Adver_Interval: learned from the owner, our own until one was heard. In version 2 always our own.
+    interval: AdvertInterval,
     /// Whether it was learned.
     learned: bool,
     /// Active_Down_Timer.
@@ -43,7 +43,7 @@ enum Staged {
 
 impl Backup {
     /// Watches an owner that has not been heard yet.
-    pub(super) fn arm(own_interval: Centiseconds, now: MonotonicTime) -> Self {
+    pub(super) fn arm(own_interval: AdvertInterval, now: MonotonicTime) -> Self {
         Self {
             interval: own_interval,
             learned: false,
@@ -54,9 +54,11 @@ impl Backup {
         }
     }
 
-    /// Watches an owner by the interval that it announced.
-    pub(super) fn follow(interval: Centiseconds, now: MonotonicTime) -> Self {
-        Self { learned: true, ..Self::arm(interval, now) }
+    /// Watches an owner that was heard just now, by the interval that it announced.
+    pub(super) fn follow(own: AdvertInterval, announced: AdvertInterval, now: MonotonicTime) -> Self {
+        let mut backup = Self::arm(own, now);
+        backup.learn(announced);
+        backup
     }
 
     fn due(&self, parameters: &Parameters) -> MonotonicTime {
@@ -83,7 +85,7 @@ impl Backup {
     }
 
     /// When to take over: at the timer's end, or a little later if the addresses are not there yet.
-    fn take_over_at(&self, parameters: &Parameters) -> MonotonicTime {
+    pub(super) fn take_over_at(&self, parameters: &Parameters) -> MonotonicTime {
         let due = self.due(parameters);
         if parameters.staging && self.staged != Staged::Yes && self.owner_still_answers(due) {
             due + STAGING_PATIENCE
@@ -102,7 +104,8 @@ impl Backup {
     }
 
     pub(super) fn reconfigure(&mut self, parameters: &Parameters) {
-        if !self.learned {
+        if !self.learned || self.interval.version() != parameters.version() {
+            self.learned = false;
             self.interval = parameters.interval;
         }
     }
@@ -127,10 +130,17 @@ impl Backup {
         }
     }
 
+    /// Version 2 has no interval but the one that all routers are configured with.
+    fn learn(&mut self, announced: AdvertInterval) {
+        if let AdvertInterval::V3(_) = announced {
+            self.interval = announced;
+            self.learned = true;
+        }
+    }
+
     /// The owner holds us: learn its interval and wait again.
-    fn rearm(&mut self, interval: Centiseconds, now: MonotonicTime, output: &mut Output) {
-        self.interval = interval;
-        self.learned = true;
+    fn rearm(&mut self, announced: AdvertInterval, now: MonotonicTime, output: &mut Output) {
+        self.learn(announced);
         self.down_at = DownTimer::Silence(now);
         self.lower_heard = None;
         if self.staged != Staged::No {

@@ -35,11 +35,15 @@ impl Machine {
     /// Active says priority 0 and goes on answering until the heir is heard.
     pub(super) fn leave(&mut self, for_good: bool, now: MonotonicTime, output: &mut Output) {
         let Phase::Active(Active { lease_until, .. }) = self.phase else { return };
-        let interval = self.parameters.interval.duration();
-        let until = now + interval + DRAIN_MARGIN;
+        let longest_skew = self.parameters.interval.longest_skew();
+        let until = now + longest_skew + DRAIN_MARGIN;
         output.actions.extend([Action::AdvertiseLeaving, Action::HoldLease(until)]);
-        let draining =
-            Draining { answers_until: Some(until), lease_until, say_again: now + interval / 16, for_good };
+        let draining = Draining {
+            answers_until: Some(until),
+            lease_until,
+            say_again: now + longest_skew / 16,
+            for_good,
+        };
         let cause = if for_good { Cause::Shutdown } else { Cause::Drain };
         self.enter(Phase::Draining(draining), cause, output);
     }

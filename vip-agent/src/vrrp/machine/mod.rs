@@ -1,4 +1,4 @@
-//! The state machine of one VRRP instance (RFC 9568, 6.4): a pure function of state, event and time.
+//! The state machine of one VRRP instance (RFC 9568, 6.4; RFC 3768, 6.4): a pure function of state, event and time.
 //!
 //! No sockets, no clock, no allocation: the driver thread feeds events in and carries actions out; tests and
 //! simulated networks do the same with clocks of their own.
@@ -8,7 +8,8 @@
 //!   advertisement that was accepted for sending. A router that was stopped, starved or muted for longer is fenced: it
 //!   is Backup again before it acts on anything else ([`Cause::LeaseExpired`]).
 //! - **Make before break.** A leaving owner says priority 0 but goes on answering, for one interval + 100 ms at most,
-//!   until it hears the new owner ([`State::Draining`]).
+//!   until it hears the new owner ([`State::Draining`]). One second + 100 ms in version 2, whose skews do not grow with
+//!   the interval.
 //! - **Staging.** The VIPs' local addresses are put in place before a takeover that is foreseeable, and taken away if an
 //!   advertisement comes after all.
 
@@ -28,9 +29,9 @@ use serde::Serialize;
 use self::active::Active;
 use self::backup::Backup;
 use self::draining::Draining;
-use crate::types::{Centiseconds, MonotonicTime, Priority};
+use crate::types::{AdvertInterval, MonotonicTime, Priority, Version};
 
-/// How long a leaving owner goes on answering beyond one interval: time for the heir's staging and its first frame.
+/// How long a leaving owner goes on answering beyond the longest skew: time for the heir's staging and its first frame.
 pub const DRAIN_MARGIN: Duration = Duration::from_millis(100);
 
 /// Intervals that one accepted advertisement keeps an owner answering. Backups wait for three and a skew, so the owner
@@ -42,8 +43,8 @@ pub const LEASE_INTERVALS: u32 = 3;
 pub struct Parameters {
     /// Priority in the election.
     pub priority: Priority,
-    /// Interval of our own advertisements.
-    pub interval: Centiseconds,
+    /// Interval of our own advertisements; tells the version.
+    pub interval: AdvertInterval,
     /// Whether a lower-priority owner is replaced.
     pub preempt: bool,
     /// How long a lower-priority owner is seen before it is replaced.
@@ -58,6 +59,13 @@ pub struct Parameters {
     pub announce_interval: Duration,
     /// Time between announcements after those; `None` = never again.
     pub announce_refresh: Option<Duration>,
+}
+
+impl Parameters {
+    /// The version that this router speaks.
+    pub const fn version(&self) -> Version {
+        self.interval.version()
+    }
 }
 
 /// States of RFC 9568, 6.3, and two of ours.
@@ -110,8 +118,8 @@ pub enum Event {
 pub struct PeerAdvert {
     /// 0 = "I am leaving", 255 = address owner.
     pub priority: u8,
-    /// The interval that the sender announces.
-    pub interval: Centiseconds,
+    /// The interval that the sender announces; tells the version that it speaks.
+    pub interval: AdvertInterval,
     /// The sender's address compared with ours, unsigned and in network order: breaks ties between Active routers.
     pub address: Ordering,
 }
@@ -277,6 +285,14 @@ impl Machine {
         }
     }
 
+    /// When this router takes over unless something is heard before; `None` if it is not Backup.
+    pub fn takes_over_at(&self) -> Option<MonotonicTime> {
+        match &self.phase {
+            Phase::Backup(backup) => Some(backup.take_over_at(&self.parameters)),
+            _ => None,
+        }
+    }
+
     /// Takes one event in.
     pub fn handle(&mut self, event: Event, now: MonotonicTime) -> Output {
         let mut output = Output::default();
@@ -366,6 +382,9 @@ impl Machine {
     }
 
     fn advert(&mut self, advert: PeerAdvert, now: MonotonicTime, output: &mut Output) {
+        if advert.interval.version() != self.parameters.version() {
+            return;
+        }
         match self.phase {
             Phase::Backup(_) => self.advert_while_backup(advert, now, output),
             Phase::Active(_) => self.advert_while_active(advert, now, output),

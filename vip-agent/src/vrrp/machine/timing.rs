@@ -1,20 +1,21 @@
-//! The timers of RFC 9568, 6.1, in nanoseconds: whole centiseconds would make every skew zero at 10 ms.
+//! The timers of RFC 9568, 6.1, and of RFC 3768, 6.1.2, in nanoseconds: whole centiseconds would make every skew zero at
+//! 10 ms, and whole seconds every skew of version 2.
 
 use std::time::Duration;
 
-use crate::types::{Centiseconds, Priority};
+use crate::types::{AdvertInterval, Priority};
 
 /// Skew_Time: the lower the priority the longer.
-pub(super) fn skew(priority: Priority, interval: Centiseconds) -> Duration {
-    interval.duration() * (256 - u32::from(priority.get())) / 256
+pub(super) fn skew(priority: Priority, interval: AdvertInterval) -> Duration {
+    interval.longest_skew() * (256 - u32::from(priority.get())) / 256
 }
 
 /// Active_Down_Interval: silence after which a Backup takes over.
-pub(super) fn active_down(priority: Priority, interval: Centiseconds) -> Duration {
+pub(super) fn active_down(priority: Priority, interval: AdvertInterval) -> Duration {
     interval.duration() * 3 + skew(priority, interval)
 }
 
 /// Silence after which a takeover is foreseeable, and local addresses are staged: two and a half intervals.
-pub(super) fn staging(interval: Centiseconds) -> Duration {
+pub(super) fn staging(interval: AdvertInterval) -> Duration {
     interval.duration() * 5 / 2
 }

@@ -9,6 +9,9 @@
 //!   would cost us ownership. IP_RECVERR queues these reports, but raw sockets that do not write IP headers themselves
 //!   send without a look at them, in both families.
 //!
+//! Multicast over IPv4 can be rehearsed: what is sent with a TTL of 0 goes through IP's output and is dropped before the
+//! interface (RFC 1112, 6.1), but only by a member of the group (ip_mc_output). IPv6 has no such rule.
+//!
 //! The kernel resolves neighbours later and says nothing of it: a dead peer's adverts are taken and dropped.
 //!
 //! Frames fail for the same obstacles (ENETDOWN, ENOBUFS, EMSGSIZE, ENXIO), but a firewall's output chain does not see
@@ -16,14 +19,14 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{SendFlags, sockopt as option};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{Interface, OpenError, link_address, receive_nothing, set_control_priority};
+use super::{Interface, OpenError, address_bytes, link_address, receive_nothing, set_control_priority};
 use crate::vrrp::codec::{self, HOP_LIMIT};
 use crate::vrrp::prepared::PreparedAdverts;
 
@@ -39,12 +42,18 @@ pub struct AdvertSender {
 }
 
 /// What a sender is given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum Takes {
     /// IP payloads.
-    Payloads,
+    Payloads {
+        /// What it sends leads nowhere.
+        rehearsal: Option<Socket>,
+    },
     /// Ethernet frames.
-    Frames,
+    Frames {
+        /// The interface, for somebody who sends in our stead.
+        link: SockAddr,
+    },
 }
 
 /// This host did not accept an advert for sending: nothing was renewed.
@@ -84,12 +93,16 @@ impl AdvertSender {
     /// # Errors
     /// No CAP_NET_RAW, no such interface, or a source that is not ours or still tentative.
     pub fn open(interface: &Interface, source: IpAddr) -> Result<Self, OpenError> {
-        let socket = match source {
-            IpAddr::V4(source) => socket4(interface, source),
-            IpAddr::V6(_) => socket6(interface, source),
+        let open = || match source {
+            IpAddr::V4(source) => {
+                let rehearsal = rehearsal_socket4(interface, source)?;
+                io::Result::Ok((socket4(interface, source, HOP_LIMIT)?, Some(rehearsal)))
+            }
+            IpAddr::V6(_) => Ok((socket6(interface, source)?, None)),
         };
-        let socket = socket.map_err(OpenError::new("open the raw socket that sends adverts", interface))?;
-        Ok(Self { socket, interface: interface.clone(), takes: Takes::Payloads })
+        let (socket, rehearsal) =
+            open().map_err(OpenError::new("open the raw socket that sends adverts", interface))?;
+        Ok(Self { socket, interface: interface.clone(), takes: Takes::Payloads { rehearsal } })
     }
 
     /// Opens a socket for adverts that are whole frames ([`PreparedAdverts::build_frame`]).
@@ -102,12 +115,13 @@ impl AdvertSender {
             socket.set_nonblocking(true)?;
             set_control_priority(&socket)?;
             // Protocol 0: nothing is ever queued to it. The kernel reads each frame's own from its header (5.1).
-            socket.bind(&link_address(interface, 0)?)?;
-            Ok(socket)
+            let link = link_address(interface, 0)?;
+            socket.bind(&link)?;
+            io::Result::Ok((socket, link))
         };
-        let socket =
+        let (socket, link) =
             open().map_err(OpenError::new("open the packet socket that sends adverts", interface))?;
-        Ok(Self { socket, interface: interface.clone(), takes: Takes::Frames })
+        Ok(Self { socket, interface: interface.clone(), takes: Takes::Frames { link } })
     }
 
     /// Sends to every destination, whatever becomes of the others. Peers of unicast over IPv4 are taken to be on the
@@ -121,7 +135,7 @@ impl AdvertSender {
     pub fn send(&self, adverts: &PreparedAdverts) -> Result<(), SendError> {
         let mut result = Ok(());
         for (destination, advert) in adverts.iter() {
-            if let Err(errno) = self.send_one(destination, advert) {
+            if let Err(errno) = self.send_one(&self.socket, destination, advert) {
                 let interface = self.interface.clone();
                 result = result.and(Err(SendError { errno, destination, interface }));
             }
@@ -129,22 +143,49 @@ impl AdvertSender {
         result
     }
 
-    fn send_one(&self, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
+    /// Does all that sending does in this host, where that can be done without sending.
+    pub fn rehearse(&self, adverts: &PreparedAdverts) {
+        let Takes::Payloads { rehearsal: Some(socket) } = &self.takes else { return };
+        for (destination, advert) in adverts.iter().filter(|(destination, _)| destination.is_multicast()) {
+            // What is refused now will be refused when it matters, and then it will be told.
+            let _ = self.send_one(socket, destination, advert);
+        }
+    }
+
+    /// What [`Self::send`] hands to the kernel, for somebody who sends it in our stead by this socket ([`AsFd`]): each
+    /// destination as a sockaddr, with the payload, or the frame, for it.
+    pub fn prepare<'a>(&'a self, adverts: &'a PreparedAdverts) -> impl Iterator<Item = (Vec<u8>, &'a [u8])> {
+        adverts.iter().map(|(destination, advert)| {
+            let address = match &self.takes {
+                Takes::Payloads { .. } => SockAddr::from(socket_address(&self.interface, destination)),
+                Takes::Frames { link } => link.clone(),
+            };
+            (address_bytes(&address).to_vec(), advert)
+        })
+    }
+
+    fn send_one(&self, socket: &Socket, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
         let sent = match self.takes {
-            Takes::Payloads => {
+            Takes::Payloads { .. } => {
                 let address = socket_address(&self.interface, destination);
-                rustix::net::sendto(&self.socket, advert, SendFlags::DONTWAIT, &address)
+                rustix::net::sendto(socket, advert, SendFlags::DONTWAIT, &address)
             }
-            Takes::Frames => rustix::net::send(&self.socket, advert, SendFlags::DONTWAIT),
+            Takes::Frames { .. } => rustix::net::send(socket, advert, SendFlags::DONTWAIT),
         };
         sent.map(drop).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 }
 
-fn socket4(interface: &Interface, source: Ipv4Addr) -> io::Result<Socket> {
+impl AsFd for AdvertSender {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+fn socket4(interface: &Interface, source: Ipv4Addr, multicast_ttl: u8) -> io::Result<Socket> {
     let socket = raw_socket(interface, Domain::IPV4)?;
     option::set_ip_multicast_if_with_ifindex(&socket, &Ipv4Addr::UNSPECIFIED, &source, interface.index)?;
-    socket.set_multicast_ttl_v4(HOP_LIMIT.into())?;
+    socket.set_multicast_ttl_v4(multicast_ttl.into())?;
     socket.set_multicast_loop_v4(false)?;
     socket.set_ttl_v4(HOP_LIMIT.into())?;
     socket.set_tos_v4(TRAFFIC_CLASS)?;
@@ -152,6 +193,17 @@ fn socket4(interface: &Interface, source: Ipv4Addr) -> io::Result<Socket> {
     setsockopt(&socket.as_fd(), sockopt::Ipv4RecvErr, &true)?;
     set_control_priority(&socket)?;
     socket.bind(&SocketAddr::from((source, 0)).into())?;
+    Ok(socket)
+}
+
+fn rehearsal_socket4(interface: &Interface, source: Ipv4Addr) -> io::Result<Socket> {
+    let socket = socket4(interface, source, 0)?;
+    option::set_ip_add_membership_with_ifindex(
+        &socket,
+        &codec::GROUP_V4,
+        &Ipv4Addr::UNSPECIFIED,
+        interface.index,
+    )?;
     Ok(socket)
 }
 

@@ -105,6 +105,12 @@ fn receive_nothing(socket: &Socket) -> io::Result<()> {
     socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
 }
 
+/// An address as system calls take it.
+pub(crate) fn address_bytes(address: &SockAddr) -> &[u8] {
+    // SAFETY: `as_ptr` points to a sockaddr_storage, borrowed as long as the result, of which `len` bytes are the address.
+    unsafe { std::slice::from_raw_parts(address.as_ptr().cast(), address.len() as usize) }
+}
+
 /// Address of an AF_PACKET socket.
 fn link_address(interface: &Interface, ethertype: u16) -> io::Result<SockAddr> {
     let index = i32::try_from(interface.index).map_err(|_| Errno::ENODEV)?;

@@ -1,6 +1,7 @@
 //! Receiving adverts: AF_PACKET, so that no host firewall hides them, with a filter that lets nothing else wake us.
 
 use std::array;
+use std::fmt;
 use std::io;
 use std::mem;
 use std::net::Ipv4Addr;
@@ -26,7 +27,6 @@ const LONGEST_FRAME: usize = 14 + 60 + codec::MAX_LEN;
 ///
 /// What it yields are frames to this host or to a group, on this very interface: no outgoing or looped-back ones, none
 /// of a VLAN sub-interface, none to other hosts (promiscuous mode).
-#[derive(Debug)]
 pub struct PacketReceiver {
     socket: Socket,
     interface: Interface,
@@ -37,7 +37,7 @@ pub struct PacketReceiver {
 }
 
 /// A frame from its destination MAC on; the VLAN tag has been taken off by the kernel.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct CapturedFrame<'a> {
     /// The frame, padding included.
     pub bytes: &'a [u8],
@@ -46,6 +46,25 @@ pub struct CapturedFrame<'a> {
     /// It was longer than any advert, and `bytes` is not all of it: discard it
     /// ([`Discard::Truncated`](crate::vrrp::discard::Discard::Truncated)).
     pub truncated: bool,
+}
+
+/// Without what was received: adverts of version 2 may hold a password.
+impl fmt::Debug for PacketReceiver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { socket, interface, family, .. } = self;
+        let mut shown = f.debug_struct("PacketReceiver");
+        shown.field("socket", socket).field("interface", interface).field("family", family);
+        shown.finish_non_exhaustive()
+    }
+}
+
+/// Without the bytes, for the same reason.
+impl fmt::Debug for CapturedFrame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { bytes, arrival, truncated } = self;
+        let mut shown = f.debug_struct("CapturedFrame");
+        shown.field("len", &bytes.len()).field("arrival", arrival).field("truncated", truncated).finish()
+    }
 }
 
 impl PacketReceiver {

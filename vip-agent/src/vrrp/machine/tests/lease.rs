@@ -20,12 +20,12 @@ fn a_stopped_owner_is_fenced_whatever_it_wakes_up_to() {
         Event::Undrain,
         Event::Advert(PeerAdvert {
             priority: 1,
-            interval: Centiseconds::new(100).unwrap(),
+            interval: Centiseconds::new(100).unwrap().into(),
             address: Ordering::Less,
         }),
         Event::Advert(PeerAdvert {
             priority: 200,
-            interval: Centiseconds::new(100).unwrap(),
+            interval: Centiseconds::new(100).unwrap().into(),
             address: Ordering::Less,
         }),
     ];
@@ -153,7 +153,7 @@ fn a_muted_address_owner_becomes_backup_not_a_spinning_active() {
 #[test]
 fn the_end_of_the_lease_wakes_the_owner_up() {
     let mut rig = Rig::new().interval_cs(1).active();
-    rig.mute(true).reconfigure(|p| p.interval = Centiseconds::new(4095).unwrap());
+    rig.mute(true).reconfigure(|p| p.interval = Centiseconds::new(4095).unwrap().into());
     rig.at(31.0);
     assert_eq!(rig.history(), [(30.0, State::Backup, Cause::LeaseExpired)]);
 }

@@ -13,9 +13,10 @@ mod shutdown;
 mod staging;
 mod startup;
 mod timing;
+mod version_2;
 
 use std::cmp::Ordering;
 
 use self::rig::{Rig, Sent};
 use super::{Action, Cause, Event, PeerAdvert, State};
-use crate::types::{Centiseconds, Priority};
+use crate::types::{AdvertInterval, Centiseconds, Priority, Seconds};

@@ -21,9 +21,12 @@ enum Step {
     Mute(bool),
 }
 
-fn interval() -> impl Strategy<Value = Centiseconds> {
-    prop_oneof![3 => Just(1), 1 => Just(100), 1 => Just(4095), 1 => 1..=4095_u16]
-        .prop_map(|centiseconds| Centiseconds::new(centiseconds).unwrap())
+fn interval() -> impl Strategy<Value = AdvertInterval> {
+    let version_3 = prop_oneof![3 => Just(1), 1 => Just(100), 1 => Just(4095), 1 => 1..=4095_u16]
+        .prop_map(|centiseconds| AdvertInterval::V3(Centiseconds::new(centiseconds).unwrap()));
+    let version_2 = prop_oneof![2 => Just(1), 1 => Just(255), 1 => 1..=255_u8]
+        .prop_map(|seconds| AdvertInterval::V2(Seconds::new(seconds).unwrap()));
+    prop_oneof![3 => version_3, 2 => version_2]
 }
 
 fn span() -> impl Strategy<Value = Duration> {
@@ -214,7 +217,7 @@ proptest! {
         let mut check = Check::new(parameters);
         check.handle(Event::Startup);
         let end = check.now + parameters.hold_down + parameters.interval.duration() * 6;
-        let mut wake_ups: u32 = 0;
+        let mut wake_ups: u128 = 0;
         while check.machine.next_timer() <= end {
             check.step(Step::WaitForTimer(Duration::ZERO));
             check.step(Step::Timer);
@@ -223,7 +226,7 @@ proptest! {
         check.now = end;
         prop_assert!(check.machine.owns(end));
         // Two adverts (or announcements) per 10 ms at the very most.
-        let most = 10 + 2 * 6 * u32::from(parameters.interval.get());
+        let most = 10 + 2 * 6 * (parameters.interval.duration().as_millis() / 10);
         prop_assert!(wake_ups <= most, "{} wake-ups", wake_ups);
     }
 }

@@ -7,7 +7,7 @@ fn priority(value: u8) -> impl Fn(&mut super::super::Parameters) {
 }
 
 fn interval(centiseconds: u16) -> impl Fn(&mut super::super::Parameters) {
-    move |p| p.interval = Centiseconds::new(centiseconds).unwrap()
+    move |p| p.interval = Centiseconds::new(centiseconds).unwrap().into()
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::{
     Action, Cause, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
 };
-use crate::types::{Centiseconds, MonotonicTime, Priority};
+use crate::types::{AdvertInterval, Centiseconds, MonotonicTime, Priority, Seconds};
 
 /// What went out by the wire.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,7 +51,7 @@ impl Rig {
     pub(super) fn new() -> Self {
         let parameters = Parameters {
             priority: Priority::new(100).unwrap(),
-            interval: Centiseconds::new(100).unwrap(),
+            interval: Centiseconds::new(100).unwrap().into(),
             preempt: true,
             preempt_delay: Duration::ZERO,
             hold_down: Duration::ZERO,
@@ -88,7 +88,11 @@ impl Rig {
     }
 
     pub(super) fn interval_cs(self, interval: u16) -> Self {
-        self.with(|p| p.interval = Centiseconds::new(interval).unwrap())
+        self.with(|p| p.interval = Centiseconds::new(interval).unwrap().into())
+    }
+
+    pub(super) fn version_2(self, seconds: u8) -> Self {
+        self.with(|p| p.interval = Seconds::new(seconds).unwrap().into())
     }
 
     pub(super) fn no_preempt(self) -> Self {
@@ -189,7 +193,11 @@ impl Rig {
     }
 
     pub(super) fn advert_announcing(&mut self, priority: u8, interval_cs: u16) -> &mut Self {
-        let interval = Centiseconds::new(interval_cs).unwrap();
+        self.advert_of(priority, Centiseconds::new(interval_cs).unwrap().into())
+    }
+
+    /// An advertisement of the version and with the interval given, from a lower address.
+    pub(super) fn advert_of(&mut self, priority: u8, interval: AdvertInterval) -> &mut Self {
         self.event(Event::Advert(PeerAdvert { priority, interval, address: Ordering::Less }))
     }
 

@@ -1,0 +1,172 @@
+//! Secrets that a configuration holds or refers to: password files, and who else may read what.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use crate::vrrp::auth::{AUTH_LEN, Password, PasswordError};
+
+/// Permission bits by which others than the owner read or write a file.
+const OTHERS: u32 = 0o066;
+
+/// What reading a configuration needs beside its text.
+#[derive(Clone, Copy)]
+pub struct Secrets<'a> {
+    /// Reads the file that a `password_file` names.
+    pub password_file: &'a dyn Fn(&Path) -> Result<Password, PasswordFileError>,
+    /// Permissions of the configuration file if they let others than its owner read it: a password in it is pointed out.
+    pub shared_mode: Option<u32>,
+}
+
+impl Secrets<'_> {
+    /// For a text that stands alone: password files are not read, and each is an error.
+    pub const NONE: Self = Self { password_file: &|_| Err(PasswordFileError::NotRead), shared_mode: None };
+}
+
+/// A password file that does not serve. Says nothing of what is in it.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordFileError {
+    /// The file system's word.
+    #[error("cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// A directory, a pipe, a device.
+    #[error("is no regular file")]
+    NotAFile,
+    /// A password that others read, or can replace, is none.
+    #[error("may be read or written by others than its owner (mode {mode:04o}): `chmod 600 {path}`")]
+    Shared {
+        /// Its permissions.
+        mode: u32,
+        /// Its path, for the remedy.
+        path: String,
+    },
+    /// Bytes that are no UTF-8.
+    #[error("is no UTF-8 text")]
+    NotText,
+    /// Of another length, or of several lines.
+    #[error("{0} (the file holds the password alone, with or without a line end)")]
+    NoPassword(#[from] PasswordError),
+    /// [`Secrets::NONE`].
+    #[error("is not read here")]
+    NotRead,
+}
+
+/// Reads a password file: one line, whose end is dropped. Symbolic links are followed; what counts are the permissions of
+/// the file that was opened.
+///
+/// # Errors
+/// It cannot be read, may be read or written by group or others, or holds no password.
+pub fn read_password_file(path: &Path) -> Result<Password, PasswordFileError> {
+    // A pipe must not make the agent wait.
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(PasswordFileError::NotAFile);
+    }
+    if let Some(mode) = shared_mode(metadata.mode()) {
+        return Err(PasswordFileError::Shared { mode, path: path.display().to_string() });
+    }
+    let mut bytes = Vec::new();
+    // Enough to see that it is too long.
+    file.take(4 * AUTH_LEN as u64).read_to_end(&mut bytes)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| PasswordFileError::NotText)?;
+    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Password::new(line)?)
+}
+
+/// A file's permissions if others than its owner read or write it.
+pub(super) const fn shared_mode(mode: u32) -> Option<u32> {
+    if mode & OTHERS == 0 { None } else { Some(mode & 0o7777) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::PathBuf;
+
+    use super::*;
+
+    struct PasswordFile {
+        _dir: tempfile::TempDir,
+        path: PathBuf,
+    }
+
+    impl PasswordFile {
+        fn of(content: impl AsRef<[u8]>, mode: u32) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("vrrp.pass");
+            fs::write(&path, content).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+            Self { _dir: dir, path }
+        }
+
+        fn refusal(&self) -> String {
+            let refusal = read_password_file(&self.path).unwrap_err().to_string();
+            refusal.replace(&self.path.display().to_string(), "FILE")
+        }
+    }
+
+    #[test]
+    fn the_line_is_the_password_and_its_end_is_dropped() {
+        for content in ["secret12", "secret12\n", "secret12\r\n"] {
+            let file = PasswordFile::of(content, 0o600);
+            assert_eq!(read_password_file(&file.path).unwrap(), Password::new("secret12").unwrap());
+        }
+        let spaced = PasswordFile::of(" a b \n", 0o400);
+        assert_eq!(read_password_file(&spaced.path).unwrap(), Password::new(" a b ").unwrap());
+    }
+
+    #[test]
+    fn a_file_that_others_read_or_write_is_refused_with_the_remedy() {
+        for mode in [0o644, 0o640, 0o660, 0o602, 0o604, 0o620, 0o777] {
+            let expected = format!(
+                "may be read or written by others than its owner (mode {mode:04o}): `chmod 600 FILE`"
+            );
+            assert_eq!(PasswordFile::of("secret12", mode).refusal(), expected);
+        }
+    }
+
+    #[test]
+    fn behind_a_link_it_is_the_file_that_counts() {
+        for (mode, served) in [(0o600, true), (0o644, false)] {
+            let file = PasswordFile::of("secret12", mode);
+            let link = file.path.with_extension("link");
+            symlink(&file.path, &link).unwrap();
+            assert_eq!(read_password_file(&link).is_ok(), served);
+        }
+    }
+
+    #[test]
+    fn what_is_no_password_is_refused_without_repeating_it() {
+        let alone = "(the file holds the password alone, with or without a line end)";
+        let table = [
+            ("", "a password must be 1-8 bytes: this one is empty"),
+            ("\n", "a password must be 1-8 bytes: this one is empty"),
+            ("first\nsecond\n", "a password must not hold control characters"),
+            ("tab\tbed", "a password must not hold control characters"),
+            (
+                "hunter2hunter2hunter2hunter2hunter2hunter2hunter2",
+                "a password must be 1-8 bytes, as VRRP version 2 has room for no more: this one is longer \
+                 (keepalived uses the first eight and ignores the rest)",
+            ),
+        ];
+        for (content, expected) in table {
+            assert_eq!(PasswordFile::of(content, 0o600).refusal(), format!("{expected} {alone}"));
+        }
+        assert_eq!(PasswordFile::of([0xff, 0xfe], 0o600).refusal(), "is no UTF-8 text");
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_without_waiting() {
+        let dir = tempfile::tempdir().unwrap();
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
+        for path in [&pipe, &dir.path().to_owned()] {
+            assert!(matches!(read_password_file(path), Err(PasswordFileError::NotAFile)), "{path:?}");
+        }
+        let absent = read_password_file(&dir.path().join("absent")).unwrap_err();
+        assert_eq!(absent.to_string(), "cannot be read: No such file or directory (os error 2)");
+    }
+}
