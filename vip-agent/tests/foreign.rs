@@ -64,6 +64,8 @@ fn a_planned_move_is_no_alarm() -> Result<()> {
         first.undrain()?;
         first.wait_state("active", SOON)?;
     }
+    // Claims are judged some time after they were made.
+    std::thread::sleep(ms(500));
     for agent in [&first, &second] {
         ensure!(agent.status()?.alarms.is_empty(), "{:?}", agent.status()?.alarms);
     }

@@ -20,6 +20,8 @@ use vip_lab::keepalived::{Keepalived, KeepalivedBuilder};
 use vip_lab::wire::{Frame, Wire};
 use vip_lab::{Lab, Mac, Node, Stamp};
 
+/// The agent looks at what others claimed after 100 to 350 ms.
+const CLAIMS_ARE_JUDGED: Duration = ms(500);
 /// Where the clock is not watched: long enough for a keepalived that waits for a CPU.
 const INTERVAL: Duration = ms(200);
 /// What we may take beyond the protocol's own timers.
@@ -161,8 +163,8 @@ impl Scene {
     /// For 12 intervals only `owner` advertises; we accept all that it says, or it has nothing to complain about.
     fn peace(&self, owner: &Node, ours: &Agent, theirs: &Keepalived) -> Result<()> {
         let interval = self.speech.interval();
-        // What crossed on the way here may still be on the wire.
-        std::thread::sleep(interval);
+        // What crossed on the way here may still be on the wire, and claims are judged some time after they were made.
+        std::thread::sleep(interval.max(CLAIMS_ARE_JUDGED));
         let (begun, before) = (Stamp::now(), ours.edge_json()?);
         let alarms = ours.status()?.raw["alarms"].clone();
         std::thread::sleep(interval * 12);

@@ -91,7 +91,7 @@ impl BytesMut for Frame<'_> {
         // compute `length - end + start` instead: so it must not see the difference either.
         // SAFETY: a subtraction.
         unsafe {
-            asm!("{0} -= {1}", inout(reg) current, in(reg) self.ctx.data(), options(pure, nomem, nostack))
+            asm!("{0} -= {1}", inout(reg) current, in(reg) self.ctx.data(), options(pure, nomem, nostack));
         };
         let delta = length as i32 - current as i32;
         // SAFETY: the context is the one that the kernel gave to the program.

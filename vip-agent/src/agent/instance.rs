@@ -28,6 +28,8 @@ pub(super) struct Managed {
     pub(super) fault: Option<String>,
     pub(super) state: State,
     pub(super) since: SystemTime,
+    /// The same moment.
+    pub(super) entered_at: MonotonicTime,
     pub(super) transitions: u64,
     pub(super) last_takeover: Option<Takeover>,
     /// The time after a handover.
@@ -87,6 +89,7 @@ impl Managed {
             fault: None,
             state: State::Initialize,
             since: SystemTime::now(),
+            entered_at: MonotonicTime::now(),
             transitions: 0,
             last_takeover: None,
             linger: None,
@@ -102,6 +105,7 @@ impl Managed {
     pub(super) fn entered(&mut self, state: State, at: MonotonicTime) {
         self.state = state;
         self.since = SystemTime::now() - MonotonicTime::now().since(at);
+        self.entered_at = at;
         self.transitions += 1;
         if state == State::Active {
             self.linger = None;

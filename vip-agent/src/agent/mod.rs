@@ -29,6 +29,7 @@ use tokio::time::Instant;
 
 use self::alarms::Alarms;
 use self::instance::{Exit, Managed};
+use self::reports::Claim;
 use self::watch::Watch;
 use crate::config::Config;
 use crate::control::ControlServer;
@@ -74,6 +75,7 @@ pub struct Agent {
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
     alarms: Alarms,
+    claims: Vec<Claim>,
     /// Of the driver, as far as they were made up for.
     lost_reports: u64,
     /// Instances that a reload is replacing, and who waits for that.
@@ -154,6 +156,7 @@ impl Agent {
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => {
                     self.catch_up().await;
+                    self.judge_claims();
                     self.answer_drains().await;
                 }
                 _ = retry.tick() => {

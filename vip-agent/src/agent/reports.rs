@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use anyhow::bail;
 use vip_common::maps::ForeignOwner;
@@ -12,6 +13,23 @@ use crate::status::Takeover;
 use crate::types::{MacAddr, MonotonicTime};
 use crate::vrrp::driver::{Command, InstanceId, Mismatch, Phases, Report, Unstage};
 use crate::vrrp::machine::{Cause, State, Transition};
+
+/// Before and after a move of ours others may rightly claim what we own, by a hair: the new owner announces before we
+/// have read its advertisement, the former one answers until it has read ours.
+const MOVE_SETTLES: Duration = Duration::from_millis(100);
+
+/// Claims that wait to be judged: the program tells of one in a second for each router.
+const MOST_CLAIMS: usize = 256;
+
+/// Another station's claim to a VIP that the program took for ours.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Claim {
+    /// Index of the ownership word.
+    router: u16,
+    address: IpAddr,
+    mac: MacAddr,
+    heard: MonotonicTime,
+}
 
 impl Agent {
     pub(super) async fn on_report(&mut self, report: Report) -> anyhow::Result<()> {
@@ -145,23 +163,35 @@ impl Agent {
             4 => IpAddr::from([event.address[0], event.address[1], event.address[2], event.address[3]]),
             _ => IpAddr::from(event.address),
         };
-        let mac = MacAddr(event.mac);
-        let Some(managed) = self.instances.iter().find(|managed| managed.slot.get() == event.router) else {
-            return;
-        };
-        // While it hands over, both may answer: that is the plan.
-        if managed.state != State::Active {
-            return;
+        if self.claims.len() < MOST_CLAIMS {
+            let claim =
+                Claim { router: event.router, address, mac: MacAddr(event.mac), heard: MonotonicTime::now() };
+            self.claims.push(claim);
         }
-        if self.alarms.raise("foreign_owner", managed.name(), address, mac) {
-            tracing::warn!(instance = managed.name(), %address, %mac, "another station answers for a VIP that we own");
+    }
+
+    /// Raises the alarm for the claims that no move of ours explains.
+    pub(super) fn judge_claims(&mut self) {
+        let now = MonotonicTime::now();
+        let ripe = |claim: &mut Claim| now.since(claim.heard) >= MOVE_SETTLES;
+        for Claim { router, address, mac, heard } in self.claims.extract_if(.., ripe) {
+            let Some(managed) = self.instances.iter().find(|managed| managed.slot.get() == router) else {
+                continue;
+            };
+            let settled = managed.entered_at + MOVE_SETTLES <= heard;
+            if managed.state == State::Active
+                && settled
+                && self.alarms.raise("foreign_owner", managed.name(), address, mac)
+            {
+                tracing::warn!(instance = managed.name(), %address, %mac, "another station answers for a VIP that we own");
+            }
         }
     }
 }
 
 impl Takeover {
     fn new(cause: Cause, phases: Phases) -> Self {
-        let micros = |span: std::time::Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
         Self {
             cause: word(&cause),
             detect_us: micros(phases.detect),

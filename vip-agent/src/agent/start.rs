@@ -75,6 +75,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         instances: Vec::new(),
         listening: BTreeSet::new(),
         alarms: super::Alarms::default(),
+        claims: Vec::new(),
         lost_reports: 0,
         reload: super::reload::Reload::default(),
         stopping: None,

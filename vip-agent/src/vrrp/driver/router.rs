@@ -36,7 +36,7 @@ pub struct Binding {
     pub announcements: Announcements,
     /// Frames for it that make rivals give themselves away.
     pub questions: Vec<Frame>,
-    /// One that tells nobody anything ([`Router::rehearse`]).
+    /// One that tells nobody anything when a takeover is rehearsed.
     pub rehearsal: [Frame; 1],
     /// Socket for all of these.
     pub announcer: AnnounceSender,
