@@ -315,6 +315,15 @@ impl MacAddr {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
 
+    /// The virtual MAC of a virtual router over one family (RFC 9568, 7.3).
+    pub const fn of_virtual_router(id: VirtualRouterId, family: Family) -> Self {
+        let block = match family {
+            Family::V4 => 1,
+            Family::V6 => 2,
+        };
+        Self([0, 0, 0x5e, 0, block, id.get()])
+    }
+
     /// Whether it is a VRRP virtual MAC, 00:00:5e:00:01:VRID or 00:00:5e:00:02:VRID (RFC 9568, 7.3).
     pub fn is_virtual(self) -> bool {
         matches!(self.0, [0, 0, 0x5e, 0, 1 | 2, _])

@@ -12,10 +12,10 @@ use crate::config::{self, LocalAddress};
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
 use crate::status::Takeover;
-use crate::types::{MonotonicTime, Priority};
+use crate::types::{MacAddr, MonotonicTime, Priority};
 use crate::vrrp::driver::InstanceId;
 use crate::vrrp::machine::{Parameters, State};
-use crate::vrrp::socket::MulticastGroups;
+use crate::vrrp::socket::{MulticastGroups, UnicastFilter};
 
 /// See the module.
 #[derive(Debug)]
@@ -80,6 +80,10 @@ pub(super) struct Home {
     pub(super) vips: Vec<IpAddr>,
     /// Solicited-node groups of the IPv6 VIPs, without which the NIC drops solicitations for them.
     pub(super) groups: MulticastGroups,
+    /// Virtual MACs in the program's tables.
+    pub(super) virtual_macs: Vec<MacAddr>,
+    /// Those in the NIC's filter, without which it drops frames to them.
+    pub(super) _filter: Option<UnicastFilter>,
 }
 
 impl Managed {
@@ -146,7 +150,7 @@ impl Managed {
 
     /// Whether its VIPs' local addresses are in use.
     pub(super) fn needs_addresses(&self) -> bool {
-        match self.config.local_address {
+        match self.config.stands_on_lo() {
             LocalAddress::Never => false,
             LocalAddress::Always if self.exit == Exit::None => true,
             LocalAddress::Always | LocalAddress::Active => self.staged || self.linger.is_some(),

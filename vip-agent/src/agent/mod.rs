@@ -240,7 +240,7 @@ impl Agent {
         let mut left = Vec::new();
         for managed in &self.instances {
             if let Some(home) = &managed.home {
-                left.push(housing::restore_arp(home, &self.journal));
+                left.push(housing::restore_arp(home.place.to_silence(), &self.journal));
             }
         }
         self.instances.clear();

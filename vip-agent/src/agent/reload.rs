@@ -131,7 +131,7 @@ impl Agent {
         };
         let gone: Vec<_> = config::vips_removed(old, new).map(|vip| vip.address).collect();
         let come: Vec<_> = config::vips_added(old, new).map(|vip| vip.address).collect();
-        let had_addresses = old.local_address != LocalAddress::Never;
+        let had_addresses = old.stands_on_lo() != LocalAddress::Never;
         self.instances[index].config = new.clone();
         let id = self.instances[index].id;
         if let Err(error) = self.rebind(index, &gone, &come).await {
@@ -149,7 +149,7 @@ impl Agent {
         self.driver.send(Command::Reconfigure(id, parameters, new.grace)).await;
         if self.instances[index].needs_addresses() {
             self.add_addresses(index, &self.instances[index].vips()).await;
-        } else if fields.contains(&InstanceField::LocalAddress) {
+        } else if old.stands_on_lo() != new.stands_on_lo() {
             self.take_off_lo(&self.instances[index].vips()).await;
         }
         if !come.is_empty() {
@@ -252,8 +252,8 @@ impl Agent {
         let id = self.free_id();
         let name = config.name.clone();
         let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
-        let always = config.local_address == LocalAddress::Always;
-        if config.local_address != LocalAddress::Never {
+        let always = config.stands_on_lo() == LocalAddress::Always;
+        if config.stands_on_lo() != LocalAddress::Never {
             self.addresses.prepare(&vips).await?;
         }
         let slot = self.dataplane.allocate_router()?;

@@ -75,8 +75,10 @@ pub enum InstanceField {
     Preempt,
     PreemptDelay,
     HoldDown,
+    Accept,
     Strict,
     Checksum,
+    VirtualMac,
     /// Another password, in the configuration or in its file, or another file.
     Auth,
     Unicast,
@@ -101,6 +103,7 @@ impl InstanceField {
                 | Self::Interface
                 | Self::VipInterface
                 | Self::Version
+                | Self::VirtualMac
                 | Self::Unicast
                 | Self::Families
                 | Self::SyncGroup
@@ -169,7 +172,9 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         preempt,
         preempt_delay,
         hold_down,
+        accept,
         strict,
+        virtual_mac,
         unicast,
         vips,
         local_address,
@@ -191,8 +196,10 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::Preempt, *preempt != new.preempt),
         (InstanceField::PreemptDelay, *preempt_delay != new.preempt_delay),
         (InstanceField::HoldDown, *hold_down != new.hold_down),
+        (InstanceField::Accept, *accept != new.accept),
         (InstanceField::Strict, *strict != new.strict),
         (InstanceField::Checksum, same_version && checksum(protocol) != checksum(&new.protocol)),
+        (InstanceField::VirtualMac, *virtual_mac != new.virtual_mac),
         (InstanceField::Auth, auth(protocol) != auth(&new.protocol)),
         (InstanceField::Unicast, *unicast != new.unicast),
         (InstanceField::Families, families_differ),

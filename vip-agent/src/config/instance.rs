@@ -132,7 +132,9 @@ fn rest(
     let preempt = mapping.or("preempt", true, Field::boolean);
     let preempt_delay = up_to_an_hour(mapping, "preempt_delay", Duration::ZERO);
     let hold_down = up_to_an_hour(mapping, "hold_down", Duration::ZERO);
+    let accept = mapping.or("accept", true, Field::boolean);
     let strict = mapping.or("strict", false, Field::boolean);
+    let virtual_mac = mapping.or("virtual_mac", false, Field::boolean);
     let unicast = mapping.or("unicast", None, |field| match field.is_null() {
         true => Some(None),
         false => unicast(field, all_vips.as_deref(), priority).map(Some),
@@ -150,7 +152,9 @@ fn rest(
         preempt: preempt?,
         preempt_delay: preempt_delay?,
         hold_down: hold_down?,
+        accept: accept?,
         strict: strict?,
+        virtual_mac: virtual_mac?,
         unicast: unicast?,
         vips: all_vips?,
         local_address: local_address?,
@@ -182,8 +186,18 @@ fn warn_of_the_ineffective(mapping: &Mapping<'_>, instance: &Instance) {
         if delayed {
             warn("preempt_delay", "has no effect: the address owner (priority 255) does not wait");
         }
+        if !instance.accept {
+            warn("accept", "has no effect: the address owner (priority 255) always accepts");
+        }
     } else if delayed && !instance.preempt {
         warn("preempt_delay", "has no effect without `preempt: true`");
+    }
+    if !instance.accepts() && instance.local_address == LocalAddress::Active {
+        warn("local_address", "has no effect: with `accept: false` this node never serves the VIPs itself");
+    }
+    if instance.virtual_mac && instance.unicast.is_some() && instance.announce.refresh.is_none() {
+        let why = "without a refresh, and with unicast adverts, switches forget the port of the virtual MAC";
+        warn("announce", why);
     }
 }
 

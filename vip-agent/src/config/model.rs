@@ -170,8 +170,12 @@ pub struct Instance {
     /// How long after the start no election is entered.
     #[serde(serialize_with = "span")]
     pub hold_down: Duration,
+    /// Whether traffic to the VIPs is taken while Active; at priority 255 it is in any case ([`Instance::accepts`]).
+    pub accept: bool,
     /// Whether adverts are dropped that RFC 9568 lets pass with a log line.
     pub strict: bool,
+    /// Whether the virtual router's own MACs answer for the VIPs (RFC 9568, 7.3), not the interface's.
+    pub virtual_mac: bool,
     /// Peers by address; `None`: multicast.
     pub unicast: Option<Unicast>,
     /// What moves: at least one, at most 255 of each family.
@@ -204,6 +208,20 @@ impl Instance {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => Some(address),
         })
+    }
+
+    /// Whether traffic to the VIPs is taken while Active: the address owner always does (RFC 9568, 6.4.3).
+    pub fn accepts(&self) -> bool {
+        self.accept || self.priority == Priority::OWNER
+    }
+
+    /// When VIPs are addresses of this node: as configured, but for those whose traffic is not taken, which need no address
+    /// while Active. On Backups they may: somebody else may steer traffic there.
+    pub fn stands_on_lo(&self) -> LocalAddress {
+        match self.local_address {
+            LocalAddress::Active if !self.accepts() => LocalAddress::Never,
+            configured => configured,
+        }
     }
 
     /// Virtual routers (ownership words) that this instance needs: one for each family that it has VIPs of.

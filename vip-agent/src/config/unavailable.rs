@@ -17,8 +17,6 @@ pub(super) fn in_file(file: &Mapping<'_>) {
 
 /// Keys of an instance.
 pub(super) fn in_instance(instance: &Mapping<'_>) {
-    only(instance, "accept", &[Value::Bool(true)]);
-    only(instance, "virtual_mac", &[Value::Bool(false)]);
     let (close, open) = (Value::Text("close".to_owned()), Value::Text("open".to_owned()));
     one_of(instance, "all_failed", &[close], &open, "`close` or `open`");
 }
@@ -28,13 +26,7 @@ fn only(mapping: &Mapping<'_>, key: &str, served: &[Value]) {
     if served.contains(&field.node.value) {
         return;
     }
-    match (&served[0], &field.node.value) {
-        (Value::Bool(_), Value::Bool(asked)) => not_available(&field, format_args!("{key}: {asked}")),
-        (Value::Bool(_), _) => {
-            let _ = field.boolean();
-        }
-        _ => not_available(&field, key),
-    }
+    not_available(&field, key);
 }
 
 fn one_of(mapping: &Mapping<'_>, key: &str, served: &[Value], unserved: &Value, words: &str) {

@@ -5,6 +5,7 @@ pub(crate) mod checksum;
 pub mod codec;
 pub mod discard;
 pub mod driver;
+mod frame;
 pub mod machine;
 pub mod prepared;
 pub mod receive;

@@ -125,7 +125,7 @@ prop_compose! {
         (interface, vip_interface) in (interface(), interface()),
         (priority, [preempt_delay, hold_down, grace], announce) in timing(),
         protocols in (version_2(), version_3()), version in 2..=3,
-        (preempt, strict) in any::<(bool, bool)>(),
+        (preempt, accept, strict, virtual_mac) in any::<(bool, bool, bool, bool)>(),
         local_address in select(&[LocalAddress::Active, LocalAddress::Always, LocalAddress::Never][..]),
         (vips, unicast) in vips_and_unicast(),
     ) -> Instance {
@@ -134,8 +134,8 @@ prop_compose! {
         Instance {
             name: InstanceName::new(&name).expect("valid"),
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
-            interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, strict, unicast,
-            vips, local_address, announce, grace,
+            interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, accept, strict,
+            virtual_mac, unicast, vips, local_address, announce, grace,
             track: Vec::new(), sync_group: None,
         }
     }

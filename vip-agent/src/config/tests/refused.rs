@@ -117,6 +117,8 @@ fn a_value_of_the_wrong_type() {
         ("instances: [5]\n", &["1:13: instances[0]: must be a mapping, not the number 5"]),
     ]);
     refused_in_instance(&[
+        ("virtual_mac: 1", "6:18: instances[0].virtual_mac: must be true or false, not the number 1"),
+        ("accept: no", "6:13: instances[0].accept: must be true or false, not the text \"no\""),
         ("strict: yes", "6:13: instances[0].strict: must be true or false, not the text \"yes\""),
         ("priority: \"100\"", "6:15: instances[0].priority: must be a whole number, not the text \"100\""),
         ("priority: 99.5", "6:15: instances[0].priority: must be a whole number, not the number 99.5"),
@@ -417,12 +419,6 @@ fn unicast_that_does_not_fit() {
 #[test]
 fn what_this_version_does_not_serve_yet() {
     refused_in_instance(&[
-        (
-            "virtual_mac: true",
-            "6:18: instances[0].virtual_mac: `virtual_mac: true` is not available in this version",
-        ),
-        ("virtual_mac: 1", "6:18: instances[0].virtual_mac: must be true or false, not the number 1"),
-        ("accept: false", "6:13: instances[0].accept: `accept: false` is not available in this version"),
         ("version: 4", "6:14: instances[0].version: must be 2 or 3, not the number 4"),
         (
             "all_failed: open",

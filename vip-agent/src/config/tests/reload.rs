@@ -42,6 +42,7 @@ fn what_needs_other_sockets_or_another_word_restarts_the_instance() {
     assert_eq!(version_2, ["restart edge [Version]"]);
     for (line, field) in [
         ("vip_interface: eth1", InstanceField::VipInterface),
+        ("virtual_mac: true", InstanceField::VirtualMac),
         (
             "unicast: {source: [10.0.0.1, \"fd00::1\"], peers: [10.0.0.2, \"fd00::2\"]}",
             InstanceField::Unicast,
@@ -67,6 +68,7 @@ fn all_else_is_applied_while_the_instance_runs() {
         ("preempt: false", InstanceField::Preempt),
         ("preempt_delay: 3s", InstanceField::PreemptDelay),
         ("hold_down: 3s", InstanceField::HoldDown),
+        ("accept: false", InstanceField::Accept),
         ("strict: true", InstanceField::Strict),
         ("checksum: rfc9568", InstanceField::Checksum),
         ("local_address: never", InstanceField::LocalAddress),

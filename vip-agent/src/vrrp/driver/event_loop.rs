@@ -303,6 +303,7 @@ impl EventLoop {
                     self.shared.report(Report::Retired(Retired::Binding(binding)));
                 }
             }
+            Command::Found(id, address, mac) => self.with(id, |router, _| router.learn(address, mac)),
             Command::Listen(receiver) => self.listen(receiver),
             Command::Unlisten(ifindex, family) => self.unlisten(ifindex, family),
             Command::Stop => self.stopping = true,

@@ -5,6 +5,7 @@
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
 mod event_loop;
+mod former;
 mod groups;
 pub(crate) mod realtime;
 mod router;
@@ -28,7 +29,7 @@ pub use self::realtime::Realtime;
 pub use self::router::{Binding, Family, Router};
 pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
 pub use self::stopwatch::Phases;
-use crate::types::{AdvertInterval, Family as IpFamily, MonotonicTime};
+use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
 use crate::watcher::{Lifeline, crash};
@@ -84,6 +85,8 @@ pub enum Command {
     Reconfigure(InstanceId, Parameters, Duration),
     /// Something happened to the instance.
     Tell(InstanceId, Event),
+    /// The MAC of the router that [`Report::WhereIs`] asked for; `None` = not known.
+    Found(InstanceId, IpAddr, Option<MacAddr>),
     /// Listen on an interface (one socket per interface and family, shared by its instances).
     Listen(Box<PacketReceiver>),
     /// Stop listening for this family on the interface with this index.
@@ -114,6 +117,9 @@ pub enum Report {
     Unstage(InstanceId, Unstage),
     /// An advertisement could not be sent; nothing was renewed.
     Refused(InstanceId, SendError),
+    /// The owner, by the source of its advertisements, which do not tell its MAC on the VIPs' link: to be answered with
+    /// [`Command::Found`].
+    WhereIs(InstanceId, IpAddr),
     /// Another router's advertisement does not fit ours.
     Mismatch(InstanceId, Mismatch),
     /// Another owner, or another interval of it, than was reported before.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use super::former::{Former, Owner};
 use super::snapshot::{AdvertCounts, Mismatch, PEERS, Snapshot, SnapshotPeer};
 use super::stopwatch::Stopwatch;
 use super::{InstanceId, Membership, Report, SeenOwner, Shared, Unstage};
@@ -26,6 +27,8 @@ use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
 pub struct Binding {
     /// Interface of the advertisements.
     pub ifindex: u32,
+    /// Whether the VIPs are on that interface, too: then the source of an advertisement is its sender's MAC there.
+    pub one_link: bool,
     /// One per family of the VIPs; IPv4 first, it breaks ties.
     pub families: ArrayVec<Family, 2>,
     /// Frames for the interface that carries the VIPs.
@@ -47,6 +50,9 @@ pub struct Family {
     pub adverts: PreparedAdverts,
     /// The same with priority 0.
     pub leaving: PreparedAdverts,
+    /// Our advertisement from the interface's own MAC, if the others come from a virtual one: who yields must not draw the
+    /// virtual MAC back to its port.
+    pub yielding: Option<PreparedAdverts>,
     /// What is accepted of others; its `own` address breaks ties.
     pub rules: Rules,
 }
@@ -64,6 +70,7 @@ pub struct Router {
     peers: ArrayVec<SnapshotPeer, PEERS>,
     /// Who was last heard as owner, and how.
     owner: Option<Owner>,
+    former: Former,
     faulty: bool,
     runtime_silent: bool,
     adverts: AdvertCounts,
@@ -83,16 +90,13 @@ pub struct Router {
     seen_reported: MonotonicTime,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Owner {
-    address: IpAddr,
-    mac: MacAddr,
-    heard: MonotonicTime,
-}
-
 /// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
 /// take longer than a takeover has until the first are out; and no more than these follow a lease that ends meanwhile.
 const ANNOUNCED_AT_ONCE: usize = 32;
+
+/// How long frames to a virtual MAC may be on their way while it moves: the tail of a queue, or of the system calls of a new
+/// owner's first adverts.
+const TRANSIT: Duration = Duration::from_millis(10);
 
 /// Complaints about one instance are reported once in this time.
 const REPORT_GAP: Duration = Duration::from_secs(1);
@@ -117,6 +121,7 @@ impl Router {
             binding: None,
             peers: ArrayVec::new(),
             owner: None,
+            former: Former::default(),
             faulty: false,
             runtime_silent: false,
             adverts: AdvertCounts::default(),
@@ -210,6 +215,9 @@ impl Router {
         let priority = self.machine.parameters().priority.get();
         for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
             family.adverts.set_priority(priority);
+            if let Some(yielding) = &mut family.yielding {
+                yielding.set_priority(priority);
+            }
         }
     }
 
@@ -242,7 +250,7 @@ impl Router {
             self.complain(packet, remark, shared);
         }
         self.adverts.received += 1;
-        self.note_peer(index, &received, received_at);
+        self.note_peer(index, &received, received_at, shared);
         self.handle(Event::Advert(advert), received_at, shared);
         self.note_owner(index, advert, shared);
         Some(advert)
@@ -281,7 +289,7 @@ impl Router {
         }
     }
 
-    fn note_peer(&mut self, family: usize, received: &Received<'_>, heard: MonotonicTime) {
+    fn note_peer(&mut self, family: usize, received: &Received<'_>, heard: MonotonicTime, shared: &Shared) {
         let peer = SnapshotPeer { address: received.source, priority: received.advert.priority, heard };
         if let Some(known) = self.peers.iter_mut().find(|known| known.address == peer.address) {
             *known = peer;
@@ -296,10 +304,33 @@ impl Router {
         // Whoever advertises owns, or owned until now.
         // One that speaks both families goes by its address in the first.
         let address = match self.owner {
-            Some(owner) if family > 0 && owner.mac == received.source_mac => owner.address,
+            Some(owner) if family > 0 && self.is_station_of(owner, received, heard) => owner.address,
             _ => received.source,
         };
-        self.owner = Some(Owner { address, mac: received.source_mac, heard });
+        let owner = Owner { address, mac: received.source_mac, heard };
+        self.owner = Some(owner);
+        if !self.tells_its_mac(owner) && self.former.must_ask(owner) {
+            shared.report(Report::WhereIs(self.id, address));
+        }
+    }
+
+    /// Whether an advertisement of another family than the owner's last is the owner's, too. Its virtual MACs differ, so they
+    /// say so only while it is heard in both.
+    fn is_station_of(&self, owner: Owner, received: &Received<'_>, heard: MonotonicTime) -> bool {
+        let lately = heard.before(received.advert.interval.duration() * LEASE_INTERVALS);
+        let is_heard = || self.peers.iter().any(|peer| peer.address == owner.address && peer.heard >= lately);
+        let virtual_macs = owner.mac.is_virtual() && received.source_mac.is_virtual();
+        owner.mac == received.source_mac || virtual_macs && is_heard()
+    }
+
+    /// Whether an owner's advertisements come from its own MAC, by which it is reached on the VIPs' link.
+    fn tells_its_mac(&self, owner: Owner) -> bool {
+        !owner.mac.is_virtual() && self.binding.as_ref().is_some_and(|binding| binding.one_link)
+    }
+
+    /// The runtime has looked for the MAC of a router.
+    pub(super) fn learn(&mut self, address: IpAddr, mac: Option<MacAddr>) {
+        self.former.learn(address, mac);
     }
 
     /// An event whose cause is now.
@@ -369,6 +400,10 @@ impl Router {
     }
 
     fn carry_out(&mut self, output: Output, mut stopwatch: Stopwatch, shared: &Shared) {
+        let promoted = output.transition.is_some_and(|transition| transition.to == State::Active);
+        if promoted || output.actions.contains(&Action::UnstageAfterGrace) {
+            self.words.expect(self.slot, stopwatch.detected + TRANSIT);
+        }
         let mut leaving = Ok(());
         for action in output.actions {
             match action {
@@ -382,7 +417,9 @@ impl Router {
                     leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving);
                 }
                 Action::AdvertiseYielding => {
-                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts));
+                    drop(self.send_in_all(stopwatch.detected, |family| {
+                        family.yielding.as_ref().unwrap_or(&family.adverts)
+                    }));
                 }
                 Action::Ask => self.ask(),
                 Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
@@ -471,6 +508,7 @@ impl Router {
     /// The advertisement was refused: what was to follow it is off, and so is a takeover that it was to begin.
     fn refused(&mut self, error: Option<SendError>, transition: Option<Transition>, shared: &Shared) {
         self.adverts.refused += 1;
+        self.words.expect(self.slot, MonotonicTime::ZERO);
         let now = MonotonicTime::now();
         self.refusal.clone_from(&error);
         if let Some(error) = error
@@ -510,11 +548,9 @@ impl Router {
 
     fn forward_to_former(&mut self) {
         let now = MonotonicTime::now();
-        match self.owner {
-            // A virtual MAC is by now our own, or nobody's.
-            Some(owner) if owner.mac.is_unicast() && !owner.mac.is_virtual() && !self.grace.is_zero() => {
-                self.words.hand_over(self.slot, owner.mac, now + self.grace);
-            }
+        let former = self.owner.and_then(|owner| self.former.mac_of(owner, self.tells_its_mac(owner)));
+        match former {
+            Some(mac) if !self.grace.is_zero() => self.words.hand_over(self.slot, mac, now + self.grace),
             _ => self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO),
         }
     }
