@@ -65,7 +65,7 @@ impl Agent {
     /// Does what has been put off, what comes before what goes: takeovers wait for it.
     pub(super) async fn move_addresses(&mut self, moving: &mut Moving) {
         let coming = std::mem::take(&mut moving.coming);
-        let wants = |managed: &&Managed| managed.config.local_address != LocalAddress::Never;
+        let wants = |managed: &&Managed| managed.config.stands_on_lo() != LocalAddress::Never;
         let indexes = |agent: &Self, ids: &[InstanceId]| -> Vec<usize> {
             ids.iter().filter_map(|id| agent.index_of(*id)).collect()
         };

@@ -10,6 +10,7 @@ use crate::vrrp::socket::{AdvertSender, AnnounceSender, Interface, MulticastGrou
 #[derive(Debug, Default)]
 pub(super) struct Sockets {
     adverts: HashMap<(Interface, IpAddr), Weak<AdvertSender>>,
+    frames: HashMap<Interface, Weak<AdvertSender>>,
     announcements: HashMap<Interface, Weak<AnnounceSender>>,
     groups: HashMap<Interface, Weak<Mutex<MulticastGroups>>>,
 }
@@ -36,6 +37,16 @@ impl Sockets {
         share(known, || AdvertSender::open(interface, source))
     }
 
+    /// The socket that sends adverts from virtual MACs.
+    ///
+    /// # Errors
+    /// It is not open yet, and cannot be opened.
+    pub(super) fn of_frames(&mut self, interface: &Interface) -> Result<Arc<AdvertSender>, OpenError> {
+        self.frames.retain(|_, sender| sender.strong_count() > 0);
+        let known = self.frames.entry(interface.clone()).or_default();
+        share(known, || AdvertSender::open_for_frames(interface))
+    }
+
     /// The socket that announces VIPs on an interface.
     ///
     /// # Errors
@@ -48,9 +59,7 @@ impl Sockets {
         let known = self.announcements.entry(interface.clone()).or_default();
         share(known, || AnnounceSender::open(interface))
     }
-}
 
-impl Sockets {
     /// No group yet, on the interface that carries the VIPs.
     pub(super) fn memberships(&mut self, interface: &Interface) -> Memberships {
         self.groups.retain(|_, groups| groups.strong_count() > 0);

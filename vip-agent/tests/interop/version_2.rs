@@ -12,10 +12,10 @@ const PASSWORD: Version = Version::Two(Some("secret12"));
 
 /// Two by default, the others in the long suite.
 const SPEECHES: [Speech; 4] = [
-    Speech { vips: &["10.0.0.50"], unicast: false, version: PASSWORD },
-    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Two(None) },
-    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Two(None) },
-    Speech { vips: &["10.0.0.50"], unicast: true, version: PASSWORD },
+    Speech { vips: &["10.0.0.50"], unicast: false, version: PASSWORD, virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Two(None), virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Two(None), virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: PASSWORD, virtual_mac: false },
 ];
 
 /// Plays each case in each speech, all at once, each in a lab of its own.

@@ -3,6 +3,7 @@
 mod allocation;
 mod announcing;
 mod batches;
+mod filtering;
 mod fixture;
 mod receiving;
 mod refusals;

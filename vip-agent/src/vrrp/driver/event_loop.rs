@@ -13,13 +13,16 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::groups::Groups;
 use super::outbox::{self, Outbox};
 use super::routers::Routers;
 use super::{Command, InstanceId, Report, Retired, Router, Shared};
 use crate::types::{Family, MonotonicTime};
 use crate::vrrp::discard::Discard;
+use crate::vrrp::machine::Event;
 use crate::vrrp::receive::Packet;
 use crate::vrrp::socket::PacketReceiver;
+use crate::vrrp::sync_group::{self, Before, Members as _};
 
 /// Frames read from one socket per wake-up. More than a default receive buffer (212 992 bytes) holds of frames this
 /// small, so that all that was waiting is read before a timer is acted on; and a bound, so that a flood cannot keep the
@@ -65,6 +68,7 @@ pub(super) struct EventLoop {
     /// When the timer expires, or before: see [`EventLoop::arm`].
     armed_for: MonotonicTime,
     routers: Routers,
+    groups: Groups,
     outbox: Outbox,
     /// Timers and commands acted on since announcements were made.
     acted: usize,
@@ -100,6 +104,7 @@ impl EventLoop {
             timer,
             armed_for: MonotonicTime::NEVER,
             routers: Routers::default(),
+            groups: Groups::default(),
             outbox: Outbox::default(),
             acted: 0,
             listeners: Vec::new(),
@@ -171,7 +176,7 @@ impl EventLoop {
     fn arm(&mut self) -> io::Result<()> {
         let rehearsal = self.routers.next_takeover().0.before(REHEARSAL_LEAD);
         let rehearsal = if MonotonicTime::now() < rehearsal { rehearsal } else { MonotonicTime::NEVER };
-        let next = self.routers.next().min(rehearsal).min(self.pulse.next);
+        let next = self.next_due().min(rehearsal).min(self.pulse.next);
         if self.armed_for <= next {
             return Ok(());
         }
@@ -224,12 +229,18 @@ impl EventLoop {
                     // What is no advertisement at all belongs to no instance, nor does a frame longer than any.
                     let Ok(packet) = Packet::parse(frame.bytes) else { continue };
                     let Some(id) = routes[usize::from(packet.virtual_router_id.get())] else { continue };
-                    self.routers.with(id, |router| {
+                    let heard = self.routers.with(id, |router| {
                         if frame.truncated {
                             router.discarded(&packet, Discard::Truncated, &self.shared);
-                        } else {
-                            router.receive(&packet, frame.arrival, &self.shared);
+                            return None;
                         }
+                        let before = Before::of(router.machine());
+                        let advert = router.receive(&packet, frame.arrival, &self.shared)?;
+                        Some((before, advert))
+                    });
+                    let Some((before, advert)) = heard.flatten() else { continue };
+                    self.groups.with(id, &mut self.routers, &self.shared, |group, member| {
+                        sync_group::heard(group, member, before, advert, MonotonicTime::now());
                     });
                 }
             }
@@ -246,12 +257,24 @@ impl EventLoop {
             }
         }
         self.outbox.send(&mut self.routers, &self.shared);
+        let acted = &mut self.acted;
+        self.groups.each(&mut self.routers, &self.shared, |group| {
+            if sync_group::next_timer(group) <= now {
+                *acted += group.count();
+                sync_group::on_timer(group, now);
+            }
+        });
+    }
+
+    /// When the next timer of an instance or a group is due.
+    fn next_due(&mut self) -> MonotonicTime {
+        self.routers.next().min(self.groups.next(&mut self.routers, &self.shared))
     }
 
     /// Makes some announcements, once nobody's advertisement is due: what all instances own, and until when, comes first. A
     /// loop that is never done with the rest must announce as well, so it does once all may have had their turn.
     fn announce(&mut self) {
-        let more_is_due = !self.shared.commands.is_empty() || self.routers.next() <= MonotonicTime::now();
+        let more_is_due = !self.shared.commands.is_empty() || self.next_due() <= MonotonicTime::now();
         if more_is_due && self.acted < self.routers.len() {
             return;
         }
@@ -271,6 +294,7 @@ impl EventLoop {
         self.pulse.last_beats = beats;
         let silent = self.pulse.silent >= SILENT_PULSES;
         self.routers.each(|router| router.runtime_is_silent(silent, &self.shared));
+        self.groups.each(&mut self.routers, &self.shared, |group| sync_group::share_faults(group));
     }
 
     fn take_commands(&mut self) {
@@ -288,10 +312,12 @@ impl EventLoop {
             Command::Add(id, router) => {
                 self.routers.add(id, router);
                 self.reroute();
+                self.regroup();
             }
             Command::Remove(id) => {
                 if let Some(router) = self.routers.remove(id) {
                     self.reroute();
+                    self.regroup();
                     self.shared.report(Report::Retired(Retired::Router(router)));
                 }
             }
@@ -302,6 +328,7 @@ impl EventLoop {
                     self.shared.report(Report::Retired(Retired::Binding(binding)));
                 }
             }
+            Command::Found(id, address, mac) => self.with(id, |router, _| router.learn(address, mac)),
             Command::Listen(receiver) => self.listen(receiver),
             Command::Unlisten(ifindex, family) => self.unlisten(ifindex, family),
             Command::Stop => self.stopping = true,
@@ -311,12 +338,45 @@ impl EventLoop {
             }
             Command::Announce(id) => self.with(id, Router::announce_again),
             Command::Reconfigure(id, parameters, grace) => {
+                let before = self.routers.get(id).map(|router| Before::of(router.machine()));
                 self.with(id, |router, shared| router.reconfigure(parameters, grace, shared));
+                self.groups.with(id, &mut self.routers, &self.shared, |group, member| {
+                    before.into_iter().for_each(|before| sync_group::follow(group, member, before));
+                });
             }
-            Command::Tell(id, event) => {
-                self.with(id, |router, shared| router.tell_from_runtime(event, shared));
-            }
+            Command::Tell(id, event) => self.tell(id, event),
         }
+    }
+
+    /// An instance is told something by the runtime, and so is its sync group what follows from it.
+    fn tell(&mut self, id: InstanceId, event: Event) {
+        let shared = &self.shared;
+        let told = self.routers.with(id, |router| {
+            let tells = router.note_condition(event);
+            let is_member = router.membership().is_some();
+            // What a leaving member does from here on is no longer the group's.
+            let leaves = is_member && event == Event::Shutdown;
+            if leaves {
+                router.leave_group();
+            }
+            if leaves || tells && !is_member {
+                router.tell(event, shared);
+            }
+            leaves
+        });
+        if told == Some(true) {
+            return self.regroup();
+        }
+        self.groups.with(id, &mut self.routers, &self.shared, |group, member| match event {
+            Event::Fault | Event::Recovered => sync_group::share_faults(group),
+            _ => sync_group::tell(group, member, event),
+        });
+    }
+
+    /// Works out who is in which sync group.
+    fn regroup(&mut self) {
+        self.groups.regroup(&mut self.routers);
+        self.groups.each(&mut self.routers, &self.shared, |group| sync_group::share_faults(group));
     }
 
     fn with(&mut self, id: InstanceId, act: impl FnOnce(&mut Router, &Shared)) {

@@ -103,7 +103,10 @@ impl Routers {
                 if let Some(urgency) = router.take_turn() {
                     self.announcing.push(id, urgency);
                 }
-                (router.next_timer(), router.takes_over_at())
+                // A member's timer is its group's.
+                let timer =
+                    if router.membership().is_none() { router.next_timer() } else { MonotonicTime::NEVER };
+                (timer, router.takes_over_at())
             }
             None => (MonotonicTime::NEVER, MonotonicTime::NEVER),
         };

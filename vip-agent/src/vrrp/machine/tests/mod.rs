@@ -4,9 +4,11 @@ mod active;
 mod announcements;
 mod backup;
 mod draining;
+mod fallen;
 mod fault;
 mod lease;
 mod phase;
+mod nopreempt;
 mod properties;
 mod reconfigure;
 mod rig;
@@ -18,6 +20,6 @@ mod version_2;
 
 use std::cmp::Ordering;
 
-use self::rig::{Rig, Sent};
+use self::rig::{PEER, Rig, Sent};
 use super::{Action, Cause, Event, PeerAdvert, State};
 use crate::types::{AdvertInterval, Centiseconds, Priority, Seconds};
