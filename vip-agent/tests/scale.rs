@@ -94,12 +94,7 @@ fn announced(wire: &Wire, lab: &Lab, node: &Node, since: Stamp) -> Result<[Durat
 }
 
 /// Each has moved as often as it should, and said how: no report was lost.
-fn all_moved(
-    agent: &Agent,
-    state: &str,
-    transitions: u64,
-    cause: Option<&str>,
-) -> Result<Vec<InstanceStatus>> {
+fn all_moved(agent: &Agent, state: &str, transitions: u64, causes: &[&str]) -> Result<Vec<InstanceStatus>> {
     let status = agent.wait_state(state, SOON)?;
     ensure!(status.instances.len() == usize::from(INSTANCES));
     // What the driver does is in the status at once, what it reports about it a moment later.
@@ -146,7 +141,6 @@ fn instances_of_one_interface_share_its_sockets_spread_their_adverts_and_move_to
     wire.wait_first(Stamp::MIN, SOON, is_advert_of(one))?;
     first.signal(Signal::SIGKILL)?;
     let began = wire.wait_first(Stamp::MIN, SOON, is_advert_of(two))?.at;
-    // Its watcher says priority 0 for all of them, if it is quicker than their leases.
     let taken = all_moved(&second, "active", 2, &CRASH)?;
     let [announced_first, announced_last] = announced(&wire, &lab, two, began)?;
     let adverts = wire.frames(|frame| is_advert_of(two)(frame) && frame.at < began + INTERVAL * 3);

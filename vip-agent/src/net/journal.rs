@@ -79,6 +79,11 @@ impl Entries {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether this sysctl's former value is written down, whichever it was.
+    fn knows(&self, saved: &SavedSysctl) -> bool {
+        self.sysctls.iter().any(|known| known.sysctl == saved.sysctl)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,14 +159,13 @@ impl Journal {
     /// # Errors
     /// Not on disk; then the change must not be made.
     pub fn record_sysctl(&self, saved: SavedSysctl) -> Result<(), JournalError> {
-        let is_known = |entries: &Entries| entries.sysctls.iter().any(|known| known.sysctl == saved.sysctl);
         // Every instance of an interface asks for it, and a change begins with a copy of everything.
-        if is_known(&self.lock()) {
+        if self.lock().knows(&saved) {
             return Ok(());
         }
         self.change(|entries| {
-            if !is_known(entries) {
-                entries.sysctls.push(saved.clone());
+            if !entries.knows(&saved) {
+                entries.sysctls.push(saved);
             }
         })
     }
