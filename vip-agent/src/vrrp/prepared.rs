@@ -38,11 +38,7 @@ impl PreparedAdverts {
     ///
     /// # Errors
     /// What [`Fields::encode`] refuses.
-    pub fn build_frame(
-        fields: &Fields<'_>,
-        source: IpAddr,
-        mac: MacAddr,
-    ) -> Result<Self, EncodeError> {
+    pub fn build_frame(fields: &Fields<'_>, source: IpAddr, mac: MacAddr) -> Result<Self, EncodeError> {
         let mut prepared = Self::build(fields, source, &[advert_group(Family::of(source))])?;
         for (_, advert) in &mut prepared.adverts {
             let headers = frame::headers(mac, source, advert.len());

@@ -215,7 +215,12 @@ impl Network {
     /// having heard anybody, would give the VIPs back to the first lower owner that it meets; not so from now on.
     pub(crate) fn acquaint(&mut self, node: usize) {
         let sender = IpAddr::from([10, 0, 0, 200]);
-        let advert = PeerAdvert { priority: 0, interval: AdvertInterval::V3(self.interval), address: Ordering::Less, sender };
+        let advert = PeerAdvert {
+            priority: 0,
+            interval: AdvertInterval::V3(self.interval),
+            address: Ordering::Less,
+            sender,
+        };
         self.event(node, Event::Advert(advert));
     }
 

@@ -138,12 +138,7 @@ pub(crate) fn framed(wire: &Wire, family: Family) -> (AdvertSender, PreparedAdve
     let source = near_source(family);
     let vips = if family == Family::V4 { vec![ip("192.0.2.100")] } else { vec![ip("fe80::100")] };
     let id = VirtualRouterId::new(7).expect("a VRID");
-    let fields = Fields {
-        virtual_router_id: id,
-        priority: 100,
-        dialect: VERSION_3,
-        addresses: &vips,
-    };
+    let fields = Fields { virtual_router_id: id, priority: 100, dialect: VERSION_3, addresses: &vips };
     let mac = MacAddr::of_virtual_router(id, family);
     let adverts = PreparedAdverts::build_frame(&fields, source, mac);
     let sender = AdvertSender::open_for_frames(&wire.near).expect("a sender");
