@@ -225,7 +225,7 @@ fn what_is_no_ethernet_is_refused() -> Result<()> {
 // === choice ===
 
 /// The agent finds `eth0` by `selector`, and again when it has another name; returns its log.
-fn chosen(selector: Value, renamed_too: bool) -> Result<()> {
+fn chosen(selector: &Value, renamed_too: bool) -> Result<()> {
     let lab = lab().nodes(1).build()?;
     let node = lab.node(1);
     node.ip("link add eth7 type veth peer name eth7p")?;
@@ -269,22 +269,22 @@ fn rename(node: &Node, from: &str, to: &str) -> Result<()> {
 
 #[test]
 fn an_interface_is_chosen_by_name_and_missed_under_another() -> Result<()> {
-    chosen(json!("eth0"), false)
+    chosen(&json!("eth0"), false)
 }
 
 #[test]
 fn an_interface_is_chosen_by_a_regular_expression_whatever_it_is_called() -> Result<()> {
-    chosen(json!({"regex": "^(eth0|lan[0-9])$"}), true)
+    chosen(&json!({"regex": "^(eth0|lan[0-9])$"}), true)
 }
 
 #[test]
 fn an_interface_is_chosen_by_the_subnet_of_its_vips_whatever_it_is_called() -> Result<()> {
-    chosen(json!({"subnet": "vip"}), true)
+    chosen(&json!({"subnet": "vip"}), true)
 }
 
 #[test]
 fn an_interface_is_chosen_by_the_default_route_whatever_it_is_called() -> Result<()> {
-    chosen(json!({"default_route": true}), true)
+    chosen(&json!({"default_route": true}), true)
 }
 
 // === two interfaces ===
