@@ -151,7 +151,7 @@ fn observe(
         }
         false
     });
-    seen.judge(event, struck, starter.cell, Sample::from_iter(new.decide_to_announcement_ms()?))
+    seen.judge(event, struck, starter.cell, &Sample::from_iter(new.decide_to_announcement_ms()?))
 }
 
 /// What the wire says of a move.
@@ -171,7 +171,7 @@ fn note_first<K: Ord>(firsts: &mut BTreeMap<K, Stamp>, what: K, at: Stamp) {
 }
 
 impl Seen {
-    fn judge(&self, event: Event, struck: Stamp, cell: Cell, decided: Sample) -> Result<Move> {
+    fn judge(&self, event: Event, struck: Stamp, cell: Cell, decided: &Sample) -> Result<Move> {
         let missing = usize::from(cell.instances) - self.adverts.len();
         ensure!(missing == 0, "{event}: {missing} virtual routers were not taken over");
         let missing = usize::from(cell.vips) - self.announcements.len();
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn a_handover_counts_from_the_first_priority_0_and_silence_from_the_last_advert() {
-        let by = |event, seen: Seen| seen.judge(event, us(1500), CELL, Sample::default()).unwrap();
+        let by = |event, seen: Seen| seen.judge(event, us(1500), CELL, &Sample::default()).unwrap();
         let handover = by(Event::Sigterm, seen());
         assert!((handover.first_advert_ms - 8.0).abs() < 1e-9);
         assert!((handover.all_announced_ms - 8.35).abs() < 1e-9);
@@ -266,10 +266,10 @@ mod tests {
     fn what_was_not_taken_over_is_counted() {
         let mut incomplete = seen();
         incomplete.announcements.remove(&vip(3));
-        let error = incomplete.judge(Event::Crash, us(0), CELL, Sample::default()).err().unwrap();
+        let error = incomplete.judge(Event::Crash, us(0), CELL, &Sample::default()).err().unwrap();
         assert_eq!(error.to_string(), "crash: 1 VIPs were not announced");
         incomplete.adverts.clear();
-        let error = incomplete.judge(Event::Crash, us(0), CELL, Sample::default()).err().unwrap();
+        let error = incomplete.judge(Event::Crash, us(0), CELL, &Sample::default()).err().unwrap();
         assert_eq!(error.to_string(), "crash: 2 virtual routers were not taken over");
     }
 
