@@ -38,11 +38,17 @@ pub enum Reason {
     TrafficNotOwned = 14,
     /// A segment of a connection that the former owner still serves: sent there.
     HandoverForwarded = 15,
+    /// Traffic to an owned VIP that is not accepted (`accept: false`): dropped.
+    TrafficNotAccepted = 16,
+    /// A frame to a virtual MAC: taken by its owner. Counted besides what happened to it then.
+    VirtualMacTaken = 17,
+    /// A frame to a virtual MAC that another node owns: dropped.
+    VirtualMacNotOwned = 18,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::ArpAnswered,
         Self::ArpNotOwned,
         Self::ArpInvalid,
@@ -59,6 +65,9 @@ impl Reason {
         Self::TrafficOwned,
         Self::TrafficNotOwned,
         Self::HandoverForwarded,
+        Self::TrafficNotAccepted,
+        Self::VirtualMacTaken,
+        Self::VirtualMacNotOwned,
     ];
 
     /// Counters per interface.
@@ -83,6 +92,9 @@ impl Reason {
             Self::TrafficOwned => "traffic_owned",
             Self::TrafficNotOwned => "traffic_not_owned",
             Self::HandoverForwarded => "handover_forwarded",
+            Self::TrafficNotAccepted => "traffic_not_accepted",
+            Self::VirtualMacTaken => "virtual_mac_taken",
+            Self::VirtualMacNotOwned => "virtual_mac_not_owned",
         }
     }
 

@@ -44,16 +44,26 @@ pub struct KeepalivedBuilder {
     node: Node,
     peers: Vec<Node>,
     vips: Vec<(IpAddr, u8)>,
+    /// Further instances: virtual router id and VIPs.
+    others: Vec<(u8, Vec<(IpAddr, u8)>)>,
     version: u8,
     state: &'static str,
     priority: u8,
     interval: Duration,
     vrid: u8,
     unicast: bool,
+    virtual_mac: bool,
     preempt: bool,
     log_detail: bool,
     global_lines: String,
     instance_lines: String,
+}
+
+/// One `vrrp_instance`.
+struct Instance<'a> {
+    name: String,
+    vrid: u8,
+    vips: Vec<&'a (IpAddr, u8)>,
 }
 
 /// A running keepalived: a parent and its VRRP child. Killed on drop.
@@ -72,12 +82,14 @@ impl KeepalivedBuilder {
             node,
             peers,
             vips,
+            others: Vec::new(),
             version: 3,
             state: "BACKUP",
             priority: 100,
             interval: Duration::from_secs(1),
             vrid: 51,
             unicast: false,
+            virtual_mac: false,
             preempt: true,
             log_detail: true,
             global_lines: String::new(),
@@ -128,6 +140,12 @@ impl KeepalivedBuilder {
         self
     }
 
+    /// Holds the VIPs on macvlan interfaces with the virtual MACs (`use_vmac`).
+    pub fn virtual_mac(mut self) -> Self {
+        self.virtual_mac = true;
+        self
+    }
+
     /// Does not take over from a lower priority.
     pub fn nopreempt(mut self) -> Self {
         self.preempt = false;
@@ -143,6 +161,12 @@ impl KeepalivedBuilder {
     /// Other VIPs than the lab's, with prefix lengths.
     pub fn vips(mut self, vips: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
         self.vips = vips.into_iter().collect();
+        self
+    }
+
+    /// One more virtual router, with everything else as the first.
+    pub fn also(mut self, vrid: u8, vips: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
+        self.others.push((vrid, vips.into_iter().collect()));
         self
     }
 
@@ -166,17 +190,29 @@ impl KeepalivedBuilder {
             self.version,
             self.global_lines
         );
-        let (ipv4, ipv6): (Vec<_>, Vec<_>) = self.vips.iter().partition(|(vip, _)| vip.is_ipv4());
-        for (name, vips) in [("VI_4", ipv4), ("VI_6", ipv6)] {
-            if !vips.is_empty() {
-                self.write_instance(&mut text, name, &vips);
-            }
+        for instance in self.instances() {
+            self.write_instance(&mut text, &instance);
         }
         text
     }
 
-    fn write_instance(&self, text: &mut String, name: &str, vips: &[&(IpAddr, u8)]) {
-        let Self { state, vrid, priority, .. } = self;
+    fn instances(&self) -> Vec<Instance<'_>> {
+        let others = self.others.iter().map(|(vrid, vips)| (format!("_{vrid}"), *vrid, vips));
+        let routers = std::iter::once((String::new(), self.vrid, &self.vips)).chain(others);
+        let by_family = routers.flat_map(|(suffix, vrid, vips)| {
+            let (ipv4, ipv6): (Vec<_>, Vec<_>) = vips.iter().partition(|(vip, _)| vip.is_ipv4());
+            [("VI_4", ipv4), ("VI_6", ipv6)].map(|(family, vips)| Instance {
+                name: format!("{family}{suffix}"),
+                vrid,
+                vips,
+            })
+        });
+        by_family.filter(|instance| !instance.vips.is_empty()).collect()
+    }
+
+    fn write_instance(&self, text: &mut String, instance: &Instance<'_>) {
+        let Instance { name, vrid, vips } = instance;
+        let Self { state, priority, .. } = self;
         let seconds = self.interval.as_secs_f64();
         // Writing to a String cannot fail.
         let _ = write!(
@@ -185,6 +221,9 @@ impl KeepalivedBuilder {
              priority {priority}\n    advert_int {seconds}\n{}",
             self.instance_lines
         );
+        if self.virtual_mac {
+            text.push_str("    use_vmac\n");
+        }
         if !self.preempt {
             text.push_str("    nopreempt\n");
         }
@@ -203,7 +242,9 @@ impl KeepalivedBuilder {
             }
             let _ = writeln!(text, "    {block} {{");
             for (vip, prefix) in vips {
-                let _ = writeln!(text, "        {vip}/{prefix} dev eth0");
+                // Without a name they go to the instance's interface: the macvlan, where there is one.
+                let device = if self.virtual_mac { "" } else { " dev eth0" };
+                let _ = writeln!(text, "        {vip}/{prefix}{device}");
             }
             text.push_str("    }\n");
         }
@@ -215,6 +256,12 @@ impl KeepalivedBuilder {
     /// # Errors
     /// keepalived is missing or refuses the configuration: with its log.
     pub fn start(self) -> Result<Keepalived> {
+        if self.virtual_mac {
+            // As keepalived's notes on VMACs have it: or the interface below the macvlan answers for its addresses, and asks
+            // in their name.
+            self.node.set_sysctl("net.ipv4.conf.eth0.arp_ignore", 1)?;
+            self.node.set_sysctl("net.ipv4.conf.eth0.arp_announce", 2)?;
+        }
         let config = self.node.file_path("keepalived.conf");
         self.node.write_file(&config, self.config())?;
         let [pid_file, child_pid_file] =
@@ -322,11 +369,10 @@ impl Keepalived {
     /// # Errors
     /// They have not after `timeout`: with the log.
     pub fn wait_state(&self, state: &str, timeout: Duration) -> Result<()> {
-        let instances: Vec<&str> =
-            ["VI_4", "VI_6"].into_iter().filter(|name| self.builder.config().contains(name)).collect();
+        let instances = self.builder.instances();
         until(timeout, || {
             let log = self.log();
-            instances.iter().all(|instance| last_state(&log, instance) == Some(state))
+            instances.iter().all(|instance| last_state(&log, &instance.name) == Some(state))
         })
         .with_context(|| format!("{}: keepalived is not {state}\n{}", self.node().name(), self.log()))
     }

@@ -1,9 +1,10 @@
 //! An agent's turn: production's rules ([`conduct`]) over simulated sockets and words, and where mutations break them.
 
 use std::fmt::Arguments;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use vip_agent::types::{AdvertInterval, Centiseconds, MonotonicTime};
+use vip_agent::types::{AdvertInterval, Centiseconds, MonotonicTime, Priority};
 use vip_agent::vrrp::conduct::{self, Effects as _, FRAMES_PER_WAKE, Message};
 use vip_agent::vrrp::machine::{Action, Event, Machine, Output, PeerAdvert, State, Transition};
 
@@ -133,8 +134,9 @@ impl Turning<'_> {
 
     fn receive(&mut self, frame: &Frame) {
         let own = self.node as u8;
-        let address = conduct::tie_break(usize::from(frame.family), &frame.from, &own);
-        let advert = PeerAdvert { priority: frame.priority, interval: frame.interval, address };
+        let address = conduct::tie_break(frame.family == 0, &frame.from, &own);
+        let sender = IpAddr::from([10, 0, frame.family, frame.from]);
+        let advert = PeerAdvert { priority: frame.priority, interval: frame.interval, address, sender };
         if let Some(advert) = self.distort(advert) {
             let (from, family) = (frame.from, frame.family);
             self.handle(
@@ -283,7 +285,7 @@ impl conduct::Effects for Turning<'_> {
         let unnoticed = match message {
             Message::Advert => self.network.mutated(Mutation::RenewThoughRefused),
             Message::Leaving => self.network.mutated(Mutation::HoldThoughRefused),
-            Message::Yielding => false,
+            Message::Yielding | Message::Question => false,
         };
         self.accepted &= !muted;
         if muted && !unnoticed {
@@ -298,7 +300,11 @@ impl conduct::Effects for Turning<'_> {
                 self.network.count_message(node);
             }
             self.said = true;
-            let priority = if message == Message::Leaving { 0 } else { own.priority.get() };
+            let priority = match message {
+                Message::Leaving => 0,
+                Message::Question => Priority::LOWEST.get(),
+                Message::Advert | Message::Yielding => own.priority.get(),
+            };
             let (from, family, interval) = (node as u8, family as u8, own.interval);
             let frame = Frame { from, to: from, family, priority, interval, decided };
             self.network.broadcast(frame, cursor);

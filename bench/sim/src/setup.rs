@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use vip_agent::types::{AdvertInterval, Centiseconds, Priority, Seconds};
-use vip_agent::vrrp::machine::Parameters;
+use vip_agent::types::{AdvertInterval, Centiseconds, Priority, Seconds, VirtualRouterId};
+use vip_agent::vrrp::machine::{AdvertPhase, Parameters};
 
 use crate::random::Random;
 use crate::time::LARGEST_CLOCK_ERROR;
@@ -184,6 +184,7 @@ impl NodeSetup {
         let parameters = Parameters {
             priority,
             interval,
+            phase: Some(phase(random)),
             preempt: if traits.preemption == Preemption::Mixed { random.percent(60) } else { preempt },
             preempt_delay: one_in_five(random, interval.duration() * 5),
             hold_down: one_in_five(random, interval.duration() * 5),
@@ -200,4 +201,10 @@ impl NodeSetup {
             staging: staging.flatten().map(Duration::from_micros),
         }
     }
+}
+
+/// Of any virtual router: one network has only one, but clocks begin anywhere, too.
+fn phase(random: &mut Random) -> AdvertPhase {
+    let id = u8::try_from(1 + random.below(255)).ok().and_then(|id| VirtualRouterId::new(id).ok());
+    AdvertPhase::of(id.expect("1-255"))
 }

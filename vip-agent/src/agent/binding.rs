@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::place::Place;
+use super::sockets::Sockets;
 use crate::config;
-use crate::dataplane::announce::{Announcements, frame_to_itself, questions};
-use crate::types::Family;
+use crate::dataplane::announce::{Announcements, Answering, frame_to_itself, questions};
+use crate::types::{Family, MacAddr};
 use crate::vrrp::codec::{DecodeOptions, Dialect, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
-use crate::vrrp::machine::Parameters;
+use crate::vrrp::machine::{AdvertPhase, Parameters};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Rules, Senders};
-use crate::vrrp::socket::{AdvertSender, AnnounceSender, OpenError};
+use crate::vrrp::socket::OpenError;
 
 /// Why an instance cannot work on its interfaces.
 #[derive(Debug, thiserror::Error)]
@@ -31,35 +32,53 @@ pub(super) fn parameters(instance: &config::Instance) -> Parameters {
     Parameters {
         priority: instance.priority,
         interval: instance.protocol.advert_interval(),
+        phase: Some(AdvertPhase::of(instance.virtual_router_id)),
         preempt: instance.preempt,
         preempt_delay: instance.preempt_delay,
         hold_down: instance.hold_down,
-        staging: instance.local_address == config::LocalAddress::Active,
+        staging: instance.stands_on_lo() == config::LocalAddress::Active,
         announce_repeat: instance.announce.repeat,
         announce_interval: instance.announce.interval,
         announce_refresh: instance.announce.refresh,
     }
 }
 
-/// Opens the sockets and builds the frames.
+/// Which MAC answers for the VIPs.
+pub(super) fn answering(instance: &config::Instance, place: &Place) -> Answering {
+    if instance.virtual_mac {
+        Answering::Virtual(instance.virtual_router_id)
+    } else {
+        Answering::Interface(place.mac)
+    }
+}
+
+/// Opens the sockets that are not open yet, and builds the frames.
 pub(super) fn bind(
     instance: &config::Instance,
     place: &Place,
     router: bool,
+    sockets: &mut Sockets,
 ) -> Result<Box<driver::Binding>, BindError> {
-    let families = place.sources.iter().map(|&source| family(instance, place, source));
+    let families = place.sources.iter().map(|&source| family(instance, place, source, sockets));
+    let families = families.collect::<Result<ArrayVec<_, 2>, _>>()?;
     let vips = || instance.vips.iter().map(|vip| vip.address);
     Ok(Box::new(driver::Binding {
         ifindex: place.advert.index,
-        families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
-        announcements: Announcements::build(vips(), place.mac, router),
+        one_link: place.advert.index == place.vip.index,
+        families,
+        announcements: Announcements::build(vips(), answering(instance, place), router),
         questions: questions(vips(), place.mac, place.link_local),
         rehearsal: [frame_to_itself(place.mac)],
-        announcer: AnnounceSender::open(&place.vip)?,
+        announcer: sockets.of_announcements(&place.vip)?,
     }))
 }
 
-fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<driver::Family, BindError> {
+fn family(
+    instance: &config::Instance,
+    place: &Place,
+    source: IpAddr,
+    sockets: &mut Sockets,
+) -> Result<driver::Family, BindError> {
     let family = Family::of(source);
     let of_family = |address: &IpAddr| Family::of(*address) == family;
     let mut vips: Vec<IpAddr> = instance.vips.iter().map(|vip| vip.address).filter(of_family).collect();
@@ -73,15 +92,28 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
         }
     };
     let dialect = dialect(&instance.protocol);
-    let adverts = |priority| {
+    let fields = |priority| {
         let virtual_router_id = instance.virtual_router_id;
-        let fields = Fields { virtual_router_id, priority, dialect, addresses: &vips };
-        PreparedAdverts::build(&fields, source, &destinations)
+        Fields { virtual_router_id, priority, dialect, addresses: &vips }
+    };
+    let priority = instance.priority.get();
+    // Unicast adverts go through the IP stack, which finds the way to each peer. The virtual MAC has no business on that way:
+    // behind a router it means nothing, and switches learn it from announcements.
+    let (sender, adverts, leaving, yielding) = if instance.virtual_mac && instance.unicast.is_none() {
+        let frames = |priority, mac| PreparedAdverts::build_frame(&fields(priority), source, mac);
+        let mac = MacAddr::of_virtual_router(instance.virtual_router_id, family);
+        let sender = sockets.of_frames(&place.advert)?;
+        let yielding = frames(priority, place.advert_mac)?;
+        (sender, frames(priority, mac)?, frames(LEAVING, mac)?, Some(yielding))
+    } else {
+        let adverts = |priority| PreparedAdverts::build(&fields(priority), source, &destinations);
+        (sockets.of_adverts(&place.advert, source)?, adverts(priority)?, adverts(LEAVING)?, None)
     };
     Ok(driver::Family {
-        sender: AdvertSender::open(&place.advert, source)?,
-        adverts: adverts(instance.priority.get())?,
-        leaving: adverts(LEAVING)?,
+        sender,
+        adverts,
+        leaving,
+        yielding,
         rules: Rules {
             own: source,
             senders,

@@ -8,9 +8,11 @@ use anyhow::bail;
 use vip_common::maps::ForeignOwner;
 
 use super::Agent;
+use super::linger::Moving;
+use crate::net::neighbors::{Neighbor, mac_of};
 use crate::status::Takeover;
 use crate::types::{MacAddr, MonotonicTime};
-use crate::vrrp::driver::{InstanceId, Mismatch, Phases, Report, Unstage};
+use crate::vrrp::driver::{Command, InstanceId, Mismatch, Phases, Report, Unstage};
 use crate::vrrp::machine::{Cause, State, Transition};
 
 /// Before and after a move of ours others may rightly claim what we own, by a hair: the new owner announces before we
@@ -30,31 +32,48 @@ pub(super) struct Claim {
     heard: MonotonicTime,
 }
 
+/// Reports followed without a look at anything else: what all instances of an interface say at a takeover.
+const AT_ONCE: usize = 1024;
+
 impl Agent {
-    pub(super) async fn on_report(&mut self, report: Report) -> anyhow::Result<()> {
+    /// Follows a report and those that wait behind it: addresses of instances that move together move together.
+    pub(super) async fn on_reports(&mut self, first: Report) -> anyhow::Result<()> {
+        let mut moving = Moving::default();
+        self.on_report(first, &mut moving).await?;
+        for _ in 1..AT_ONCE {
+            let Some(report) = self.driver.waiting_report() else { break };
+            self.on_report(report, &mut moving).await?;
+        }
+        self.move_addresses(&mut moving).await;
+        Ok(())
+    }
+
+    async fn on_report(&mut self, report: Report, moving: &mut Moving) -> anyhow::Result<()> {
         match report {
             Report::Moved { id, transition, phases, at } => {
                 if let Some(index) = self.index_of(id) {
                     self.moved(index, transition, phases, at).await;
                 }
             }
-            Report::Stage(id) => {
-                if let Some(index) = self.index_of(id) {
-                    self.stage(index).await;
-                }
-            }
-            Report::Unstage(id, when) => {
-                if let Some(index) = self.index_of(id) {
-                    self.unstage(index, when).await;
-                }
-            }
+            Report::Stage(id) => self.stage_later(id, moving).await,
+            Report::Unstage(id, when) => self.unstage_later(id, when, moving).await,
             Report::Refused(id, error) => {
                 if let Some(index) = self.index_of(id) {
                     let instance = self.instances[index].name();
                     tracing::warn!(instance, "advertisement not sent: {error}");
                 }
             }
+            Report::WhereIs(id, owner) => {
+                if let Some(index) = self.index_of(id) {
+                    self.find(index, owner).await;
+                }
+            }
             Report::Mismatch(id, mismatch) => self.on_mismatch(id, mismatch),
+            Report::Owner(id, seen) => {
+                if let Some(index) = self.index_of(id) {
+                    self.owners.note(&self.instances[index].config, seen);
+                }
+            }
             Report::Retired(retired) => drop(retired),
             Report::Died(why) => bail!("{why}"),
         }
@@ -71,6 +90,7 @@ impl Agent {
             lost,
             "the VRRP driver reported more than could be followed: asking it how things are"
         );
+        let mut moving = Moving::default();
         for index in 0..self.instances.len() {
             let Some(snapshot) = self.driver.inspect(self.instances[index].id).await else { continue };
             let managed = &mut self.instances[index];
@@ -78,12 +98,16 @@ impl Agent {
                 tracing::info!(instance = managed.name(), to = word(&snapshot.state), "has moved meanwhile");
                 managed.entered(snapshot.state, MonotonicTime::now());
             }
+            let id = managed.id;
             match snapshot.state {
-                State::Active => self.stage(index).await,
+                State::Active => self.stage_later(id, &mut moving).await,
                 State::Draining => {}
-                State::Initialize | State::Backup | State::Fault => self.unstage(index, Unstage::Now).await,
+                State::Initialize | State::Backup | State::Fault => {
+                    self.unstage_later(id, Unstage::Now, &mut moving).await;
+                }
             }
         }
+        self.move_addresses(&mut moving).await;
         self.remove_left().await;
     }
 
@@ -117,6 +141,25 @@ impl Agent {
         }
         self.answer_drain(index).await;
         self.remove_left().await;
+    }
+
+    /// Looks for the MAC by which an owner is reached on the link of the VIPs: by its address, or, if its adverts come by
+    /// another link, by a VIP, which it answers for.
+    async fn find(&self, index: usize, owner: IpAddr) {
+        let managed = &self.instances[index];
+        let Some(home) = &managed.home else { return };
+        let ifindex = home.place.vip.index;
+        let by_vip = home.place.advert.index != ifindex;
+        let address = if by_vip { home.vips.first().copied() } else { Some(owner) };
+        let Some(address) = address else { return };
+        let mac = match mac_of(&self.rtnetlink, Neighbor { ifindex, address }).await {
+            Ok(mac) => mac.filter(|mac| *mac != home.place.mac),
+            Err(error) => {
+                tracing::debug!(%error, %owner, "cannot look for the MAC of the owner");
+                None
+            }
+        };
+        self.driver.send(Command::Found(managed.id, owner, mac)).await;
     }
 
     fn on_mismatch(&mut self, id: InstanceId, mismatch: Mismatch) {

@@ -7,7 +7,6 @@
 mod tests;
 
 use std::cmp::Ordering;
-use std::time::Duration;
 
 use super::machine::{Action, Event, LEASE_INTERVALS, Machine, Output, Transition};
 use crate::types::MonotonicTime;
@@ -44,6 +43,8 @@ pub enum Message {
     Yielding,
     /// Priority 0.
     Leaving,
+    /// As [`Action::Ask`].
+    Question,
 }
 
 /// What actions act upon: sockets and ownership word in production.
@@ -53,6 +54,8 @@ pub trait Effects {
 
     /// The machine whose actions these are.
     fn machine(&mut self) -> &mut Machine;
+    /// What follows is what an event of the time `at` led to.
+    fn begins(&mut self, _output: &Output, _at: MonotonicTime) {}
     /// Reads the clock.
     fn now(&self) -> MonotonicTime;
     /// How many families a message is sent in: 1 or 2.
@@ -98,21 +101,76 @@ pub trait Effects {
     fn moved(&mut self, transition: Transition);
 }
 
+/// What an event led to, as far as it is not carried out yet: it waits for our advertisement to be sent.
+#[derive(Debug)]
+pub struct Work<R> {
+    actions: arrayvec::IntoIter<Action, 8>,
+    transition: Option<Transition>,
+    decided: MonotonicTime,
+    leaving: Result<(), R>,
+}
+
+impl<R> Work<R> {
+    /// The time of the event.
+    pub fn decided(&self) -> MonotonicTime {
+        self.decided
+    }
+}
+
 /// Carries out what an event of the time `at` led to.
 pub fn carry_out<E: Effects>(effects: &mut E, output: Output, at: MonotonicTime) {
-    let mut leaving = Ok(());
-    for action in output.actions {
+    let work = begin(effects, output, at);
+    send_and_go_on(effects, work);
+}
+
+/// Begins to carry out what an event of the time `at` led to, and comes back when our advertisement is to be sent: with
+/// those of other routers, perhaps. [`sent`] goes on from there.
+pub fn begin<E: Effects>(effects: &mut E, output: Output, at: MonotonicTime) -> Option<Work<E::Refusal>> {
+    effects.begins(&output, at);
+    let Output { actions, transition } = output;
+    proceed(effects, Work { actions: actions.into_iter(), transition, decided: at, leaving: Ok(()) })
+}
+
+/// What became of our advertisement. Only if it was accepted in all families the lease runs on: losing in one loses both.
+pub fn sent<E: Effects>(effects: &mut E, work: Work<E::Refusal>, accepted: Result<(), E::Refusal>) {
+    let work = go_on(effects, work, accepted);
+    send_and_go_on(effects, work);
+}
+
+fn send_and_go_on<E: Effects>(effects: &mut E, mut work: Option<Work<E::Refusal>>) {
+    while let Some(waiting) = work {
+        let accepted = send(effects, Message::Advert, waiting.decided);
+        work = go_on(effects, waiting, accepted);
+    }
+}
+
+fn go_on<E: Effects>(
+    effects: &mut E,
+    work: Work<E::Refusal>,
+    accepted: Result<(), E::Refusal>,
+) -> Option<Work<E::Refusal>> {
+    match accepted {
+        Ok(()) => {
+            renew(effects, work.decided);
+            proceed(effects, work)
+        }
+        Err(refusal) => {
+            effects.refused(refusal);
+            call_off(effects, work.transition);
+            None
+        }
+    }
+}
+
+fn proceed<E: Effects>(effects: &mut E, mut work: Work<E::Refusal>) -> Option<Work<E::Refusal>> {
+    let at = work.decided;
+    while let Some(action) = work.actions.next() {
         match action {
-            Action::Advertise => match send(effects, Message::Advert, at) {
-                Ok(()) => renew(effects, at),
-                Err(refusal) => {
-                    effects.refused(refusal);
-                    return call_off(effects, output.transition);
-                }
-            },
-            Action::AdvertiseLeaving => leaving = send(effects, Message::Leaving, at),
+            Action::Advertise => return Some(work),
+            Action::AdvertiseLeaving => work.leaving = send(effects, Message::Leaving, at),
             Action::AdvertiseYielding => drop(send(effects, Message::Yielding, at)),
-            Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
+            Action::Ask => drop(send(effects, Message::Question, at)),
+            Action::HoldLease(until) => match std::mem::replace(&mut work.leaving, Ok(())) {
                 Ok(()) => effects.hold(until),
                 Err(refusal) => {
                     effects.cap(until);
@@ -125,28 +183,29 @@ pub fn carry_out<E: Effects>(effects: &mut E, output: Output, at: MonotonicTime)
             Action::Release => effects.release(),
             Action::ForwardToFormer => effects.forward_to_former(),
             Action::ForwardNothing => effects.forward_nothing(),
-            Action::Announce => effects.announce(output.transition.is_some()),
+            Action::Announce => effects.announce(work.transition.is_some()),
             Action::Stage => effects.stage(),
             Action::Unstage => effects.unstage(),
             Action::UnstageAfterGrace => effects.unstage_after_grace(),
         }
     }
-    if let Some(transition) = output.transition {
+    if let Some(transition) = work.transition {
         effects.moved(transition);
     }
+    None
 }
 
 /// The advertisement was accepted for sending.
 fn renew(effects: &mut impl Effects, at: MonotonicTime) {
     // From the decision, not from the send: a thread that was stopped in between must not resume as an owner.
-    let until = at + lease(effects);
+    let until = latest(effects.machine(), at);
     effects.renew(until);
     effects.machine().handle(Event::AdvertSent(at), at);
 }
 
-/// What one accepted advertisement is good for.
-fn lease(effects: &mut impl Effects) -> Duration {
-    effects.machine().parameters().interval.duration() * LEASE_INTERVALS
+/// Until when a message that was decided on `at` this time may be sent, and what the lease becomes by it.
+pub fn latest(machine: &Machine, at: MonotonicTime) -> MonotonicTime {
+    at + machine.parameters().interval.duration() * LEASE_INTERVALS
 }
 
 /// The advertisement was refused: what was to follow it is off, and so is a takeover that it was to begin.
@@ -164,17 +223,15 @@ fn call_off(effects: &mut impl Effects, promotion: Option<Transition>) {
     carry_out(effects, output, now);
 }
 
-/// Sends in each family until one is refused. Losing in one loses both: only if all accepted, a lease runs on.
+/// Sends in each family until one is refused.
 fn send<E: Effects>(effects: &mut E, message: Message, at: MonotonicTime) -> Result<(), E::Refusal> {
     let families = effects.families()?;
-    let too_late = at + lease(effects);
-    // A family that was refused goes first the next time. Otherwise peers would hear in the other one, again and again,
-    // that we own, and we never would.
-    let order = if *effects.refused_family() == 0 { [0, 1] } else { [1, 0] };
+    let latest = latest(effects.machine(), at);
+    let order = order(*effects.refused_family());
     for family in order.into_iter().filter(|family| *family < families) {
         // A thread that was stopped since the decision, perhaps between two families: an heir that hears it now would yield
         // to nobody.
-        if effects.now() >= too_late {
+        if effects.now() >= latest {
             return Err(E::too_late());
         }
         if let Err(refusal) = effects.send(message, family) {
@@ -185,8 +242,14 @@ fn send<E: Effects>(effects: &mut E, message: Message, at: MonotonicTime) -> Res
     Ok(())
 }
 
-/// How a sender's address compares with ours in the election. The first family breaks ties, or two routers could each
-/// lose in one family.
-pub fn tie_break<A: Ord>(family: usize, source: &A, own: &A) -> Ordering {
-    if family == 0 { source.cmp(own) } else { Ordering::Less }
+/// Which family goes first and which second. One that was refused goes first the next time: otherwise peers would hear in
+/// the other one, again and again, that we own, and we never would.
+pub fn order(refused_family: usize) -> [usize; 2] {
+    if refused_family == 0 { [0, 1] } else { [1, 0] }
+}
+
+/// How a sender's address compares with ours in the election. Only one family breaks ties, or two routers could each lose
+/// in one.
+pub fn tie_break<A: Ord>(breaks_ties: bool, source: &A, own: &A) -> Ordering {
+    if breaks_ties { source.cmp(own) } else { Ordering::Less }
 }

@@ -10,3 +10,4 @@ mod kernel;
 mod neighbor;
 mod passes;
 mod traffic;
+mod virtual_mac;

@@ -2,6 +2,8 @@
 
 mod allocation;
 mod announcing;
+mod batches;
+mod filtering;
 mod fixture;
 mod receiving;
 mod refusals;

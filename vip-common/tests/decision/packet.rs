@@ -8,7 +8,7 @@ use vip_common::filter::{Bit, Filter, WORDS};
 use vip_common::packet::checksum::{Sum, replace};
 use vip_common::packet::ethernet::Mac;
 use vip_common::packet::ipv6::Address;
-use vip_common::packet::{Bytes as _, BytesMut as _, Frame};
+use vip_common::packet::{Bytes as _, BytesMut as _, Frame, virtual_mac};
 use vip_common::reason::Reason;
 use vip_common::rewrite;
 
@@ -103,6 +103,18 @@ fn an_answer_that_does_not_fit_is_refused() {
 }
 
 #[test]
+fn virtual_macs_are_those_of_rfc_9568() {
+    let read = |to: frames::Mac| virtual_mac::of_destination(&[&to[..], &frames::CLIENT].concat()[..]);
+    assert_eq!(read(frames::VIRTUAL4), Some([1, frames::VRID]));
+    assert_eq!(read(frames::VIRTUAL6), Some([2, frames::VRID]));
+    for other in
+        [frames::OWN, frames::GROUP_MAC, [0, 0, 0x5e, 0, 0, 1], [0, 0, 0x5e, 0, 3, 1], [1, 0, 0x5e, 0, 1, 1]]
+    {
+        assert_eq!(read(other), None, "{other:x?}");
+    }
+}
+
+#[test]
 fn nothing_is_read_or_written_beyond_the_end() {
     let mut room = [7; 16];
     assert!(Frame::new(&mut room, 17).is_none());
@@ -132,5 +144,5 @@ fn a_gate_opens_at_first_and_every_100_ms() {
 fn names_of_reasons_are_distinct_and_links_do_not_share_counters() {
     let names: std::collections::HashSet<_> = Reason::ALL.iter().map(|reason| reason.name()).collect();
     assert_eq!(names.len(), Reason::ALL.len());
-    assert_eq!(Reason::ArpAnswered.counter(1), Reason::HandoverForwarded.counter(0) + 1);
+    assert_eq!(Reason::ArpAnswered.counter(1), Reason::VirtualMacNotOwned.counter(0) + 1);
 }

@@ -31,6 +31,7 @@ impl Bench {
         let parameters = Parameters {
             priority: Priority::new(100).unwrap(),
             interval: Centiseconds::SECOND.into(),
+            phase: None,
             preempt: true,
             preempt_delay: Duration::ZERO,
             hold_down: Duration::ZERO,
@@ -105,6 +106,7 @@ impl Effects for Bench {
             Message::Advert => "advert",
             Message::Yielding => "yielding",
             Message::Leaving => "leaving",
+            Message::Question => "question",
         });
         Ok(())
     }
@@ -204,6 +206,7 @@ fn a_refused_advert_leaves_the_lease_as_it_was_and_drops_what_follows() {
         priority: 50,
         interval: Centiseconds::SECOND.into(),
         address: Ordering::Less,
+        sender: [192, 0, 2, 1].into(),
     }));
     assert_eq!((&bench.done[..], bench.word), (&["refused"][..], word));
     assert_eq!(bench.machine.state(), State::Active);
@@ -268,6 +271,7 @@ fn the_family_that_was_refused_goes_first_the_next_time_and_nothing_is_said_in_t
         priority: 50,
         interval: Centiseconds::SECOND.into(),
         address: Ordering::Less,
+        sender: [192, 0, 2, 1].into(),
     }));
     assert_eq!(bench.done[..3], ["advert", "advert", "renew"]);
 }

@@ -4,14 +4,23 @@
 //! timer: no netlink, no files, no locks, no allocation once an instance is in place. The tokio runtime prepares all
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
+mod announcing;
 mod event_loop;
+mod former;
+mod groups;
+mod outbox;
 pub(crate) mod realtime;
 mod router;
+mod routers;
+mod snapshot;
+mod stopwatch;
+mod timers;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -21,8 +30,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use self::realtime::Realtime;
-pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Phases, Router, Snapshot, SnapshotPeer};
-use crate::types::{Family as IpFamily, MonotonicTime};
+pub use self::router::{Binding, Family, Router};
+pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
+pub use self::stopwatch::Phases;
+use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
 use crate::watcher::{Lifeline, crash};
@@ -40,6 +51,29 @@ const ANSWERS: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub u16);
 
+/// A sync group within the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u16);
+
+/// An instance's place in its sync group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: GroupId,
+    /// The member of the lowest rank breaks ties between equal priorities for all: the lowest VIP, as that is the same on
+    /// all nodes.
+    pub rank: IpAddr,
+}
+
+/// Another router that owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenOwner {
+    /// Its address.
+    pub address: IpAddr,
+    /// What it announces.
+    pub interval: AdvertInterval,
+}
+
 /// What the runtime asks of the driver.
 #[derive(Debug)]
 pub enum Command {
@@ -55,6 +89,8 @@ pub enum Command {
     Reconfigure(InstanceId, Parameters, Duration),
     /// Something happened to the instance.
     Tell(InstanceId, Event),
+    /// The MAC of the router that [`Report::WhereIs`] asked for; `None` = not known.
+    Found(InstanceId, IpAddr, Option<MacAddr>),
     /// Listen on an interface (one socket per interface and family, shared by its instances).
     Listen(Box<PacketReceiver>),
     /// Stop listening for this family on the interface with this index.
@@ -85,8 +121,13 @@ pub enum Report {
     Unstage(InstanceId, Unstage),
     /// An advertisement could not be sent; nothing was renewed.
     Refused(InstanceId, SendError),
+    /// The owner, by the source of its advertisements, which do not tell its MAC on the VIPs' link: to be answered with
+    /// [`Command::Found`].
+    WhereIs(InstanceId, IpAddr),
     /// Another router's advertisement does not fit ours.
     Mismatch(InstanceId, Mismatch),
+    /// Another owner, or another interval of it, than was reported before.
+    Owner(InstanceId, SeenOwner),
     /// Something to be dropped outside of the driver thread: closing a socket may take the routing lock.
     Retired(Retired),
     /// The thread ended by itself: the agent must end too.
@@ -137,6 +178,8 @@ struct Shared {
     answers: ArrayQueue<(u64, Option<Snapshot>)>,
     answer_waits: OwnedFd,
     lost_reports: AtomicU64,
+    /// Whether the runtime is to be woken for reports.
+    reported: AtomicBool,
     /// Counted up by the runtime: a sign of life (see [`Driver::beat`]).
     beats: AtomicU64,
 }
@@ -157,6 +200,7 @@ impl Driver {
             answers: ArrayQueue::new(ANSWERS),
             answer_waits: counter()?,
             lost_reports: AtomicU64::new(0),
+            reported: AtomicBool::new(false),
             beats: AtomicU64::new(0),
         });
         let report_waits = watch(&shared.report_waits)?;
@@ -208,6 +252,11 @@ impl Driver {
                 return Report::Died(format!("waiting for the VRRP driver's reports: {error}"));
             }
         }
+    }
+
+    /// The next report, if there is one already.
+    pub fn waiting_report(&self) -> Option<Report> {
+        self.shared.reports.pop()
     }
 
     /// How an instance is; `None` if the driver does not know it, or does not answer within a second.
@@ -267,16 +316,26 @@ impl Drop for Obituary {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.report(Report::Died("the VRRP driver panicked".to_owned()));
+            self.0.wake_runtime();
         }
     }
 }
 
 impl Shared {
+    /// Leaves a report for the runtime, which hears of it by [`Self::wake_runtime`].
     fn report(&self, report: Report) {
         if self.reports.push(report).is_err() {
             self.lost_reports.fetch_add(1, Ordering::Relaxed);
         }
-        count(&self.report_waits);
+        self.reported.store(true, Ordering::Relaxed);
+    }
+
+    /// Once per turn of the loop, not for each report: a takeover of all instances makes many, and nobody's first
+    /// announcement is to wait for the runtime to be woken.
+    fn wake_runtime(&self) {
+        if self.reported.swap(false, Ordering::Relaxed) {
+            count(&self.report_waits);
+        }
     }
 
     fn answer(&self, number: u64, snapshot: Option<Snapshot>) {

@@ -1,4 +1,5 @@
-//! Sending adverts: a raw IP socket, so that every local obstacle (firewall, full queue, downed link) is an error.
+//! Sending adverts: a raw IP socket, so that every local obstacle (firewall, full queue, downed link) is an error; or, for
+//! adverts from a virtual MAC, a packet socket, which takes whole frames and goes past the IP stack and its firewall.
 //!
 //! The lease is renewed only by an advert that was accepted for sending, so it matters whose error fails a send:
 //!
@@ -12,30 +13,61 @@
 //! interface (RFC 1112, 6.1), but only by a member of the group (ip_mc_output). IPv6 has no such rule.
 //!
 //! The kernel resolves neighbours later and says nothing of it: a dead peer's adverts are taken and dropped.
+//!
+//! Frames fail for the same obstacles (ENETDOWN, ENOBUFS, EMSGSIZE, ENXIO), but a firewall's output chain does not see
+//! them, and a source address that is gone is not missed: follow the addresses by netlink.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use arrayvec::ArrayVec;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
-use rustix::net::{SendFlags, sockopt as option};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg, sockopt as option};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{Interface, OpenError, address_bytes, receive_nothing, set_control_priority};
+use super::{Interface, OpenError, address_bytes, link_address, receive_nothing, set_control_priority};
 use crate::vrrp::codec::{self, HOP_LIMIT};
 use crate::vrrp::prepared::PreparedAdverts;
 
 /// Internetwork control (RFC 9568 does not say; every implementation sends it).
 const TRAFFIC_CLASS: u32 = 0xc0;
 
-/// Sends the adverts of one instance and family.
+/// Adverts per system call: its cost is spread thin, and the headers (8 KiB) fit the stack. The kernel takes 1024.
+const BATCH: usize = 32;
+
+/// Sends the adverts of instances that have interface, family and source address in common.
 #[derive(Debug)]
 pub struct AdvertSender {
     socket: Socket,
     interface: Interface,
-    /// What it sends leads nowhere.
-    rehearsal: Option<Socket>,
+    takes: Takes,
+}
+
+/// What a sender is given.
+#[derive(Debug)]
+enum Takes {
+    /// IP payloads.
+    Payloads {
+        /// What it sends leads nowhere.
+        rehearsal: Option<Socket>,
+    },
+    /// Ethernet frames.
+    Frames {
+        /// The interface, for somebody who sends in our stead.
+        link: SockAddr,
+    },
+}
+
+/// One advert of a batch.
+#[derive(Clone, Copy)]
+struct Message<'a> {
+    /// Whose, by its place in the list.
+    of: usize,
+    destination: IpAddr,
+    advert: &'a [u8],
 }
 
 /// This host did not accept an advert for sending: nothing was renewed.
@@ -84,7 +116,26 @@ impl AdvertSender {
         };
         let (socket, rehearsal) =
             open().map_err(OpenError::new("open the raw socket that sends adverts", interface))?;
-        Ok(Self { socket, interface: interface.clone(), rehearsal })
+        Ok(Self { socket, interface: interface.clone(), takes: Takes::Payloads { rehearsal } })
+    }
+
+    /// Opens a socket for adverts that are whole frames ([`PreparedAdverts::build_frame`]).
+    ///
+    /// # Errors
+    /// No CAP_NET_RAW, or no such interface.
+    pub fn open_for_frames(interface: &Interface) -> Result<Self, OpenError> {
+        let open = || {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+            socket.set_nonblocking(true)?;
+            set_control_priority(&socket)?;
+            // Protocol 0: nothing is ever queued to it. The kernel reads each frame's own from its header (5.1).
+            let link = link_address(interface, 0)?;
+            socket.bind(&link)?;
+            io::Result::Ok((socket, link))
+        };
+        let (socket, link) =
+            open().map_err(OpenError::new("open the packet socket that sends adverts", interface))?;
+        Ok(Self { socket, interface: interface.clone(), takes: Takes::Frames { link } })
     }
 
     /// Sends to every destination, whatever becomes of the others. Peers of unicast over IPv4 are taken to be on the
@@ -106,9 +157,60 @@ impl AdvertSender {
         result
     }
 
+    /// Sends the adverts of several instances, each to every destination, in as few system calls as possible. Tells for
+    /// each refusal whose advert it was, by its place in the list; what is not refused was accepted, as by [`Self::send`].
+    pub fn send_each(&self, adverts: &[&PreparedAdverts], mut refused: impl FnMut(usize, SendError)) {
+        let mut messages = adverts.iter().enumerate().flat_map(|(of, adverts)| {
+            adverts.iter().map(move |(destination, advert)| Message { of, destination, advert })
+        });
+        loop {
+            let batch: ArrayVec<Message<'_>, BATCH> = messages.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return;
+            }
+            self.send_batch(&batch, &mut refused);
+        }
+    }
+
+    /// The kernel stops at the first refusal, and says why only if it is that of the first message.
+    fn send_batch(&self, batch: &[Message<'_>], mut refused: impl FnMut(usize, SendError)) {
+        let mut rest = batch;
+        while let Some(&Message { of, destination, .. }) = rest.first() {
+            match self.send_some(rest) {
+                Ok(accepted @ 1..) => rest = rest.get(accepted..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR) => {}
+                refusal => {
+                    let errno =
+                        refusal.err().map_or(Errno::EAGAIN, |errno| Errno::from_raw(errno.raw_os_error()));
+                    refused(of, SendError { errno, destination, interface: self.interface.clone() });
+                    rest = &rest[1..];
+                }
+            }
+        }
+    }
+
+    /// One sendmmsg(2): how many were accepted before the first refusal, or the refusal if it was the first.
+    fn send_some(&self, messages: &[Message<'_>]) -> rustix::io::Result<usize> {
+        let addresses: ArrayVec<SocketAddrAny, BATCH> =
+            messages.iter().map(|to| socket_address(&self.interface, to.destination).as_any()).collect();
+        let slices: ArrayVec<[IoSlice<'_>; 1], BATCH> =
+            messages.iter().map(|message| [IoSlice::new(message.advert)]).collect();
+        let mut controls: ArrayVec<SendAncillaryBuffer<'_, '_, '_>, BATCH> =
+            messages.iter().map(|_| SendAncillaryBuffer::default()).collect();
+        let parts = addresses.iter().zip(&slices).zip(&mut controls);
+        let mut headers: ArrayVec<MMsgHdr<'_>, BATCH> = parts
+            .map(|((address, slice), control)| match self.takes {
+                Takes::Payloads { .. } => MMsgHdr::new_with_addr(address, slice, control),
+                // Where a frame goes is written in it.
+                Takes::Frames { .. } => MMsgHdr::new(slice, control),
+            })
+            .collect();
+        sendmmsg(&self.socket, &mut headers, SendFlags::DONTWAIT)
+    }
+
     /// Does all that sending does in this host, where that can be done without sending.
     pub fn rehearse(&self, adverts: &PreparedAdverts) {
-        let Some(socket) = &self.rehearsal else { return };
+        let Takes::Payloads { rehearsal: Some(socket) } = &self.takes else { return };
         for (destination, advert) in adverts.iter().filter(|(destination, _)| destination.is_multicast()) {
             // What is refused now will be refused when it matters, and then it will be told.
             let _ = self.send_one(socket, destination, advert);
@@ -116,19 +218,26 @@ impl AdvertSender {
     }
 
     /// What [`Self::send`] hands to the kernel, for somebody who sends it in our stead by this socket ([`AsFd`]): each
-    /// destination as a sockaddr, with the payload for it.
+    /// destination as a sockaddr, with the payload, or the frame, for it.
     pub fn prepare<'a>(&'a self, adverts: &'a PreparedAdverts) -> impl Iterator<Item = (Vec<u8>, &'a [u8])> {
         adverts.iter().map(|(destination, advert)| {
-            let address = SockAddr::from(socket_address(&self.interface, destination));
+            let address = match &self.takes {
+                Takes::Payloads { .. } => SockAddr::from(socket_address(&self.interface, destination)),
+                Takes::Frames { link } => link.clone(),
+            };
             (address_bytes(&address).to_vec(), advert)
         })
     }
 
     fn send_one(&self, socket: &Socket, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
-        let address = socket_address(&self.interface, destination);
-        rustix::net::sendto(socket, advert, SendFlags::DONTWAIT, &address)
-            .map(drop)
-            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+        let sent = match self.takes {
+            Takes::Payloads { .. } => {
+                let address = socket_address(&self.interface, destination);
+                rustix::net::sendto(socket, advert, SendFlags::DONTWAIT, &address)
+            }
+            Takes::Frames { .. } => rustix::net::send(socket, advert, SendFlags::DONTWAIT),
+        };
+        sent.map(drop).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 }
 
