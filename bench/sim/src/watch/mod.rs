@@ -164,7 +164,8 @@ impl Watch {
     }
 
     /// Active_Down of a priority by the longest interval in use, and what chance may add: clocks, delays, lateness, and
-    /// addresses that take their time.
+    /// addresses that take their time, or an answer to a question that does: never both, a question is put when nobody
+    /// answers.
     pub(crate) fn longest_wait(&self, priority: u8) -> Duration {
         let interval = self.longest_interval;
         let skew = interval * (256 - u32::from(priority)) / 256;

@@ -23,6 +23,8 @@ pub(super) struct Draining {
     /// Where the lease ended before the drain.
     lease_until: MonotonicTime,
     begun: MonotonicTime,
+    /// Skew of an heir of priority 0, by our interval.
+    longest_skew: Duration,
     /// When priority 0 is said once more, in case the first was lost.
     say_again: MonotonicTime,
     /// What comes after it.
@@ -52,6 +54,7 @@ impl Draining {
             answers_until: None,
             lease_until: MonotonicTime::ZERO,
             begun: MonotonicTime::ZERO,
+            longest_skew: Duration::ZERO,
             say_again: MonotonicTime::NEVER,
             then: Then::Drained,
             group_handed_over: false,
@@ -67,7 +70,9 @@ impl Draining {
             Then::Backup { former } => advert.sender != former && now.since(self.begun) < CROSSING,
             Then::End | Then::Drained => false,
         };
-        advert.priority > 0 && !owned_before
+        // An heir of the lowest priority waits for longer, nearly all of the longest skew.
+        let asks = advert.is_question() && now.since(self.begun) < self.longest_skew / 2;
+        advert.priority > 0 && !owned_before && !asks
     }
 }
 
@@ -82,6 +87,7 @@ impl Machine {
             answers_until: Some(until),
             lease_until,
             begun: now,
+            longest_skew,
             say_again: now + SAY_AGAIN.min(longest_skew / 16),
             then,
             group_handed_over: false,

@@ -49,10 +49,31 @@ fn who_preempts_or_owns_the_address_or_has_heard_somebody_does_not_ask() {
 }
 
 #[test]
-fn two_that_ask_do_not_take_each_other_for_an_owner_for_ever() {
+fn of_two_that_ask_at_once_the_greater_address_takes_over_and_the_other_waits() {
+    let mut greater = Rig::new().no_preempt().started();
+    greater.at(TAKEOVER).advert_from(1, Ordering::Less).at(60_000.0);
+    assert_eq!(greater.history()[1..], [(TAKEOVER + ANSWER, State::Active, Cause::Timeout)]);
+    let mut smaller = Rig::new().no_preempt().started();
+    smaller.at(TAKEOVER).advert_from(1, Ordering::Greater).at(60_000.0);
+    assert_eq!(smaller.history()[1..], [(TAKEOVER * 2.0, State::Active, Cause::Timeout)]);
+}
+
+#[test]
+fn an_owner_of_the_lowest_priority_that_answers_a_question_keeps_the_vips() {
     let mut rig = Rig::new().no_preempt().started();
-    rig.at(TAKEOVER).advert(1).at(60_000.0);
-    assert_eq!(rig.history()[1..], [(TAKEOVER * 2.0, State::Active, Cause::Timeout)]);
+    rig.at(TAKEOVER + 1.0).advert_from(1, Ordering::Greater);
+    assert_eq!((rig.state(), rig.timer_at()), (State::Backup, Some(TAKEOVER * 2.0 + 1.0)));
+}
+
+/// Who has given the VIPs back asks, and the other may have yielded meanwhile.
+#[test]
+fn a_question_does_not_keep_the_heir_of_a_leaving_owner() {
+    let mut rig = Rig::new().no_preempt().backup();
+    rig.at(1000.0).advert(0).at(1100.0).advert(1).at(5000.0);
+    assert_eq!(rig.history(), [(1609.375, State::Active, Cause::PriorityZero)]);
+    let mut kept = Rig::new().no_preempt().backup();
+    kept.at(1000.0).advert(0).at(1100.0).advert(2);
+    assert_eq!(kept.timer_at(), Some(1100.0 + TAKEOVER), "an owner that stays is another matter");
 }
 
 #[test]
