@@ -279,6 +279,9 @@ impl conduct::Effects for Turning<'_> {
         if family == self.first_family() {
             (self.accepted, self.said) = (true, false);
         }
+        if message == Message::Question {
+            self.router_mut().asked = self.network.now;
+        }
         let (node, cursor, decided) = (self.node, self.cursor, self.network.now);
         let router = self.router();
         let (muted, own) = (router.muted[family], router.parameters);

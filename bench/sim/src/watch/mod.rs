@@ -73,6 +73,8 @@ struct Count {
 pub(crate) struct Watch {
     directions: [[Direction; MOST_NODES]; MOST_NODES],
     counts: [Count; MOST_NODES],
+    /// When each was last sent something by a stranger.
+    strangers: [Instant; MOST_NODES],
     any_together: bool,
     /// Since when nobody answers; in the future while somebody does.
     silent_since: Instant,
@@ -97,6 +99,7 @@ impl Watch {
         Self {
             directions: [[direction; MOST_NODES]; MOST_NODES],
             counts: [Count { since: Instant::START, messages: 0, moves: 0 }; MOST_NODES],
+            strangers: [Instant::START; MOST_NODES],
             any_together: false,
             silent_since: Instant::START,
             disturbed: Instant::START,
@@ -122,6 +125,12 @@ impl Watch {
     pub(crate) fn arrived(&mut self, frame: &Frame) {
         let direction = &mut self.directions[usize::from(frame.from)][usize::from(frame.to)];
         direction.heard = direction.heard.max(frame.decided);
+    }
+
+    /// Somebody who is no router of the run was heard.
+    pub(crate) fn stranger_arrived(&mut self, to: usize, at: Instant) {
+        self.strangers[to] = at;
+        self.disturb(at);
     }
 
     pub(crate) fn lost(&mut self, frame: &Frame, at: Instant) {

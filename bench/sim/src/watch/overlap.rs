@@ -44,13 +44,15 @@ impl Network {
         }
     }
 
-    /// Nobody is preempted whose last advert was heard, and said that it is better.
+    /// Nobody is preempted whose last advert was heard, and said that it is better; unless a stranger was heard since, who
+    /// may have said so too, and then less: an owner that falls.
     fn check_preempted(&mut self, heir: usize) {
         let priority = self.nodes[heir].parameters.priority.get();
         for owner in (0..self.nodes.len()).filter(|owner| *owner != heir) {
             let node = &self.nodes[owner];
             let heard = self.watch.directions[owner][heir].heard;
-            let was_heard = heard >= node.renewal.decided && heard >= self.nodes[heir].listens_since;
+            let strangers = self.watch.strangers[heir];
+            let was_heard = heard >= node.renewal.decided && heard >= self.nodes[heir].listens_since.max(strangers);
             let waited_for = node.renewal.interval <= self.watch.shortest_interval && !node.word.held;
             if node.answers(self.now) && was_heard && waited_for && node.renewal.priority > priority {
                 let what = format!("n{heir} preempts n{owner}, which is better");

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{
     Action, Active, Backup, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase, State, Transition,
 };
-use crate::types::MonotonicTime;
+use crate::types::{AdvertInterval, MonotonicTime};
 
 /// How soon priority 0 is said once more at the latest. Each one starts a Backup's skew anew: the slowest heir's skew and its
 /// patience for addresses must end before we do.
@@ -23,8 +23,6 @@ pub(super) struct Draining {
     /// Where the lease ended before the drain.
     lease_until: MonotonicTime,
     begun: MonotonicTime,
-    /// Skew of an heir of priority 0, by our interval.
-    longest_skew: Duration,
     /// When priority 0 is said once more, in case the first was lost.
     say_again: MonotonicTime,
     /// What comes after it.
@@ -54,7 +52,6 @@ impl Draining {
             answers_until: None,
             lease_until: MonotonicTime::ZERO,
             begun: MonotonicTime::ZERO,
-            longest_skew: Duration::ZERO,
             say_again: MonotonicTime::NEVER,
             then: Then::Drained,
             group_handed_over: false,
@@ -65,13 +62,14 @@ impl Draining {
         self.answers_until.unwrap_or(MonotonicTime::NEVER).min(self.say_again)
     }
 
-    fn is_heir(&self, advert: PeerAdvert, now: MonotonicTime) -> bool {
+    fn is_heir(&self, advert: PeerAdvert, own: AdvertInterval, now: MonotonicTime) -> bool {
         let owned_before = match self.then {
             Then::Backup { former } => advert.sender != former && now.since(self.begun) < CROSSING,
             Then::End | Then::Drained => false,
         };
-        // An heir of the lowest priority waits for longer, nearly all of the longest skew.
-        let asks = advert.is_question() && now.since(self.begun) < self.longest_skew / 2;
+        // An heir of the lowest priority waits for nearly all of the longest skew, by our interval or by its own.
+        let longest_skew = own.longest_skew().min(advert.interval.longest_skew());
+        let asks = advert.is_question() && now.since(self.begun) < longest_skew / 2;
         advert.priority > 0 && !owned_before && !asks
     }
 }
@@ -87,7 +85,6 @@ impl Machine {
             answers_until: Some(until),
             lease_until,
             begun: now,
-            longest_skew,
             say_again: now + SAY_AGAIN.min(longest_skew / 16),
             then,
             group_handed_over: false,
@@ -144,12 +141,13 @@ impl Machine {
         output: &mut Output,
     ) {
         let Phase::Draining(draining) = &mut self.phase else { return };
-        if draining.answers_until.is_none() || !draining.is_heir(advert, now) {
+        if draining.answers_until.is_none() || !draining.is_heir(advert, self.parameters.interval, now) {
             return;
         }
         output.actions.push(Action::Release);
-        if matches!(draining.then, Then::Backup { .. }) {
-            // It may never have lost the VIPs, and so has no reason of its own to announce them again.
+        if matches!(draining.then, Then::Backup { .. }) && !advert.is_question() {
+            // It may never have lost the VIPs, and so has no reason of its own to announce them again. One of the lowest
+            // priority, to which nothing is given back, has just taken over, and might yield to a question.
             output.actions.push(Action::Ask);
         }
         let following = Backup::follow(self.parameters.interval, advert.interval, now);
