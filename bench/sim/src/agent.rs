@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use vip_agent::types::{AdvertInterval, Centiseconds, MonotonicTime, Priority};
 use vip_agent::vrrp::conduct::{self, Effects as _, FRAMES_PER_WAKE, Message};
-use vip_agent::vrrp::machine::{Action, Event, Machine, Output, PeerAdvert, State, Transition};
+use vip_agent::vrrp::machine::{Action, Cause, Event, Machine, Output, PeerAdvert, State, Transition};
 
 use crate::mutation::Mutation;
 use crate::network::{Network, What};
@@ -378,7 +378,8 @@ impl conduct::Effects for Turning<'_> {
 
     fn unstage_after_grace(&mut self) {}
 
-    fn moved(&mut self, _transition: Transition) {
+    fn moved(&mut self, transition: Transition) {
         self.network.count_move(self.node);
+        self.router_mut().gives_back = transition.cause == Cause::HandBack;
     }
 }

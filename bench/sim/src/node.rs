@@ -116,6 +116,8 @@ pub(crate) struct Node {
     pub(crate) renewal: Renewal,
     /// When it last began to wait as a Backup.
     pub(crate) listens_since: Instant,
+    /// It gives the VIPs back, or did so last.
+    pub(crate) gives_back: bool,
     /// When it last asked whether there is an owner.
     pub(crate) asked: Instant,
     pub(crate) announced: Instant,
@@ -151,6 +153,7 @@ impl Node {
                 paused: Duration::ZERO,
             },
             listens_since: Instant::START,
+            gives_back: false,
             asked: Instant::START,
             announced: Instant::START,
             absent: false,
@@ -170,6 +173,11 @@ impl Node {
     /// Whether the agent can act.
     pub(crate) fn acts(&self, now: Instant) -> bool {
         self.host == Host::Up && self.agent == Agent::Running && self.busy_until <= now
+    }
+
+    /// Whether an owner of lower priority keeps the VIPs.
+    pub(crate) fn defers(&self) -> bool {
+        !self.parameters.preempt && self.parameters.priority != Priority::OWNER
     }
 
     /// Whether it has asked since it began to wait: of others that ask it heeds only greater addresses.

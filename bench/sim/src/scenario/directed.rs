@@ -101,8 +101,8 @@ pub(super) fn split(run: &mut Run) -> Outcome {
     run.repair();
     let disputed = run.network.longest_dispute();
     run.network.run(disputed * 2)?;
-    if run.network.nodes.iter().any(|node| node.machine.is_handing_over()) {
-        // Who must not preempt gives back what it took: the former owner has yielded, and is its heir now.
+    if owners.len() > 1 && owners.iter().any(|owner| run.network.nodes[*owner].defers()) {
+        // Who must not preempt gives back what it took; the former owner may have yielded, and is an heir now.
         let leaving = run.longest_interval() + DRAIN_MARGIN;
         run.network.run(leaving)?;
     }

@@ -172,6 +172,11 @@ impl Watch {
         self.longest_delay * 2 + self.lateness * 4 + reply_gap
     }
 
+    /// What a router that gives the VIPs back adds to that: priority 0 said once more, and what that is answered by.
+    fn second_exchange(&self) -> Duration {
+        SAY_AGAIN + self.exchange()
+    }
+
     /// Active_Down of a priority by the longest interval in use, and what chance may add: clocks, delays, lateness, and
     /// addresses that take their time, or an answer to a question that does: never both, a question is put when nobody
     /// answers.
@@ -184,6 +189,9 @@ impl Watch {
 
 /// Of production's machine: how soon a rival is answered again.
 const SHORTEST_REPLY_GAP: Duration = Duration::from_millis(10);
+
+/// Of production's machine: after which time priority 0 is said once more at the latest.
+const SAY_AGAIN: Duration = Duration::from_millis(10);
 
 /// The longest that a span of a node's clock may be in truth.
 pub(crate) fn by_slow_clock(span: Duration) -> Duration {

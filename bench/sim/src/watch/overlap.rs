@@ -15,11 +15,12 @@
 //!
 //! Two that answer together for any other reason (a planned move, a preemption, a partition that has healed, takeovers
 //! that crossed) do so until they have heard each other: two delays and the shortest gap between replies, from the start
-//! or, if messages between them were lost or could not be sent or read, an interval and that from the last obstacle.
+//! or, if messages between them were lost or could not be sent or read, an interval and that from the last obstacle. One
+//! that gives the VIPs back to a former owner adds 10 ms and another exchange: it waits for a second word.
 
 use std::time::Duration;
 
-use vip_agent::types::{MonotonicTime, Priority};
+use vip_agent::types::MonotonicTime;
 use vip_agent::vrrp::machine::{Cause, LEASE_INTERVALS, State};
 
 use super::{Invariant, by_slow_clock};
@@ -33,8 +34,7 @@ impl Network {
         match cause {
             Cause::Timeout => self.check_timeout(heir),
             Cause::Preempt => {
-                let parameters = self.nodes[heir].parameters;
-                if !parameters.preempt && parameters.priority != Priority::OWNER {
+                if self.nodes[heir].defers() {
                     let what = format!("n{heir} preempts and is told not to");
                     self.watch.violated(Invariant::Order, self.now, what);
                 }
@@ -133,6 +133,8 @@ impl Network {
         }
         let obstructed = self.watch.directions[a][b].obstructed;
         let exchange = self.watch.exchange();
+        let gives_back = self.nodes[a].gives_back || self.nodes[b].gives_back;
+        let exchange = if gives_back { exchange + self.watch.second_exchange() } else { exchange };
         let (since, bound) = if obstructed >= since {
             (obstructed, by_slow_clock(self.watch.longest_interval) + exchange)
         } else {

@@ -204,7 +204,7 @@ impl Machine {
             return;
         }
         if gives_back {
-            self.leave(Then::Backup { former: advert.sender }, now, output);
+            self.leave(Then::Backup, now, output);
             return;
         }
         active.reply(now, &self.parameters, output);

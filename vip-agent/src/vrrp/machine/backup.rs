@@ -116,12 +116,13 @@ impl Backup {
         self.unheard && parameters.defers()
     }
 
-    /// A question of a router that has no more right to the VIPs than we have.
-    fn is_of_no_consequence(&self, advert: PeerAdvert) -> bool {
+    /// A question that tells nothing about an owner.
+    fn is_of_no_consequence(&self, advert: PeerAdvert, parameters: &Parameters, now: MonotonicTime) -> bool {
         // An owner with this priority and a smaller address than ours would yield to our own question: of two that ask
-        // at once, the greater address goes on. And who was told that the owner leaves is its heir.
+        // at once, the greater address goes on.
         let smaller_asks = self.asked.is_some() && advert.address != Ordering::Greater;
-        let owner_leaves = matches!(self.down_at, DownTimer::Leaving(_));
+        // Nobody has taken over before our own skew is over.
+        let owner_leaves = matches!(self.down_at, DownTimer::Leaving(_)) && now < self.due(parameters);
         advert.is_question() && (smaller_asks || owner_leaves)
     }
 
@@ -241,7 +242,7 @@ impl Machine {
         output: &mut Output,
     ) {
         let Phase::Backup(backup) = &mut self.phase else { return };
-        if backup.is_of_no_consequence(advert) {
+        if backup.is_of_no_consequence(advert, &self.parameters, now) {
             return;
         }
         backup.unheard = false;
