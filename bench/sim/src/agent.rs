@@ -156,6 +156,7 @@ impl Turning<'_> {
                 advert.priority = parameters.priority.get();
             }
             Mutation::ReversedTie if self.node == 0 => advert.address = advert.address.reverse(),
+            Mutation::HeedQuestions if advert.priority == Priority::LOWEST.get() => advert.priority += 1,
             Mutation::DeafToLeaving if advert.priority == 0 => return None,
             Mutation::Impatient => {
                 if let AdvertInterval::V3(interval) = advert.interval
@@ -257,6 +258,12 @@ impl conduct::Effects for Turning<'_> {
         &mut self.router_mut().machine
     }
 
+    fn begins(&mut self, output: &Output, _at: MonotonicTime) {
+        if let Some(transition) = output.transition {
+            self.router_mut().gives_back = transition.cause == Cause::HandBack;
+        }
+    }
+
     fn now(&self) -> MonotonicTime {
         self.router().clock.read(self.cursor)
     }
@@ -332,6 +339,9 @@ impl conduct::Effects for Turning<'_> {
     }
 
     fn hold(&mut self, until: MonotonicTime) {
+        if self.router().gives_back && self.network.mutated(Mutation::GiveBackAtOnce) {
+            return self.release();
+        }
         self.stall();
         self.network.check_hold(self.node, self.asked_at, until, self.accepted);
         self.store(until, self.accepted, None);
@@ -378,8 +388,7 @@ impl conduct::Effects for Turning<'_> {
 
     fn unstage_after_grace(&mut self) {}
 
-    fn moved(&mut self, transition: Transition) {
+    fn moved(&mut self, _transition: Transition) {
         self.network.count_move(self.node);
-        self.router_mut().gives_back = transition.cause == Cause::HandBack;
     }
 }

@@ -52,7 +52,8 @@ impl Network {
             let node = &self.nodes[owner];
             let heard = self.watch.directions[owner][heir].heard;
             let strangers = self.watch.strangers[heir];
-            let was_heard = heard >= node.renewal.decided && heard >= self.nodes[heir].listens_since.max(strangers);
+            let was_heard =
+                heard >= node.renewal.decided && heard >= self.nodes[heir].listens_since.max(strangers);
             let waited_for = node.renewal.interval <= self.watch.shortest_interval && !node.word.held;
             if node.answers(self.now) && was_heard && waited_for && node.renewal.priority > priority {
                 let what = format!("n{heir} preempts n{owner}, which is better");

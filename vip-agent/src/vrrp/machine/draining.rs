@@ -74,11 +74,12 @@ impl Machine {
         let longest_skew = self.parameters.interval.longest_skew();
         let until = now + longest_skew + DRAIN_MARGIN;
         output.actions.extend([Action::AdvertiseLeaving, Action::HoldLease(until)]);
+        let soon = SAY_AGAIN.min(longest_skew / 16);
         let draining = Draining {
             answers_until: Some(until),
             lease_until,
             begun: now,
-            say_again: now + SAY_AGAIN.min(longest_skew / 16),
+            say_again: now + if then == Then::Backup { soon.max(CROSSING) } else { soon },
             then,
             group_handed_over: false,
         };

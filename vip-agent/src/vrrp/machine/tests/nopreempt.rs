@@ -160,6 +160,17 @@ fn what_a_former_owner_sent_before_it_heard_priority_0_is_no_heir() {
     assert_eq!((rig.state(), rig.owns()), (State::Backup, false));
 }
 
+/// Its skew was over, and it had spoken, before it was heeded.
+#[test]
+fn a_quick_heir_is_told_priority_0_once_more_when_its_answer_counts() {
+    let mut rig = Rig::new().priority(200).interval_cs(1).no_preempt().active();
+    rig.at(500.0).advert(199).at(500.4).advert(199).at(502.0);
+    assert_eq!(rig.wire.iter().filter(|(_, sent)| *sent == Sent::Leaving).count(), 2);
+    assert_eq!(rig.wire.last(), Some(&(501.0, Sent::Leaving)));
+    rig.advert(199);
+    assert_eq!(rig.state(), State::Backup);
+}
+
 #[test]
 fn without_a_former_owner_after_all_the_vips_stay() {
     let mut rig = alone();
