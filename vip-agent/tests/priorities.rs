@@ -275,6 +275,29 @@ fn a_drain_of_one_member_drains_its_sync_group() -> Result<()> {
     second.wait_state("backup", SOON).map(drop)
 }
 
+/// Told by one member's network, for all: by the agent itself, or by its watcher.
+#[test]
+fn the_heirs_of_a_sync_group_are_told_of_its_agents_end() -> Result<()> {
+    at_once([Signal::SIGTERM, Signal::SIGKILL], |signal| {
+        let lab = lab_of_groups()?;
+        let [first, second] = start([grouped(&lab, 1), grouped(&lab, 2)])?;
+        stays(&[&first, &second])?;
+        first.wait_watcher(SOON)?;
+        first.signal(signal)?;
+        let ended = first.wait(SOON)?;
+        ensure!(ended.success() == (signal == Signal::SIGTERM), "{ended}\n{}", first.log());
+        second.wait_state("active", SOON)?;
+        let status = second.status()?.raw;
+        for member in [&status["instances"][0], &status["instances"][1]] {
+            ensure!(member["state"] == "active" && member["owned"] == true, "{member}");
+            ensure!(member["last_takeover"]["cause"] == "priority_zero", "{member}");
+        }
+        let silenced = first.log().contains("silenced edge inner");
+        ensure!(silenced == (signal == Signal::SIGKILL), "{}", first.log());
+        Ok(())
+    })
+}
+
 #[test]
 fn a_reload_adds_a_member_to_a_sync_group_and_takes_it_away() -> Result<()> {
     let lab = lab_of_groups()?;

@@ -6,7 +6,6 @@ mod agents;
 
 use agents::{Ask as _, Conversation, SOON, VIPS, agent, lab, ms, neighbor, pair, times};
 use anyhow::{Context as _, Result, ensure};
-use nix::sys::signal::Signal;
 use serde_json::json;
 use vip_lab::agent::{Agent, AgentBuilder};
 use vip_lab::wire::{Frame, Packet, Wire};
@@ -126,7 +125,7 @@ fn a_killed_owners_virtual_mac_is_taken_over() -> Result<()> {
     let lab = lab().build()?;
     let [first, second] = virtual_pair(&lab)?;
     served_by(&lab, 1)?;
-    first.signal(Signal::SIGKILL)?;
+    first.crash()?;
     second.wait_state("active", SOON)?;
     at_port(&lab, 2)?;
     served_by(&lab, 2)?;
@@ -134,6 +133,49 @@ fn a_killed_owners_virtual_mac_is_taken_over() -> Result<()> {
     let link = lab.node(1).ip("-d link show eth0")?;
     ensure!(link.contains("promiscuity 0"), "{link}");
     ensure!(link.contains("xdp"), "{link}");
+    Ok(())
+}
+
+/// The watcher sends the same frames as an agent that leaves: the switch still has the virtual MAC at this port.
+#[test]
+fn a_dead_agents_watcher_says_priority_0_from_the_virtual_mac_and_the_heir_gets_it() -> Result<()> {
+    let lab = lab().build()?;
+    let [first, second] = virtual_pair(&lab)?;
+    let wire = lab.wire()?;
+    first.wait_watcher(SOON)?;
+    let dies = Stamp::now();
+    first.kill()?;
+    second.wait_state("active", SOON)?;
+    let takeover = second.edge()?.last_takeover.map(|takeover| takeover.cause);
+    ensure!(takeover.as_deref() == Some("priority_zero"), "{takeover:?}\n{}", first.log());
+    let mut zeros = adverts_from(&wire, lab.node(1), dies);
+    zeros.retain(|frame| frame.advert().is_some_and(|advert| advert.priority == 0));
+    for (v6, mac) in [false, true].into_iter().zip(VIRTUAL) {
+        let of_family = |frame: &&Frame| {
+            frame.source == mac
+                && frame.advert().is_some_and(|advert| advert.source.is_ipv6() == v6 && advert.hop_limit == 255)
+        };
+        ensure!(zeros.iter().filter(of_family).count() == 2, "{zeros:#?}");
+    }
+    ensure!(zeros.len() == 4, "{zeros:#?}");
+    at_port(&lab, 2)?;
+    served_by(&lab, 2)
+}
+
+/// It asks because there may be an owner, who has the virtual MAC at its port.
+#[test]
+fn the_question_whether_there_is_an_owner_comes_from_the_interface() -> Result<()> {
+    let lab = lab().nodes(1).build()?;
+    let wire = lab.wire()?;
+    let alone = virtual_agent(&lab, 1).preempt(false).start()?;
+    alone.wait_state("active", SOON)?;
+    served_by(&lab, 1)?;
+    let adverts = adverts_from(&wire, lab.node(1), Stamp::from_nanos(0));
+    let is_question = |frame: &&Frame| frame.advert().is_some_and(|advert| advert.priority == 1);
+    let (questions, others): (Vec<_>, Vec<_>) = adverts.iter().partition(is_question);
+    ensure!(questions.len() == 2, "one for each family: {questions:#?}");
+    ensure!(questions.iter().all(|frame| frame.source == lab.node(1).mac()), "{questions:#?}");
+    ensure!(!others.is_empty() && others.iter().all(|frame| is_virtual(frame.source)), "{others:#?}");
     Ok(())
 }
 
@@ -308,6 +350,9 @@ fn another_owner_with_the_same_virtual_mac_raises_an_alarm() -> Result<()> {
         0, 0, 0x5e, 0, block, id, 8, 6, 0, 1, 8, 0, 6, 4, 0, 2, 0, 0, 0x5e, 0, block, id, 10, 0, 0, 50,
     ]);
     claim.extend([0, 0, 0x5e, 0, block, id, 10, 0, 0, 50]);
+    // Right after a move of ours a claim may be the former owner's last answer: a rival goes on.
+    std::thread::sleep(ms(1100));
+    ensure!(alone.status()?.alarms.is_empty(), "{:?}", alone.status()?.alarms);
     lab.node(2).inject([claim], ms(0))?;
     alone.wait_for("alarmed", |status| {
         status["alarms"][0]["kind"] == "foreign_owner" && status["alarms"][0]["mac"] == VIRTUAL[0].to_string()

@@ -157,7 +157,9 @@ fn track_and_group(instances: &mut [Instance], probes: &[Probe], tracks: usize, 
     let Some(model) = instances.first().cloned() else { return };
     for (index, instance) in instances.iter_mut().enumerate() {
         instance.track = probes.iter().skip(index).take(tracks).map(|probe| probe.name.clone()).collect();
-        if index % 2 == 0 && group.is_some() {
+        let ipv4_alone = instance.vips.iter().all(|vip| vip.address.is_ipv4());
+        let speaks_it = ipv4_alone || matches!(model.protocol, Protocol::V3 { .. });
+        if index % 2 == 0 && group.is_some() && speaks_it {
             instance.priority = model.priority;
             instance.protocol.clone_from(&model.protocol);
             instance.preempt = model.preempt;

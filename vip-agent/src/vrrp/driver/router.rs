@@ -559,11 +559,17 @@ impl Router {
         Ok(())
     }
 
+    /// From the interface's own MAC: the virtual one is where the owner is that we ask for.
     fn ask(&mut self) {
+        let own = self.machine.parameters().priority.get();
         for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
-            family.leaving.set_priority(Priority::LOWEST.get());
-            let _ = family.sender.send(&family.leaving);
-            family.leaving.set_priority(LEAVING);
+            let (question, otherwise) = match &mut family.yielding {
+                Some(yielding) => (yielding, own),
+                None => (&mut family.leaving, LEAVING),
+            };
+            question.set_priority(Priority::LOWEST.get());
+            let _ = family.sender.send(question);
+            question.set_priority(otherwise);
         }
     }
 
