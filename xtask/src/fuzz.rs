@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
-use crate::workspace::{cargo, output, root, run};
+use crate::workspace::{cargo, find_program, output, root, run};
 
 /// What to fuzz, and for how long.
 #[derive(Debug, clap::Args)]
@@ -97,6 +97,10 @@ impl Target {
 /// Fuzzes for as long as was asked; a failure is shown, shrunk, and kept among the target's `crashes`, which the tests try
 /// first from then on.
 pub(crate) fn search(Fuzz { target, time, jobs }: &Fuzz) -> Result<()> {
+    ensure!(
+        find_program("c++").is_some(),
+        "libFuzzer is built from C++: install a compiler (`apt install g++`)"
+    );
     let found = root().join("target/fuzz/found").join(target.name());
     let [seeds, crashes] = ["corpus", "crashes"].map(|name| target.folder().join(name));
     for folder in [&found, &crashes] {
