@@ -25,8 +25,10 @@ pub struct Status {
     pub instances: Vec<InstanceStatus>,
     /// None in this version.
     pub services: Vec<serde_json::Value>,
-    /// What an operator should look at.
+    /// What an operator should look at now.
     pub alarms: Vec<Alarm>,
+    /// How often each kind of alarm was raised since the agent started.
+    pub alarms_total: BTreeMap<String, u64>,
 }
 
 /// The process that watches over the agent.
@@ -135,6 +137,8 @@ pub struct AdvertStatus {
     pub discarded: u64,
     /// The same by reason ([`crate::vrrp::discard::Discard::name`]); reasons that did not occur are left out.
     pub discarded_by: BTreeMap<String, u64>,
+    /// Received and accepted, although something about them is an alarm, by reason.
+    pub remarked_by: BTreeMap<String, u64>,
 }
 
 /// Something that is wrong around this node.
@@ -151,6 +155,8 @@ pub struct Alarm {
     pub mac: String,
     /// When it was first seen (RFC 3339).
     pub since: String,
+    /// When it was last seen (RFC 3339); some time after that it leaves the list.
+    pub last_seen: String,
     /// How often it was reported; floods are reported once a second at most.
     pub count: u64,
 }
@@ -206,9 +212,11 @@ impl Status {
             let _ = writeln!(text, "watcher: {reason}");
         }
         for alarm in &self.alarms {
-            let Alarm { kind, instance, address, mac, since, count } = alarm;
-            let _ =
-                writeln!(text, "ALARM {instance}: {kind} {address} by {mac}, {count} times since {since}");
+            let Alarm { kind, instance, address, mac, since, last_seen, count } = alarm;
+            let _ = writeln!(
+                text,
+                "ALARM {instance}: {kind} {address} by {mac}, {count} times since {since}, last {last_seen}"
+            );
         }
         text
     }

@@ -116,6 +116,7 @@ fn family(
         yielding,
         rules: Rules {
             own: source,
+            own_mac: place.advert_mac,
             senders,
             decode: DecodeOptions { dialect, strict: instance.strict },
             vips,

@@ -173,6 +173,7 @@ impl Agent {
                 _ = retry.tick() => {
                     self.retry_faults().await;
                     self.keep_watched().await;
+                    self.alarms.expire();
                 }
             }
         }

@@ -246,6 +246,7 @@ impl Agent {
         let managed = self.instances.remove(index);
         self.driver.send(Command::Remove(managed.id)).await;
         self.watch.forget(managed.slot);
+        self.alarms.forget(managed.name());
         self.dataplane.free_router(managed.slot);
         tracing::info!(instance = managed.name(), "removed");
         managed

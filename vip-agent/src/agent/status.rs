@@ -1,5 +1,7 @@
 //! Status as the contract has it, from what the agent knows and the driver says.
 
+use std::collections::BTreeMap;
+
 use super::Agent;
 use super::alarms::rfc3339;
 use super::instance::{Exit, Managed};
@@ -7,6 +9,7 @@ use super::reports::word;
 use crate::health::View;
 use crate::status::{AdvertStatus, InstanceStatus, PeerStatus, ProbeStatus, Status};
 use crate::types::MonotonicTime;
+use crate::vrrp::discard::DiscardCounts;
 use crate::vrrp::driver::Snapshot;
 use crate::vrrp::machine::State;
 
@@ -31,6 +34,7 @@ impl Agent {
             instances,
             services: Vec::new(),
             alarms: self.alarms.list(),
+            alarms_total: self.alarms.totals(),
         }
     }
 
@@ -105,12 +109,15 @@ fn instance(
             refused: snapshot.adverts.refused,
             received: snapshot.adverts.received,
             discarded: snapshot.adverts.discarded.total(),
-            discarded_by: (snapshot.adverts.discarded.iter())
-                .map(|(why, count)| (why.name().to_owned(), count))
-                .collect(),
+            discarded_by: by_name(&snapshot.adverts.discarded),
+            remarked_by: by_name(&snapshot.adverts.remarked),
         },
         connections_cut: managed.connections_cut,
     }
+}
+
+fn by_name(counts: &DiscardCounts) -> BTreeMap<String, u64> {
+    counts.iter().map(|(why, count)| (why.name().to_owned(), count)).collect()
 }
 
 /// Why it is not Active.

@@ -69,7 +69,7 @@ discards! {
     BadTtl = "bad_ttl",
     /// Unicast to a multicast instance, the reverse, or to an address that is not ours.
     WrongDestination = "wrong_destination",
-    /// From our own address: an echo, or another host that has it.
+    /// From our own address, but not from our MAC: another host has it.
     OwnSource = "own_source",
     /// From an address that no host may send from.
     BadSource = "bad_source",
@@ -81,6 +81,11 @@ discards! {
     FirstNotLinkLocal = "first_not_link_local",
     /// Strict: other addresses than ours. In version 2 not those of an address owner (RFC 3768, 7.1).
     AddressMismatch = "address_mismatch",
+    /// Strict: none of our addresses. Another group of routers uses our VRID.
+    VridClash = "vrid_clash",
+    /// From our own MAC: a loop of the network gives our frames back, or another machine has our MAC. Discarded if it comes
+    /// from our own address as well, or strict.
+    OwnMac = "own_mac",
 }
 
 /// How often each reason occurred. Fixed in size: the driver counts without allocating.

@@ -35,6 +35,8 @@ pub struct Packet<'a> {
 pub struct Rules {
     /// The address that our own adverts come from.
     pub own: IpAddr,
+    /// The MAC of the interface that they leave by: no other station sends from it.
+    pub own_mac: MacAddr,
     /// Who may send, and where to.
     pub senders: Senders,
     /// Version, what seals adverts, and strictness.
@@ -110,7 +112,8 @@ impl<'a> Packet<'a> {
     pub fn accept(&self, rules: &Rules) -> Result<Received<'a>, Discard> {
         let (source, destination) = (self.addresses.source(), self.addresses.destination());
         if source == rules.own {
-            return Err(Discard::OwnSource);
+            let echo = self.source_mac == rules.own_mac;
+            return Err(if echo { Discard::OwnMac } else { Discard::OwnSource });
         }
         match &rules.senders {
             Senders::Multicast => self.check_multicast(destination)?,
@@ -130,6 +133,12 @@ impl<'a> Packet<'a> {
 
     /// What the RFCs let pass, but not without a word.
     fn remark(&self, advert: &Advert<'_>, rules: &Rules) -> Option<Discard> {
+        if self.source_mac == rules.own_mac {
+            return Some(Discard::OwnMac);
+        }
+        if !advert.lists_any(&rules.vips) {
+            return Some(Discard::VridClash);
+        }
         if !advert.lists(&rules.vips) {
             return Some(Discard::AddressMismatch);
         }

@@ -10,6 +10,7 @@ use arrayvec::ArrayVec;
 
 pub(super) use self::acting::{Refusal, Work};
 use super::announcing::{Announcing, Urgency};
+use super::complaints::Complaints;
 use super::former::{Former, Owner};
 use super::snapshot::{AdvertCounts, Mismatch, PEERS, Snapshot, SnapshotPeer};
 use super::stopwatch::Stopwatch;
@@ -76,8 +77,7 @@ pub struct Router {
     faulty: bool,
     runtime_silent: bool,
     adverts: AdvertCounts,
-    /// The last discard that was reported, to report each kind once a second at most.
-    mismatch_reported: MonotonicTime,
+    complaints: Complaints,
     refusal_reported: MonotonicTime,
     /// Why the last advertisement did not leave.
     refusal: Option<SendError>,
@@ -93,7 +93,7 @@ pub struct Router {
     announcing: Option<Announcing>,
 }
 
-/// Complaints about one instance are reported once in this time.
+/// Refusals of one instance's advertisements are reported once in this time.
 const REPORT_GAP: Duration = Duration::from_secs(1);
 
 impl Router {
@@ -120,7 +120,7 @@ impl Router {
             faulty: false,
             runtime_silent: false,
             adverts: AdvertCounts::default(),
-            mismatch_reported: MonotonicTime::ZERO,
+            complaints: Complaints::default(),
             refusal_reported: MonotonicTime::ZERO,
             refusal: None,
             refused_family: 0,
@@ -250,6 +250,7 @@ impl Router {
             sender: received.source,
         };
         if let Some(remark) = received.remark {
+            self.adverts.remarked.add(remark);
             self.complain(packet, remark, shared);
         }
         self.adverts.received += 1;
@@ -284,10 +285,8 @@ impl Router {
     }
 
     fn complain(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
-        let now = MonotonicTime::now();
-        if now.since(self.mismatch_reported) >= REPORT_GAP {
-            self.mismatch_reported = now;
-            let (source, source_mac) = (packet.addresses.source(), packet.source_mac);
+        let (source, source_mac) = (packet.addresses.source(), packet.source_mac);
+        if self.complaints.is_due(why, source, source_mac, MonotonicTime::now()) {
             shared.report(Report::Mismatch(self.id, Mismatch { source, source_mac, why }));
         }
     }

@@ -73,4 +73,6 @@ pub struct AdvertCounts {
     pub received: u64,
     /// Received and discarded, by reason.
     pub discarded: DiscardCounts,
+    /// Received and accepted, although something about them is worth an alarm, by reason.
+    pub remarked: DiscardCounts,
 }
