@@ -83,6 +83,8 @@ pub struct InstanceStatus {
     pub last_takeover: Option<Takeover>,
     /// Advertisements.
     pub adverts: AdvertStatus,
+    /// By what adverts are signed; `None`: by nothing.
+    pub auth_trailer: Option<AuthTrailerStatus>,
     /// Connections that were still open when the grace time after a handover ended.
     pub connections_cut: u64,
 }
@@ -107,6 +109,17 @@ pub struct ProbeStatus {
     pub up: bool,
     /// Why it was not up when it was looked at last.
     pub last_error: Option<String>,
+}
+
+/// Signed adverts. Keys are named by ids that tell nothing of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthTrailerStatus {
+    /// The key that signs.
+    pub signing_key: String,
+    /// All keys that are believed.
+    pub accepted_keys: Vec<String>,
+    /// Whether unsigned adverts are heard, too.
+    pub accept_unsigned: bool,
 }
 
 /// How long each step of a takeover took, in microseconds.

@@ -75,6 +75,15 @@ const fn of_adverts(why: Discard) -> &'static str {
         Discard::AuthTypeMismatch | Discard::WrongPassword => {
             "another router has another password, or none: make `auth` the same on all nodes"
         }
+        Discard::Unsigned => "another router does not sign its adverts: give it `auth_trailer`, too",
+        Discard::UnexpectedTrailer => {
+            "another router signs its adverts and this one has no key: give it `auth_trailer`, too"
+        }
+        Discard::UnknownKey => "another router signs by a key that is not in our key_file",
+        Discard::BadSignature => "somebody changes signed adverts, or makes them up",
+        Discard::Replayed => {
+            "somebody plays back recorded adverts, or a router has lost both its clock and its state_dir: a new key ends that"
+        }
         Discard::BadChecksum => {
             "another router's adverts are damaged, or have a checksum that is not accepted here"
         }

@@ -15,6 +15,7 @@ mod place;
 mod reload;
 mod reports;
 mod requests;
+mod signing;
 mod sockets;
 mod start;
 mod status;
@@ -34,6 +35,7 @@ use self::alarms::Alarms;
 use self::instance::{Exit, Managed};
 use self::owners::Owners;
 use self::reports::Claim;
+use self::signing::Signing;
 use self::watch::Watch;
 use crate::config::{self, Config};
 use crate::control::ControlServer;
@@ -86,6 +88,7 @@ pub struct Agent {
     /// Sync groups by the driver's ids, which are their places here.
     groups: Vec<config::Name>,
     owners: Owners,
+    signing: Signing,
     claims: Vec<Claim>,
     /// Of the driver, as far as they were made up for.
     lost_reports: u64,
@@ -173,6 +176,7 @@ impl Agent {
                 _ = retry.tick() => {
                     self.retry_faults().await;
                     self.keep_watched().await;
+                    self.keep_signing().await;
                     self.alarms.expire();
                 }
             }
@@ -233,6 +237,7 @@ impl Agent {
 
     /// Removes everything of ours: the driver and its words first, so that nobody answers for what is being taken apart.
     async fn leave(mut self) -> anyhow::Result<()> {
+        self.save_marks().await;
         drop(self.driver);
         let words = self.dataplane.words();
         for managed in &self.instances {

@@ -6,8 +6,9 @@ use super::Agent;
 use super::alarms::rfc3339;
 use super::instance::{Exit, Managed};
 use super::reports::word;
+use crate::config;
 use crate::health::View;
-use crate::status::{AdvertStatus, InstanceStatus, PeerStatus, ProbeStatus, Status};
+use crate::status::{AdvertStatus, AuthTrailerStatus, InstanceStatus, PeerStatus, ProbeStatus, Status};
 use crate::types::MonotonicTime;
 use crate::vrrp::discard::DiscardCounts;
 use crate::vrrp::driver::Snapshot;
@@ -112,7 +113,17 @@ fn instance(
             discarded_by: by_name(&snapshot.adverts.discarded),
             remarked_by: by_name(&snapshot.adverts.remarked),
         },
+        auth_trailer: config.auth_trailer.as_ref().map(auth_trailer),
         connections_cut: managed.connections_cut,
+    }
+}
+
+fn auth_trailer(trailer: &config::AuthTrailer) -> AuthTrailerStatus {
+    let accepted_keys: Vec<String> = trailer.keys.ids().map(|id| id.to_string()).collect();
+    AuthTrailerStatus {
+        signing_key: accepted_keys.first().cloned().unwrap_or_default(),
+        accepted_keys,
+        accept_unsigned: trailer.accept_unsigned,
     }
 }
 

@@ -81,6 +81,8 @@ pub enum InstanceField {
     VirtualMac,
     /// Another password, in the configuration or in its file, or another file.
     Auth,
+    /// Other keys, in the same file or in another, or a change of who is heard.
+    AuthTrailer,
     Unicast,
     /// The first VIP of a family has come or its last has gone: a virtual router more or less.
     Families,
@@ -177,6 +179,7 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         virtual_mac,
         unicast,
         vips,
+        auth_trailer,
         local_address,
         announce,
         grace,
@@ -201,6 +204,7 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::Checksum, same_version && checksum(protocol) != checksum(&new.protocol)),
         (InstanceField::VirtualMac, *virtual_mac != new.virtual_mac),
         (InstanceField::Auth, auth(protocol) != auth(&new.protocol)),
+        (InstanceField::AuthTrailer, *auth_trailer != new.auth_trailer),
         (InstanceField::Unicast, *unicast != new.unicast),
         (InstanceField::Families, families_differ),
         (InstanceField::Vips, !families_differ && *vips != new.vips),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::address;
+use super::auth_trailer::auth_trailer;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
 use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, VipAddress};
@@ -15,7 +16,7 @@ use super::unicast::unicast;
 use crate::types::{Family, Priority, Version, VirtualRouterId};
 use crate::vrrp::codec::{MAX_ADDRESSES, capacity};
 
-pub(super) const KEYS: [&str; 23] = [
+pub(super) const KEYS: [&str; 24] = [
     "name",
     "virtual_router_id",
     "interface",
@@ -32,6 +33,7 @@ pub(super) const KEYS: [&str; 23] = [
     "virtual_mac",
     "unicast",
     "auth",
+    "auth_trailer",
     "vips",
     "local_address",
     "announce",
@@ -139,6 +141,10 @@ fn rest(
         true => Some(None),
         false => unicast(field, all_vips.as_deref(), priority).map(Some),
     });
+    let auth_trailer = mapping.or("auth_trailer", None, |field| match field.is_null() {
+        true => Some(None),
+        false => auth_trailer(field, secrets).map(Some),
+    });
     let local_address = mapping.or("local_address", LocalAddress::default(), local_address);
     let announce = mapping.or("announce", Announce::default(), announce);
     let grace = up_to_an_hour(mapping, "grace", Duration::from_secs(5));
@@ -157,6 +163,7 @@ fn rest(
         virtual_mac: virtual_mac?,
         unicast: unicast?,
         vips: all_vips?,
+        auth_trailer: auth_trailer?,
         local_address: local_address?,
         announce: announce?,
         grace: grace?,

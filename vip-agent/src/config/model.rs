@@ -19,6 +19,7 @@ use crate::types::{
     XdpModeChoice,
 };
 use crate::vrrp::auth::{MASK, Password};
+use crate::vrrp::trailer::KeyRing;
 
 /// A whole configuration, all defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -180,6 +181,8 @@ pub struct Instance {
     pub unicast: Option<Unicast>,
     /// What moves: at least one, at most 255 of each family.
     pub vips: Vec<VipAddress>,
+    /// By what adverts are signed; `None`: by nothing.
+    pub auth_trailer: Option<AuthTrailer>,
     /// When VIPs are addresses of this node.
     pub local_address: LocalAddress,
     /// How a new owner makes itself known.
@@ -317,6 +320,18 @@ impl Serialize for Auth {
         }
         auth.end()
     }
+}
+
+/// `auth_trailer`: signed adverts. Its serialised form does not hold the keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuthTrailer {
+    /// Absolute.
+    pub key_file: PathBuf,
+    /// What it held when the configuration was read.
+    #[serde(skip)]
+    pub keys: KeyRing,
+    /// Whether unsigned adverts are heard, too.
+    pub accept_unsigned: bool,
 }
 
 /// The name of an instance, a probe or a sync group: 1-63 of `A-Z a-z 0-9 . _ -`, the first a letter or digit, as it is

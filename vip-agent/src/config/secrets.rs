@@ -1,4 +1,4 @@
-//! Secrets that a configuration holds or refers to: password files, and who else may read what.
+//! Secrets that a configuration holds or refers to: files of passwords and keys, and who else may read what.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -6,6 +6,10 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use crate::vrrp::auth::{AUTH_LEN, Password, PasswordError};
+use crate::vrrp::trailer::{KeyRing, KeyRingError};
+
+/// Two keys, and room for comments.
+const LARGEST_KEY_FILE: u64 = 16 << 10;
 
 /// Permission bits by which others than the owner read or write a file.
 const OTHERS: u32 = 0o066;
@@ -14,26 +18,32 @@ const OTHERS: u32 = 0o066;
 #[derive(Clone, Copy)]
 pub struct Secrets<'a> {
     /// Reads the file that a `password_file` names.
-    pub password_file: &'a dyn Fn(&Path) -> Result<Password, PasswordFileError>,
+    pub password_file: &'a dyn Fn(&Path) -> Result<Password, SecretFileError>,
+    /// Reads the file that a `key_file` names.
+    pub key_file: &'a dyn Fn(&Path) -> Result<KeyRing, SecretFileError>,
     /// Permissions of the configuration file if they let others than its owner read it: a password in it is pointed out.
     pub shared_mode: Option<u32>,
 }
 
 impl Secrets<'_> {
-    /// For a text that stands alone: password files are not read, and each is an error.
-    pub const NONE: Self = Self { password_file: &|_| Err(PasswordFileError::NotRead), shared_mode: None };
+    /// For a text that stands alone: the files are not read, and each is an error.
+    pub const NONE: Self = Self {
+        password_file: &|_| Err(SecretFileError::NotRead),
+        key_file: &|_| Err(SecretFileError::NotRead),
+        shared_mode: None,
+    };
 }
 
-/// A password file that does not serve. Says nothing of what is in it.
+/// A file of a password or of keys that does not serve. Says nothing of what is in it.
 #[derive(Debug, thiserror::Error)]
-pub enum PasswordFileError {
+pub enum SecretFileError {
     /// The file system's word.
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
     /// A directory, a pipe, a device.
     #[error("is no regular file")]
     NotAFile,
-    /// A password that others read, or can replace, is none.
+    /// A secret that others read, or can replace, is none.
     #[error("may be read or written by others than its owner (mode {mode:04o}): `chmod 600 {path}`")]
     Shared {
         /// Its permissions.
@@ -47,6 +57,9 @@ pub enum PasswordFileError {
     /// Of another length, or of several lines.
     #[error("{0} (the file holds the password alone, with or without a line end)")]
     NoPassword(#[from] PasswordError),
+    /// Neither one key nor two.
+    #[error(transparent)]
+    NoKeys(#[from] KeyRingError),
     /// [`Secrets::NONE`].
     #[error("is not read here")]
     NotRead,
@@ -57,22 +70,35 @@ pub enum PasswordFileError {
 ///
 /// # Errors
 /// It cannot be read, may be read or written by group or others, or holds no password.
-pub fn read_password_file(path: &Path) -> Result<Password, PasswordFileError> {
+pub fn read_password_file(path: &Path) -> Result<Password, SecretFileError> {
+    // Enough to see that it is too long.
+    let text = private_text(path, 4 * AUTH_LEN as u64)?;
+    let line = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Password::new(line)?)
+}
+
+/// Reads a key file ([`KeyRing::parse`]), under the same conditions.
+///
+/// # Errors
+/// As for [`read_password_file`]; it holds neither one key nor two.
+pub fn read_key_file(path: &Path) -> Result<KeyRing, SecretFileError> {
+    Ok(KeyRing::parse(&private_text(path, LARGEST_KEY_FILE)?)?)
+}
+
+/// The first `most` bytes of a file that only its owner reads and writes.
+fn private_text(path: &Path, most: u64) -> Result<String, SecretFileError> {
     // A pipe must not make the agent wait.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(PasswordFileError::NotAFile);
+        return Err(SecretFileError::NotAFile);
     }
     if let Some(mode) = shared_mode(metadata.mode()) {
-        return Err(PasswordFileError::Shared { mode, path: path.display().to_string() });
+        return Err(SecretFileError::Shared { mode, path: path.display().to_string() });
     }
     let mut bytes = Vec::new();
-    // Enough to see that it is too long.
-    file.take(4 * AUTH_LEN as u64).read_to_end(&mut bytes)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| PasswordFileError::NotText)?;
-    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-    Ok(Password::new(line)?)
+    file.take(most).read_to_end(&mut bytes)?;
+    String::from_utf8(bytes).map_err(|_| SecretFileError::NotText)
 }
 
 /// A file's permissions if others than its owner read or write it.
@@ -159,12 +185,23 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_read_from_a_file_of_their_owner_alone() {
+        let key = "00".repeat(32);
+        let file = PasswordFile::of(&key, 0o600);
+        assert_eq!(read_key_file(&file.path).unwrap(), KeyRing::parse(&key).unwrap());
+        let shared = PasswordFile::of(&key, 0o640);
+        assert!(matches!(read_key_file(&shared.path), Err(SecretFileError::Shared { mode: 0o640, .. })));
+        let refusal = read_key_file(&PasswordFile::of("hunter2", 0o600).path).unwrap_err().to_string();
+        assert!(refusal.starts_with("line 1 is no key") && !refusal.contains("hunter2"), "{refusal}");
+    }
+
+    #[test]
     fn what_is_no_file_is_refused_without_waiting() {
         let dir = tempfile::tempdir().unwrap();
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         for path in [&pipe, &dir.path().to_owned()] {
-            assert!(matches!(read_password_file(path), Err(PasswordFileError::NotAFile)), "{path:?}");
+            assert!(matches!(read_password_file(path), Err(SecretFileError::NotAFile)), "{path:?}");
         }
         let absent = read_password_file(&dir.path().join("absent")).unwrap_err();
         assert_eq!(absent.to_string(), "cannot be read: No such file or directory (os error 2)");

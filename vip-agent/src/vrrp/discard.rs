@@ -45,6 +45,16 @@ discards! {
     BadVersion = "bad_version",
     /// Version 2 where version 3 is configured, or the reverse.
     VersionMismatch = "version_mismatch",
+    /// No authentication trailer, where one is needed; accepted while a group is changing over.
+    Unsigned = "unsigned",
+    /// An authentication trailer, where we have no key: accepted.
+    UnexpectedTrailer = "unexpected_trailer",
+    /// Signed by none of our keys.
+    UnknownKey = "unknown_key",
+    /// By the trailer signed by a key of ours, but not this advert.
+    BadSignature = "bad_signature",
+    /// Signed by a key of ours, and heard before, or older than what was heard.
+    Replayed = "replayed",
     /// Another type than 1, ADVERTISEMENT.
     BadType = "bad_type",
     /// Virtual router 0 does not exist.

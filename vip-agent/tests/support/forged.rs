@@ -20,6 +20,8 @@ pub struct Forged {
     pub message: Vec<u8>,
     /// With the pseudo-header, as keepalived has it.
     pub right_checksum: bool,
+    /// What follows, not in the checksum.
+    pub trailer: Vec<u8>,
 }
 
 impl Forged {
@@ -32,6 +34,7 @@ impl Forged {
             destination_mac: GROUP_MAC,
             message: vec![0x31, 51, 1, 1, 0, 10, 0, 0, 10, 0, 0, 50],
             right_checksum: true,
+            trailer: Vec::new(),
         };
         change(&mut forged);
         forged.frame()
@@ -56,6 +59,7 @@ impl Forged {
                 .ones_complement();
             self.message[6..8].copy_from_slice(&sum.to_ne_bytes());
         }
+        self.message.extend(self.trailer);
         let link = PacketBuilder::ethernet2(self.source_mac, self.destination_mac);
         let builder = link.ipv4(self.source.octets(), self.destination.octets(), 255);
         let mut frame = Vec::new();

@@ -71,7 +71,7 @@ pub(crate) fn fields(addresses: &[IpAddr]) -> Fields<'_> {
 pub(crate) fn multicast_rules(own: &str) -> Rules {
     let (own, decode) = (ip(own), DecodeOptions { dialect: version_3(ChecksumMode::Pseudo), strict: false });
     let pseudo = if own.is_ipv4() { multicast4() } else { multicast6() };
-    Rules { own, own_mac: OWN_MAC, senders: Senders::Multicast, decode, vips: vips(pseudo) }
+    Rules { own, own_mac: OWN_MAC, senders: Senders::Multicast, decode, auth: None, vips: vips(pseudo) }
 }
 
 pub(crate) fn encode(fields: &Fields<'_>, pseudo: PseudoHeader) -> Vec<u8> {

@@ -95,10 +95,10 @@ impl Expected {
         let own_mac = OWN_MAC;
         if self.destination.is_multicast() {
             let own = if self.destination.is_ipv6() { ip("fe80::2") } else { ip("192.0.2.2") };
-            return Rules { own, own_mac, senders: Senders::Multicast, decode, vips };
+            return Rules { own, own_mac, senders: Senders::Multicast, decode, auth: None, vips };
         }
         let senders = Senders::Unicast { peers: vec![self.source], min_ttl: None };
-        Rules { own: self.destination, own_mac, senders, decode, vips }
+        Rules { own: self.destination, own_mac, senders, decode, auth: None, vips }
     }
 
     /// Version 2 has none of the pseudo-header's modes.

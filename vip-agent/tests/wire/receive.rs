@@ -6,8 +6,8 @@ use vip_agent::vrrp::discard::Discard;
 use vip_agent::vrrp::receive::{Packet, Received, Rules, Senders};
 
 use crate::fixture::{
-    MAC, OWN_MAC, advert, checksum, encode, fields, frame, ip, multicast_rules, multicast4, multicast6, pseudo,
-    version_2,
+    MAC, OWN_MAC, advert, checksum, encode, fields, frame, ip, multicast_rules, multicast4, multicast6,
+    pseudo, version_2,
 };
 
 const IPV4: usize = 14;

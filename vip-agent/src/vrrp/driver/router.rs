@@ -24,6 +24,7 @@ use crate::vrrp::machine::{Event, LEASE_INTERVALS, Machine, Parameters, PeerAdve
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
+use crate::vrrp::trailer::{Freshness, Marks};
 
 /// All that one instance needs to send and receive on its present interfaces, prepared beforehand.
 #[derive(Debug)]
@@ -42,6 +43,13 @@ pub struct Binding {
     pub rehearsal: [Frame; 1],
     /// Socket for all of these, shared by the instances on that interface.
     pub announcer: Arc<AnnounceSender>,
+}
+
+impl Binding {
+    /// Signs the advertisements with priority 0 as the last that is ever said: for somebody who says it when we cannot.
+    pub fn sign_farewells(&mut self) {
+        self.families.iter_mut().for_each(|family| family.leaving.sign_farewell());
+    }
 }
 
 /// One family of an instance: its socket, its advertisements and what it accepts.
@@ -78,6 +86,8 @@ pub struct Router {
     runtime_silent: bool,
     adverts: AdvertCounts,
     complaints: Complaints,
+    /// What was heard last of each sender that signs.
+    marks: Marks,
     refusal_reported: MonotonicTime,
     /// Why the last advertisement did not leave.
     refusal: Option<SendError>,
@@ -121,6 +131,7 @@ impl Router {
             runtime_silent: false,
             adverts: AdvertCounts::default(),
             complaints: Complaints::default(),
+            marks: Marks::default(),
             refusal_reported: MonotonicTime::ZERO,
             refusal: None,
             refused_family: 0,
@@ -130,6 +141,12 @@ impl Router {
             seen: None,
             seen_reported: MonotonicTime::ZERO,
         }
+    }
+
+    /// Knows what was heard before the agent, or the instance, was started again.
+    #[must_use]
+    pub fn having_heard(self, marks: Marks) -> Self {
+        Self { marks, ..self }
     }
 
     /// Makes it a member of a sync group.
@@ -200,10 +217,6 @@ impl Router {
         let _ = binding.announcer.send(&binding.rehearsal);
     }
 
-    pub(super) fn is_bound(&self) -> bool {
-        self.binding.is_some()
-    }
-
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
         let former = std::mem::replace(&mut self.binding, binding);
         self.say_our_priority();
@@ -241,6 +254,19 @@ impl Router {
                 return None;
             }
         };
+        if let Some(signed) = received.signed {
+            match self.marks.admit(received.source, signed, received_at) {
+                Freshness::Fresh => {}
+                Freshness::Doubled => {
+                    self.adverts.discarded.add(Discard::Replayed);
+                    return None;
+                }
+                Freshness::Replayed => {
+                    self.discarded(packet, Discard::Replayed, shared);
+                    return None;
+                }
+            }
+        }
         // One family of one member breaks ties, or two routers could each lose in one.
         let ties = index == 0 && self.breaks_ties;
         let advert = PeerAdvert {
@@ -394,6 +420,7 @@ impl Router {
             refusal: self.refusal.clone(),
             runtime_silent: self.runtime_silent,
             hands_over: self.machine.is_handing_over(),
+            marks: self.marks.clone(),
         }
     }
 }

@@ -8,6 +8,7 @@ use crate::types::{MacAddr, MonotonicTime};
 use crate::vrrp::discard::{Discard, DiscardCounts};
 use crate::vrrp::machine::State;
 use crate::vrrp::socket::SendError;
+use crate::vrrp::trailer::Marks;
 
 /// Other routers that are remembered per instance.
 pub(super) const PEERS: usize = 16;
@@ -53,6 +54,8 @@ pub struct Snapshot {
     pub runtime_silent: bool,
     /// It drains, and goes on answering until an heir is heard.
     pub hands_over: bool,
+    /// What was heard last of each sender that signs.
+    pub marks: Marks,
 }
 
 impl Snapshot {
