@@ -31,6 +31,8 @@ const QUIET: Duration = Duration::from_secs(600);
 pub(super) enum Kind {
     /// Another station answers ARP or neighbour discovery for a VIP that we own.
     ForeignOwner,
+    /// Another station had a VIP before we took it, and no router advertised it.
+    AddressConflict,
     /// Something about another router's adverts.
     Advert(Discard),
 }
@@ -40,6 +42,7 @@ impl Kind {
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::ForeignOwner => "foreign_owner",
+            Self::AddressConflict => "address_conflict",
             Self::Advert(why) => why.name(),
         }
     }
@@ -48,6 +51,7 @@ impl Kind {
     const fn advice(self) -> &'static str {
         match self {
             Self::ForeignOwner => "another station answers for a VIP that we own",
+            Self::AddressConflict => "another station has a VIP, though no router advertises it",
             Self::Advert(why) => of_adverts(why),
         }
     }

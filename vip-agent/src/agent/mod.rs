@@ -8,6 +8,7 @@ mod binding;
 mod drain;
 mod health;
 mod housing;
+mod inquiry;
 mod instance;
 mod linger;
 mod owners;
@@ -29,9 +30,11 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::alarms::Alarms;
+use self::inquiry::Answers;
 use self::instance::{Exit, Managed};
 use self::owners::Owners;
 use self::reports::Claim;
@@ -89,6 +92,8 @@ pub struct Agent {
     groups: Vec<config::Name>,
     owners: Owners,
     signing: Signing,
+    /// Those that look for other stations with our VIPs.
+    inquiries: JoinSet<Answers>,
     claims: Vec<Claim>,
     /// Of the driver, as far as they were made up for.
     lost_reports: u64,
@@ -167,10 +172,12 @@ impl Agent {
                 pending = inputs.control.request() => self.on_request(pending).await,
                 event = self.watch.event() => self.on_watcher(event),
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
+                Some(Ok(answers)) = self.inquiries.join_next() => self.on_answers(answers).await,
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => {
                     self.catch_up().await;
                     self.judge_claims();
+                    self.follow_inquiries().await;
                     self.answer_drains().await;
                 }
                 _ = retry.tick() => {

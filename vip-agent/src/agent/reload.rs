@@ -310,6 +310,7 @@ impl Agent {
         let managed = &mut self.instances[index];
         managed.started = true;
         let id = managed.id;
+        self.begin_inquiry(index).await;
         self.driver.send(Command::Tell(id, Event::Startup)).await;
     }
 

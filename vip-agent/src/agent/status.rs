@@ -145,7 +145,8 @@ fn reason(
     match snapshot.state {
         State::Active => None,
         State::Fault => {
-            let own = managed.fault.clone().or_else(|| managed.unhealthy.clone());
+            let own = [&managed.fault, &managed.unhealthy, &managed.conflict];
+            let own = own.into_iter().find_map(Clone::clone);
             own.or_else(fault_of_group).or_else(|| Some("fault".into()))
         }
         State::Draining if snapshot.hands_over && !managed.drained && managed.exit == Exit::None => {

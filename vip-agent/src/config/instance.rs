@@ -6,7 +6,7 @@ use super::address;
 use super::auth_trailer::auth_trailer;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
-use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, VipAddress};
+use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, OnConflict, VipAddress};
 use super::probe::track;
 use super::protocol::protocol;
 use super::schema::{UP_TO_AN_HOUR, interface};
@@ -16,7 +16,7 @@ use super::unicast::unicast;
 use crate::types::{Family, Priority, Version, VirtualRouterId};
 use crate::vrrp::codec::{MAX_ADDRESSES, capacity};
 
-pub(super) const KEYS: [&str; 24] = [
+pub(super) const KEYS: [&str; 25] = [
     "name",
     "virtual_router_id",
     "interface",
@@ -35,6 +35,7 @@ pub(super) const KEYS: [&str; 24] = [
     "auth",
     "auth_trailer",
     "vips",
+    "on_conflict",
     "local_address",
     "announce",
     "grace",
@@ -145,6 +146,9 @@ fn rest(
         true => Some(None),
         false => auth_trailer(field, secrets).map(Some),
     });
+    let on_conflict = mapping.or("on_conflict", OnConflict::default(), |field| {
+        field.choice(&[("alarm", OnConflict::Alarm), ("fault", OnConflict::Fault)])
+    });
     let local_address = mapping.or("local_address", LocalAddress::default(), local_address);
     let announce = mapping.or("announce", Announce::default(), announce);
     let grace = up_to_an_hour(mapping, "grace", Duration::from_secs(5));
@@ -164,6 +168,7 @@ fn rest(
         unicast: unicast?,
         vips: all_vips?,
         auth_trailer: auth_trailer?,
+        on_conflict: on_conflict?,
         local_address: local_address?,
         announce: announce?,
         grace: grace?,

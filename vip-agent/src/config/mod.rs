@@ -36,7 +36,7 @@ pub use last_good::LastGood;
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
 pub use model::{
     Announce, Auth, AuthTrailer, Check, Config, Instance, InstanceName, LocalAddress, Log, LogFormat,
-    LogLevel, Name, Probe, Protocol, Unicast, VipAddress, control_socket,
+    LogLevel, Name, OnConflict, Probe, Protocol, Unicast, VipAddress, control_socket,
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};

@@ -183,6 +183,8 @@ pub struct Instance {
     pub vips: Vec<VipAddress>,
     /// By what adverts are signed; `None`: by nothing.
     pub auth_trailer: Option<AuthTrailer>,
+    /// What becomes of it if another station has a VIP at the start.
+    pub on_conflict: OnConflict,
     /// When VIPs are addresses of this node.
     pub local_address: LocalAddress,
     /// How a new owner makes itself known.
@@ -466,6 +468,17 @@ pub enum LocalAddress {
     Always,
     /// Never: something else serves the VIPs.
     Never,
+}
+
+/// `on_conflict`: what becomes of an instance if, at its start, another station answers for a VIP that no router advertises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// An alarm; the instance takes part in the election as the RFCs have it.
+    #[default]
+    Alarm,
+    /// It stays out until nobody answers, or a router advertises.
+    Fault,
 }
 
 /// `announce`: how a new owner makes itself known (gratuitous ARP, unsolicited neighbour advertisements).

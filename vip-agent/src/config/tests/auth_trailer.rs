@@ -1,9 +1,9 @@
-//! `auth_trailer` and its keys, which nothing shows.
+//! `auth_trailer` and its keys, which nothing shows; `on_conflict`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 
-use super::super::{Config, Problems, Secrets, diff, effective, load, parse_with};
+use super::super::{Config, OnConflict, Problems, Secrets, diff, effective, load, parse_with};
 use super::{config, edge, errors};
 use crate::vrrp::trailer::KeyRing;
 
@@ -97,4 +97,15 @@ fn a_key_file_is_read_with_the_configuration_if_nobody_else_may() {
             );
         }
     }
+}
+
+#[test]
+fn a_conflict_is_an_alarm_unless_it_is_to_be_a_fault() {
+    let on_conflict = |lines: &str| config(&edge(lines)).instances[0].on_conflict;
+    assert_eq!(on_conflict(""), OnConflict::Alarm);
+    assert_eq!(on_conflict("on_conflict: fault"), OnConflict::Fault);
+    assert_eq!(
+        errors(&edge("on_conflict: stop")),
+        ["6:18: instances[0].on_conflict: must be `alarm` or `fault`, not the text \"stop\""]
+    );
 }

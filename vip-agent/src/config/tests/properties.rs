@@ -12,7 +12,7 @@ use proptest::sample::select;
 
 use super::super::{
     Announce, Auth, AuthTrailer, Check, Config, Instance, InstanceName, InterfaceName, InterfacePattern,
-    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, Probe, Protocol, Secrets,
+    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, OnConflict, Probe, Protocol, Secrets,
     Unicast, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
@@ -144,6 +144,7 @@ prop_compose! {
         local_address in select(&[LocalAddress::Active, LocalAddress::Always, LocalAddress::Never][..]),
         (vips, unicast) in vips_and_unicast(),
         auth_trailer in auth_trailer(),
+        on_conflict in select(&[OnConflict::Alarm, OnConflict::Fault][..]),
     ) -> Instance {
         let ipv4_alone = vips.iter().all(|vip: &VipAddress| vip.address.is_ipv4());
         let protocol = if version == 2 && ipv4_alone { protocols.0 } else { protocols.1 };
@@ -151,7 +152,7 @@ prop_compose! {
             name: InstanceName::new(&name).expect("valid"),
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
             interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, accept, strict,
-            virtual_mac, unicast, vips, auth_trailer, local_address, announce, grace,
+            virtual_mac, unicast, vips, auth_trailer, on_conflict, local_address, announce, grace,
             track: Vec::new(), sync_group: None,
         }
     }

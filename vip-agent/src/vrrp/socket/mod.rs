@@ -5,6 +5,7 @@
 mod advert;
 mod announce;
 mod arrival;
+mod claims;
 mod groups;
 mod packet;
 mod unicast_filter;
@@ -20,6 +21,7 @@ use socket2::{SockAddr, SockFilter, Socket};
 
 pub use self::advert::{AdvertSender, SendError};
 pub use self::announce::AnnounceSender;
+pub use self::claims::{Claim, ClaimReceiver};
 pub use self::groups::MulticastGroups;
 pub(crate) use self::groups::solicited_node;
 pub use self::packet::{CapturedFrame, PacketReceiver};
