@@ -56,7 +56,7 @@ fn a_key_in_the_wrong_place_is_not_repeated() {
         assert_eq!(errors(&edge(&line)), [expected], "{line}");
     }
     let slipped = errors(&edge(&format!("auth_trailer: {{key_file: /k, accept_unsigned: {KEY}}}")));
-    assert_eq!(slipped[1], "6:50: instances[0].auth_trailer.accept_unsigned: must be true or false");
+    assert_eq!(slipped[1], "6:51: instances[0].auth_trailer.accept_unsigned: must be true or false");
 }
 
 #[test]
