@@ -14,7 +14,7 @@ use vip_lab::{Lab, Node, Stamp};
 
 use crate::agents::{SOON, binary, ms};
 use crate::cases::Case;
-use crate::setting::{OTHER, Router, Setting};
+use crate::setting::{OTHER, PRIORITY, Router, Setting};
 
 /// Time between two of the same adverts: a skew is 0.2 s, an interval 1 s, Active_Down 3.2 s.
 const PERIOD: Duration = ms(500);
@@ -273,12 +273,12 @@ impl<'a> Trial<'a> {
         Ok(feeds)
     }
 
-    /// When the router under test advertised, but for farewells.
+    /// When the router under test advertised as an owner: farewells have priority 0, questions whether there is one have 1.
     fn adverts(&self, vrid: u8, from: Stamp, to: Stamp) -> Vec<Stamp> {
         let frames = self.wire.frames(|frame| {
             (from..to).contains(&frame.at)
                 && frame.is_from(&self.node)
-                && frame.advert().is_some_and(|advert| advert.vrid == vrid && advert.priority > 0)
+                && frame.advert().is_some_and(|advert| advert.vrid == vrid && advert.priority == PRIORITY)
         });
         frames.iter().map(|frame| frame.at).collect()
     }
