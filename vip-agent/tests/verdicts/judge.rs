@@ -233,11 +233,25 @@ impl<'a> Trial<'a> {
             });
             let silent = |row: &Row<'_>| self.adverts(row.vrids[1], self.begun, Stamp::now()).is_empty();
             let active = until(SOON * 2, || !self.rows.iter().any(silent)).context("some are not Active");
-            let changes = active.and_then(|()| self.daemon.changes(self.rows));
+            let changes = active.and_then(|()| self.steady_changes());
             settled.store(true, Ordering::Relaxed);
             better.join().expect("a feeder that panics")?;
             changes.with_context(|| self.daemon.log())
         })
+    }
+
+    /// What is told of the takeovers may come after their adverts.
+    fn steady_changes(&self) -> Result<Vec<[u64; 2]>> {
+        let mut before = self.daemon.changes(self.rows)?;
+        for _ in 0..SOON.as_secs() {
+            std::thread::sleep(ms(1000));
+            let now = self.daemon.changes(self.rows)?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
+        bail!("states keep changing");
     }
 
     /// Whether no Backup was kept waiting.
