@@ -14,7 +14,7 @@ use vip_lab::{Lab, Node, Stamp};
 
 use crate::agents::{SOON, binary, ms};
 use crate::cases::Case;
-use crate::setting::{OTHER, Router, Setting};
+use crate::setting::{OTHER, PRIORITY, Router, Setting};
 
 /// Time between two of the same adverts: a skew is 0.2 s, an interval 1 s, Active_Down 3.2 s.
 const PERIOD: Duration = ms(500);
@@ -233,11 +233,25 @@ impl<'a> Trial<'a> {
             });
             let silent = |row: &Row<'_>| self.adverts(row.vrids[1], self.begun, Stamp::now()).is_empty();
             let active = until(SOON * 2, || !self.rows.iter().any(silent)).context("some are not Active");
-            let changes = active.and_then(|()| self.daemon.changes(self.rows));
+            let changes = active.and_then(|()| self.steady_changes());
             settled.store(true, Ordering::Relaxed);
             better.join().expect("a feeder that panics")?;
             changes.with_context(|| self.daemon.log())
         })
+    }
+
+    /// What is told of the takeovers may come after their adverts.
+    fn steady_changes(&self) -> Result<Vec<[u64; 2]>> {
+        let mut before = self.daemon.changes(self.rows)?;
+        for _ in 0..SOON.as_secs() {
+            std::thread::sleep(ms(1000));
+            let now = self.daemon.changes(self.rows)?;
+            if now == before {
+                return Ok(now);
+            }
+            before = now;
+        }
+        bail!("states keep changing");
     }
 
     /// Whether no Backup was kept waiting.
@@ -273,12 +287,12 @@ impl<'a> Trial<'a> {
         Ok(feeds)
     }
 
-    /// When the router under test advertised, but for farewells.
+    /// When the router under test advertised as an owner: farewells have priority 0, questions whether there is one have 1.
     fn adverts(&self, vrid: u8, from: Stamp, to: Stamp) -> Vec<Stamp> {
         let frames = self.wire.frames(|frame| {
             (from..to).contains(&frame.at)
                 && frame.is_from(&self.node)
-                && frame.advert().is_some_and(|advert| advert.vrid == vrid && advert.priority > 0)
+                && frame.advert().is_some_and(|advert| advert.vrid == vrid && advert.priority == PRIORITY)
         });
         frames.iter().map(|frame| frame.at).collect()
     }
