@@ -1,4 +1,4 @@
-//! Why a frame about a VIP was treated as it was: the index of the counters and the label of the metric.
+//! Why a frame about a VIP, or of fast detection, was treated as it was: the index of the counters and the label of the metric.
 
 /// What happened to a frame about a VIP. Frames about no VIP of ours have no counter: counting would cost them time.
 ///
@@ -38,11 +38,21 @@ pub enum Reason {
     TrafficNotOwned = 14,
     /// A segment of a connection that the former owner still serves: sent there.
     HandoverForwarded = 15,
+    /// A heartbeat or an answer of a peer: noted and dropped.
+    HeartbeatStamped = 16,
+    /// A peer's question whether this host lives: answered.
+    HeartbeatAnswered = 17,
+    /// A heartbeat, question or answer of somebody with another key, or damaged: dropped.
+    HeartbeatForged = 18,
+    /// One that is not later than the last of its kind, or our own: dropped.
+    HeartbeatStale = 19,
+    /// One of a node that this one does not follow, or an answer to somebody else: dropped.
+    HeartbeatUnknown = 20,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 21] = [
         Self::ArpAnswered,
         Self::ArpNotOwned,
         Self::ArpInvalid,
@@ -59,6 +69,11 @@ impl Reason {
         Self::TrafficOwned,
         Self::TrafficNotOwned,
         Self::HandoverForwarded,
+        Self::HeartbeatStamped,
+        Self::HeartbeatAnswered,
+        Self::HeartbeatForged,
+        Self::HeartbeatStale,
+        Self::HeartbeatUnknown,
     ];
 
     /// Counters per interface.
@@ -83,6 +98,11 @@ impl Reason {
             Self::TrafficOwned => "traffic_owned",
             Self::TrafficNotOwned => "traffic_not_owned",
             Self::HandoverForwarded => "handover_forwarded",
+            Self::HeartbeatStamped => "heartbeat_stamped",
+            Self::HeartbeatAnswered => "heartbeat_answered",
+            Self::HeartbeatForged => "heartbeat_forged",
+            Self::HeartbeatStale => "heartbeat_stale",
+            Self::HeartbeatUnknown => "heartbeat_unknown",
         }
     }
 
