@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use aya::maps::{Map, MapData, MapInfo, MapType};
 use aya_log::EbpfLogger;
-use vip_common::maps::{FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VlanKey};
+use vip_common::maps::{
+    FlowKey, ForeignOwner, Handover, HeartbeatLink, Peer, Vip, Vip4Key, Vip6Key, VlanKey,
+};
 
 use super::checks::{Feature, diagnose};
 use super::counters::Counters;
@@ -49,7 +51,7 @@ const INDEX: usize = size_of::<u32>();
 const WORD: usize = size_of::<u64>();
 
 /// The maps of the contract with the program, all of which are pinned.
-pub(super) static MAPS: [MapSpec; 10] = [
+pub(super) static MAPS: [MapSpec; 12] = [
     MapSpec::new("DEADLINES", MapType::Array, INDEX, WORD),
     MapSpec::new("HANDOVERS", MapType::Array, INDEX, size_of::<Handover>()),
     MapSpec::new("FILTER", MapType::Array, INDEX, WORD),
@@ -60,6 +62,8 @@ pub(super) static MAPS: [MapSpec; 10] = [
     MapSpec::new("EVENTS", MapType::RingBuf, 0, 0),
     MapSpec::new("EVENT_GATES", MapType::Array, INDEX, WORD),
     MapSpec::new("HANDOVER_FLOWS", MapType::LruHash, size_of::<FlowKey>(), WORD),
+    MapSpec::new("HEARTBEAT_LINKS", MapType::Hash, INDEX, size_of::<HeartbeatLink>()),
+    MapSpec::new("PEERS", MapType::Array, INDEX, size_of::<Peer>()),
 ];
 
 /// Size of a record of `EVENTS`; the ring buffer itself has none.
