@@ -7,6 +7,8 @@ pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod errors;
+mod files;
+pub mod health;
 pub mod import;
 pub mod net;
 pub mod status;

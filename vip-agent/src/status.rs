@@ -75,8 +75,8 @@ pub struct InstanceStatus {
     pub lease_ms: u64,
     /// Other routers heard.
     pub peers: Vec<PeerStatus>,
-    /// None in this version.
-    pub probes: Vec<serde_json::Value>,
+    /// What it tracks, with what its sync group does.
+    pub probes: Vec<ProbeStatus>,
     /// The last time that it became Active.
     pub last_takeover: Option<Takeover>,
     /// Advertisements.
@@ -94,6 +94,17 @@ pub struct PeerStatus {
     pub priority: u8,
     /// Milliseconds since it was last heard.
     pub last_advert_ms: u64,
+}
+
+/// A probe that an instance tracks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeStatus {
+    /// Its name.
+    pub name: String,
+    /// The verdict.
+    pub up: bool,
+    /// Why it was not up when it was looked at last.
+    pub last_error: Option<String>,
 }
 
 /// How long each step of a takeover took, in microseconds.
@@ -179,6 +190,17 @@ impl Status {
             if let Some(reason) = &instance.reason {
                 let _ = writeln!(text, "{}: {reason}", instance.name);
             }
+        }
+        let probes = self.instances.iter().flat_map(|instance| &instance.probes).filter(|probe| !probe.up);
+        let mut down: Vec<_> = probes.collect();
+        down.sort_by_key(|probe| &probe.name);
+        down.dedup();
+        for ProbeStatus { name, last_error, .. } in down {
+            let _ = writeln!(
+                text,
+                "probe {name} is down: {}",
+                last_error.as_deref().unwrap_or("not up for long enough")
+            );
         }
         if let Some(reason) = &self.watcher.reason {
             let _ = writeln!(text, "watcher: {reason}");

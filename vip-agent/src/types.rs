@@ -73,6 +73,10 @@ pub struct Priority(u8);
 impl Priority {
     /// The address owner's priority: it is Active whenever it is up.
     pub const OWNER: Self = Self(255);
+    /// The lowest one. Nobody yields to it, so it serves to ask who owns.
+    pub const LOWEST: Self = Self(1);
+    /// The highest one that is not the address owner's.
+    pub const HIGHEST: Self = Self(254);
     /// What a Backup has unless configured otherwise (RFC 9568, 5.2.4).
     pub const DEFAULT: Self = Self(100);
 
@@ -85,6 +89,17 @@ impl Priority {
     /// The number on the wire.
     pub const fn get(self) -> u8 {
         self.0
+    }
+
+    /// Changed by the weights of what is tracked, within 1-254; the address owner's is not changed.
+    #[must_use]
+    pub fn weighted(self, change: i32) -> Self {
+        if self == Self::OWNER {
+            return self;
+        }
+        let (lowest, highest) = (i32::from(Self::LOWEST.0), i32::from(Self::HIGHEST.0));
+        let weighted = i32::from(self.0).saturating_add(change).clamp(lowest, highest);
+        u8::try_from(weighted).map_or(self, Self)
     }
 }
 
@@ -298,6 +313,15 @@ impl MacAddr {
     /// Whether it names one station: neither a group nor all zero.
     pub fn is_unicast(self) -> bool {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
+    /// The virtual MAC of a virtual router over one family (RFC 9568, 7.3).
+    pub const fn of_virtual_router(id: VirtualRouterId, family: Family) -> Self {
+        let block = match family {
+            Family::V4 => 1,
+            Family::V6 => 2,
+        };
+        Self([0, 0, 0x5e, 0, block, id.get()])
     }
 
     /// Whether it is a VRRP virtual MAC, 00:00:5e:00:01:VRID or 00:00:5e:00:02:VRID (RFC 9568, 7.3).

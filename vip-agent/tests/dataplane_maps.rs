@@ -113,7 +113,7 @@ fn a_freed_slot_comes_back_silent() {
 #[test]
 fn vips_of_both_families_are_read_back_and_removed() {
     idle(|dataplane| {
-        let vip = Vip { router: 3, link: 1, mac: VIP_MAC.0, flags: 1 };
+        let vip = Vip { router: 3, link: 1, mac: VIP_MAC.0, answering: VIP_MAC.0, flags: 1 };
         for address in [IpAddr::V4(VIP), IpAddr::V6(Ipv6Addr::LOCALHOST)] {
             assert_eq!(dataplane.vip(7, address).unwrap(), None);
             dataplane.insert_vip(7, address, vip).unwrap();
@@ -129,7 +129,7 @@ fn vips_of_both_families_are_read_back_and_removed() {
 #[test]
 fn a_full_table_says_how_many_fit() {
     idle(|dataplane| {
-        let vip = Vip { router: 0, link: 0, mac: VIP_MAC.0, flags: 0 };
+        let vip = Vip { router: 0, link: 0, mac: VIP_MAC.0, answering: VIP_MAC.0, flags: 0 };
         let mut insert = |nth: u32| dataplane.insert_vip(1, IpAddr::V4(nth.into()), vip);
         for nth in 0..MAX_VIPS {
             insert(nth).unwrap();

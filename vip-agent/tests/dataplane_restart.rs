@@ -216,7 +216,8 @@ fn what_a_kill_in_the_middle_left_is_tidied_up() {
     Sandbox::run(|sandbox| {
         sandbox.loader(true).kill();
         // Killed between the two renames, and before a link pin had its name.
-        let layout = |suffix| sandbox.pin_dir().join(format!("layout-1{suffix}"));
+        let layout =
+            |suffix| sandbox.pin_dir().join(format!("layout-{}{suffix}", vip_common::maps::LAYOUT_VERSION));
         std::fs::rename(layout(""), layout("-old")).unwrap();
         std::fs::create_dir(layout("-new")).unwrap();
         let links = sandbox.pin_dir().join("links");

@@ -4,6 +4,8 @@
 mod agents;
 #[path = "interop/version_2.rs"]
 mod version_2;
+#[path = "interop/virtual_mac.rs"]
+mod virtual_mac;
 
 use std::fmt;
 use std::net::IpAddr;
@@ -16,7 +18,7 @@ use serde_json::{Value, json};
 use vip_lab::agent::{Agent, AgentBuilder};
 use vip_lab::keepalived::{Keepalived, KeepalivedBuilder};
 use vip_lab::wire::{Frame, Wire};
-use vip_lab::{Lab, Node, Stamp};
+use vip_lab::{Lab, Mac, Node, Stamp};
 
 /// The agent looks at what others claimed after 100 to 350 ms.
 const CLAIMS_ARE_JUDGED: Duration = ms(500);
@@ -33,6 +35,8 @@ struct Speech {
     vips: &'static [&'static str],
     unicast: bool,
     version: Version,
+    /// Both have virtual MACs.
+    virtual_mac: bool,
 }
 
 /// What goes with the version.
@@ -43,13 +47,16 @@ enum Version {
     Two(Option<&'static str>),
 }
 
-const SPEECHES: [Speech; 5] = [
-    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Three },
-    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Three },
-    // keepalived, and RFC 9568 by erratum 8300, want a link-local address first.
-    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, version: Version::Three },
-    Speech { vips: &["fd00::50"], unicast: true, version: Version::Three },
-    Speech { vips: &["10.0.0.50", "fd00::50"], unicast: false, version: Version::Three },
+/// keepalived, and RFC 9568 by erratum 8300, want a link-local address first in multicast adverts.
+const SPEECHES: [Speech; 8] = [
+    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["fd00::50"], unicast: true, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["10.0.0.50", "fd00::50"], unicast: false, version: Version::Three, virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Three, virtual_mac: true },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Three, virtual_mac: true },
+    Speech { vips: &["fe80::5:50", "fd00::50"], unicast: false, version: Version::Three, virtual_mac: true },
 ];
 
 /// A lab for two, and how they are set up.
@@ -71,7 +78,8 @@ impl fmt::Display for Speech {
             Version::Two(None) => " in version 2",
             Version::Two(Some(_)) => " in version 2 with a password",
         };
-        write!(f, "{} by {how}{version}", self.vips.join(" and "))
+        let mac = if self.virtual_mac { " with virtual MACs" } else { "" };
+        write!(f, "{} by {how}{version}{mac}", self.vips.join(" and "))
     }
 }
 
@@ -113,6 +121,7 @@ impl Scene {
             .vips(vips)
             .priority(priority)
             .interval(self.speech.interval())
+            .set_instance("virtual_mac", json!(self.speech.virtual_mac))
             .grace(ms(0));
         let builder = match self.speech.version {
             Version::Three => builder,
@@ -129,6 +138,7 @@ impl Scene {
         // Without it, it takes over by mistake when the machine is busy. Real-time priority would limit its CPU time, and
         // the kernel kills what exceeds that.
         let builder = builder.interval(self.speech.interval()).global("vrrp_priority -20");
+        let builder = if self.speech.virtual_mac { builder.virtual_mac() } else { builder };
         let builder = match self.speech.version {
             Version::Three => builder,
             Version::Two(None) => builder.version(2),
@@ -180,6 +190,9 @@ impl Scene {
         Ok(first - last)
     }
 }
+
+/// What keepalived calls the interfaces with the virtual MACs of VRID 51.
+const MACVLANS: [&str; 2] = ["vrrp.51", "vrrp6.51"];
 
 /// Adverts of a node with a priority in this range: 0 is a farewell.
 fn is_advert_of(node: &Node, priorities: impl std::ops::RangeBounds<u8>) -> impl Fn(&Frame) -> bool {
@@ -311,6 +324,9 @@ fn ends_once(scene: &Scene, interval: Duration, ours_owns: bool, end: End) -> Re
     for (vip, prefix) in scene.vips() {
         let _ = scene.their_node().ip(&format!("address del {vip}/{prefix} dev eth0"));
     }
+    for macvlan in MACVLANS {
+        let _ = scene.their_node().ip(&format!("link del {macvlan}"));
+    }
     Ok(silence)
 }
 
@@ -436,7 +452,7 @@ fn a_keepalived_with_another_list_of_vips_raises_an_alarm() -> Result<()> {
         scene.theirs(200).vips([([10, 0, 0, 50].into(), 24), ([10, 0, 0, 60].into(), 24)]).start()?;
     theirs.wait_state("MASTER", SOON)?;
     let ours = scene.ours(100).start()?;
-    alarmed(&ours, "address_mismatch", "10.0.0.2", scene.their_node())?;
+    alarmed(&ours, "address_mismatch", "10.0.0.2", scene.their_node().mac())?;
     ensure!(ours.edge()?.state == "backup", "its adverts hold us nevertheless: {:?}", ours.edge()?);
     Ok(())
 }
@@ -448,13 +464,13 @@ fn a_keepalived_that_rejects_our_list_of_vips_and_owns_beside_us_raises_an_alarm
     ours.wait_state("active", SOON)?;
     let theirs = scene.theirs(100).vips([([10, 0, 0, 50].into(), 24)]).start()?;
     theirs.wait_state("MASTER", SOON)?;
-    alarmed(&ours, "address_mismatch", "10.0.0.2", scene.their_node())?;
-    alarmed(&ours, "foreign_owner", "10.0.0.50", scene.their_node())
+    alarmed(&ours, "address_mismatch", "10.0.0.2", scene.their_node().mac())?;
+    alarmed(&ours, "foreign_owner", "10.0.0.50", scene.their_node().mac())
 }
 
 #[test]
 fn the_vip_that_a_killed_keepalived_leaves_on_its_node_raises_an_alarm() -> Result<()> {
-    for speech in [SPEECHES[0], SPEECHES[3]] {
+    for speech in [SPEECHES[0], SPEECHES[3], SPEECHES[5], SPEECHES[7]] {
         let scene = Scene::new(speech)?;
         let theirs = scene.theirs(200).start()?;
         theirs.wait_state("MASTER", SOON)?;
@@ -463,15 +479,18 @@ fn the_vip_that_a_killed_keepalived_leaves_on_its_node_raises_an_alarm() -> Resu
         theirs.crash()?;
         ours.wait_state("active", SOON)?;
         // It says nothing any more, but its kernel answers for the VIP, and clients may believe it.
-        alarmed(&ours, "foreign_owner", speech.vips[0], scene.their_node())
-            .with_context(|| speech.to_string())?;
+        let mac = match (speech.virtual_mac, speech.vips[0].contains(':')) {
+            (false, _) => scene.their_node().mac(),
+            (true, v6) => virtual_mac::virtual_mac(v6),
+        };
+        alarmed(&ours, "foreign_owner", speech.vips[0], mac).with_context(|| speech.to_string())?;
     }
     Ok(())
 }
 
 /// The alarm is in status, with the other's MAC, and was logged once.
-fn alarmed(ours: &Agent, kind: &str, address: &str, node: &Node) -> Result<()> {
-    let mac = node.mac().to_string();
+fn alarmed(ours: &Agent, kind: &str, address: &str, mac: Mac) -> Result<()> {
+    let mac = mac.to_string();
     let is_it =
         |alarm: &Value| alarm["kind"] == kind && alarm["address"] == address && alarm["mac"] == mac.as_str();
     ours.wait_for(&format!("alarmed by {kind}"), |status| {

@@ -182,7 +182,8 @@ fn the_time_from_death_to_priority_0() -> Result<()> {
         let dies = Stamp::now();
         owner.kill()?;
         to_end.push((Stamp::now() - dies).as_secs_f64() * 1e6);
-        let zero = wire.wait_first(dies, SOON, |frame| is_zero_of(frame, lab.node(1)))?;
+        let zero = wire.wait_first(dies, SOON, |frame| is_zero_of(frame, lab.node(1)));
+        let zero = zero.with_context(|| owner.log())?;
         to_word.push((zero.at - dies).as_secs_f64() * 1e6);
         owner = owner.builder().start()?;
     }

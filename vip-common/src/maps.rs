@@ -73,7 +73,19 @@ pub struct Vip6Key {
     pub address: [u8; 16],
 }
 
-/// Value of `VIPS4` and `VIPS6`: what a lookup must yield to answer without another one.
+/// Key of `VIRTUAL_MACS`: whose virtual MAC a frame is sent to (RFC 9568, 7.3).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct VirtualMacKey {
+    /// Interface that carries the VIPs (see [`VlanKey`]).
+    pub ifindex: u32,
+    /// The MAC's last two bytes ([`crate::packet::virtual_mac::of_destination`]).
+    pub mac: [u8; 2],
+    /// Zero.
+    pub reserved: [u8; 2],
+}
+
+/// Value of `VIPS4`, `VIPS6` and `VIRTUAL_MACS`: what a lookup must yield to answer without another one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Vip {
@@ -81,8 +93,10 @@ pub struct Vip {
     pub router: u16,
     /// Slot of the interface, for counters: below [`MAX_LINKS`].
     pub link: u16,
-    /// The MAC that answers for the VIP.
+    /// MAC of the interface.
     pub mac: [u8; 6],
+    /// The MAC that answers for the VIP: the interface's, or a virtual one.
+    pub answering: [u8; 6],
     /// Bits of [`vip_flags`].
     pub flags: u16,
 }
@@ -92,6 +106,8 @@ pub mod vip_flags {
     /// The interface forwards: neighbour advertisements carry the R flag (RFC 4861, 4.4). It must be the same in
     /// solicited and unsolicited ones, or hosts drop their default router.
     pub const ROUTER: u16 = 1;
+    /// The owner takes no traffic to the VIP (RFC 9568, 6.1: Accept_Mode is False); it answers for it all the same.
+    pub const NOT_ACCEPTED: u16 = 2;
 }
 
 /// Value of `DEADLINES`: CLOCK_MONOTONIC nanoseconds until which this node answers for the router's VIPs; 0 = never.
@@ -99,7 +115,8 @@ pub mod vip_flags {
 /// The one word that moves a VIP. The map is mmapable and the agent stores to it with one atomic 8-byte store.
 pub type Deadline = u64;
 
-/// Value of `HANDOVERS`: after a planned move, where frames of connections go that the former owner still serves.
+/// Value of `HANDOVERS`: what differs for a while after a move. First of all where frames of connections go that the former
+/// owner still serves.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Handover {
@@ -109,6 +126,9 @@ pub struct Handover {
     pub former: [u8; 6],
     /// Zero.
     pub reserved: [u8; 2],
+    /// CLOCK_MONOTONIC nanoseconds until which frames to the virtual MAC are taken without owning: a switch sends them here
+    /// as soon as it has seen the new owner's first advert, and some are on their way to the former one.
+    pub in_transit: u64,
 }
 
 /// Key of `HANDOVER_FLOWS`: a TCP flow whose SYN was seen since the takeover, so that it is known to be ours. Its value
@@ -203,8 +223,9 @@ const _: () = {
     assert!(size_of::<VlanKey>() == 8);
     assert!(size_of::<Vip4Key>() == 8);
     assert!(size_of::<Vip6Key>() == 20);
-    assert!(size_of::<Vip>() == 12);
-    assert!(size_of::<Handover>() == 16);
+    assert!(size_of::<VirtualMacKey>() == 8);
+    assert!(size_of::<Vip>() == 18);
+    assert!(size_of::<Handover>() == 24);
     assert!(size_of::<FlowKey>() == 36);
     assert!(size_of::<ForeignOwner>() == 40);
     assert!(size_of::<HeartbeatLink>() == 32);

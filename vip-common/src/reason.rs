@@ -38,21 +38,27 @@ pub enum Reason {
     TrafficNotOwned = 14,
     /// A segment of a connection that the former owner still serves: sent there.
     HandoverForwarded = 15,
+    /// Traffic to an owned VIP that is not accepted (`accept: false`): dropped.
+    TrafficNotAccepted = 16,
+    /// A frame to a virtual MAC: taken by its owner. Counted besides what happened to it then.
+    VirtualMacTaken = 17,
+    /// A frame to a virtual MAC that another node owns: dropped.
+    VirtualMacNotOwned = 18,
     /// A heartbeat or an answer of a peer: noted and dropped.
-    HeartbeatStamped = 16,
+    HeartbeatStamped = 19,
     /// A peer's question whether this host lives: answered.
-    HeartbeatAnswered = 17,
+    HeartbeatAnswered = 20,
     /// A heartbeat, question or answer of somebody with another key, or damaged: dropped.
-    HeartbeatForged = 18,
+    HeartbeatForged = 21,
     /// One that is not later than the last of its kind, or our own: dropped.
-    HeartbeatStale = 19,
+    HeartbeatStale = 22,
     /// One of a node that this one does not follow, or an answer to somebody else: dropped.
-    HeartbeatUnknown = 20,
+    HeartbeatUnknown = 23,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 24] = [
         Self::ArpAnswered,
         Self::ArpNotOwned,
         Self::ArpInvalid,
@@ -69,6 +75,9 @@ impl Reason {
         Self::TrafficOwned,
         Self::TrafficNotOwned,
         Self::HandoverForwarded,
+        Self::TrafficNotAccepted,
+        Self::VirtualMacTaken,
+        Self::VirtualMacNotOwned,
         Self::HeartbeatStamped,
         Self::HeartbeatAnswered,
         Self::HeartbeatForged,
@@ -98,6 +107,9 @@ impl Reason {
             Self::TrafficOwned => "traffic_owned",
             Self::TrafficNotOwned => "traffic_not_owned",
             Self::HandoverForwarded => "handover_forwarded",
+            Self::TrafficNotAccepted => "traffic_not_accepted",
+            Self::VirtualMacTaken => "virtual_mac_taken",
+            Self::VirtualMacNotOwned => "virtual_mac_not_owned",
             Self::HeartbeatStamped => "heartbeat_stamped",
             Self::HeartbeatAnswered => "heartbeat_answered",
             Self::HeartbeatForged => "heartbeat_forged",

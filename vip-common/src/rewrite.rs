@@ -33,6 +33,13 @@ pub fn apply<B: BytesMut + ?Sized>(frame: &mut B, action: &Action) -> Option<Ver
     Some(Verdict::Transmit)
 }
 
+/// Sends the frame to the interface instead of the virtual MAC that it came to; `None` if it is no frame.
+#[inline(always)]
+#[must_use]
+pub fn deliver<B: BytesMut + ?Sized>(frame: &mut B, interface: Mac) -> Option<()> {
+    interface.store(frame, ethernet::DESTINATION)
+}
+
 /// A reply in the place of the request; tags, padding and all else stay.
 #[inline(always)]
 fn arp_reply<B: BytesMut + ?Sized>(frame: &mut B, answer: &ArpAnswer) -> Option<()> {

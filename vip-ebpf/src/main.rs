@@ -12,7 +12,7 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
-use vip_common::decision::{Action, decide};
+use vip_common::decision::{Action, Arrival, arrival, decide};
 use vip_common::heartbeat::{Received, receive};
 use vip_common::reason::Reason;
 use vip_common::rewrite::{self, Verdict};
@@ -29,6 +29,19 @@ use crate::tables::Maps;
 fn viplane(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
     let maps = Maps::new(&ctx);
+    match arrival(&frame, &maps) {
+        Arrival::Ordinary => {}
+        Arrival::Ours { link, interface } => {
+            maps.count(link, Reason::VirtualMacTaken);
+            if rewrite::deliver(&mut frame, interface).is_none() {
+                return XDP_DROP;
+            }
+        }
+        Arrival::Anothers { link } => {
+            maps.count(link, Reason::VirtualMacNotOwned);
+            return XDP_DROP;
+        }
+    }
     let Some(decision) = decide(&frame, &maps) else {
         return match receive(&mut frame, &maps) {
             None => XDP_PASS,

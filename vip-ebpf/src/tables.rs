@@ -16,7 +16,7 @@ use vip_common::filter::{self, Bit};
 use vip_common::heartbeat::Peers;
 use vip_common::maps::{
     Deadline, EVENT_BYTES, FlowKey, ForeignOwner, Handover, HeartbeatLink, MAX_HANDOVER_FLOWS, MAX_LINKS,
-    MAX_PEERS, MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VlanKey,
+    MAX_PEERS, MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
 };
 use vip_common::reason::Reason;
 
@@ -41,6 +41,8 @@ static FILTER: Array<u64, { filter::WORDS as usize }> = Array::new();
 static VIPS4: HashMap<Vip4Key, Vip, VIPS> = HashMap::new();
 #[btf_map]
 static VIPS6: HashMap<Vip6Key, Vip, VIPS> = HashMap::new();
+#[btf_map]
+static VIRTUAL_MACS: HashMap<VirtualMacKey, Vip, ROUTERS> = HashMap::new();
 #[btf_map]
 static VLANS: HashMap<VlanKey, u32, { MAX_VLANS as usize }> = HashMap::new();
 #[btf_map]
@@ -169,6 +171,12 @@ impl Tables for Maps<'_> {
     fn vip6(&self, key: &Vip6Key) -> Option<Vip> {
         // SAFETY: copied at once.
         unsafe { VIPS6.get(key) }.copied()
+    }
+
+    #[inline(always)]
+    fn virtual_router(&self, key: &VirtualMacKey) -> Option<Vip> {
+        // SAFETY: copied at once.
+        unsafe { VIRTUAL_MACS.get(key) }.copied()
     }
 
     #[inline(always)]

@@ -30,6 +30,8 @@ impl Cost {
     }
 }
 
+const FOREIGN_VIRTUAL: [u8; 6] = [0, 0, 0x5e, 0, 1, 52];
+
 struct Case {
     name: &'static str,
     frame: Vec<u8>,
@@ -83,9 +85,16 @@ fn cases() -> Vec<Case> {
         case("IPv6, not ours", ipv6(foreign6, 6), Some(14)),
         case("VRRP over IPv4", ipv4([224, 0, 0, 18], 112), Some(10)),
         case("VRRP over IPv6", ipv6(VIP6, 112), Some(14)),
+        case("IPv4, a virtual MAC that is not ours", to(FOREIGN_VIRTUAL, ipv4([10, 0, 0, 51], 6)), None),
         case("IPv4 to an owned VIP", ipv4(VIP4, 6), None),
         case("IPv6 to an owned VIP", ipv6(VIP6, 6), None),
     ]
+}
+
+/// The frame, sent to another MAC.
+fn to(mac: [u8; 6], mut frame: Vec<u8>) -> Vec<u8> {
+    frame[..6].copy_from_slice(&mac);
+    frame
 }
 
 fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {

@@ -24,11 +24,11 @@ pub(crate) fn load(ifindex: u32) -> Result<Ebpf> {
     for name in ["viplane", "pass"] {
         load_program(&mut ebpf, name)?;
     }
-    let vip: [u8; 12] = bytemuck::cast(Vip { router: 0, link: 0, mac: OWN, flags: 0 });
-    let mut vips4: HashMap<_, [u8; 8], [u8; 12]> =
+    let vip: [u8; 18] = bytemuck::cast(Vip { router: 0, link: 0, mac: OWN, answering: OWN, flags: 0 });
+    let mut vips4: HashMap<_, [u8; 8], [u8; 18]> =
         HashMap::try_from(ebpf.map_mut("VIPS4").context("VIPS4")?)?;
     vips4.insert(bytemuck::cast::<_, [u8; 8]>(Vip4Key { ifindex, address: VIP4 }), vip, 0)?;
-    let mut vips6: HashMap<_, [u8; 20], [u8; 12]> =
+    let mut vips6: HashMap<_, [u8; 20], [u8; 18]> =
         HashMap::try_from(ebpf.map_mut("VIPS6").context("VIPS6")?)?;
     vips6.insert(bytemuck::cast::<_, [u8; 20]>(Vip6Key { ifindex, address: VIP6 }), vip, 0)?;
     let mut deadlines: Array<_, u64> = Array::try_from(ebpf.map_mut("DEADLINES").context("DEADLINES")?)?;

@@ -50,6 +50,7 @@ pub struct KeepalivedBuilder {
     interval: Duration,
     vrid: u8,
     unicast: bool,
+    virtual_mac: bool,
     preempt: bool,
     log_detail: bool,
     global_lines: String,
@@ -78,6 +79,7 @@ impl KeepalivedBuilder {
             interval: Duration::from_secs(1),
             vrid: 51,
             unicast: false,
+            virtual_mac: false,
             preempt: true,
             log_detail: true,
             global_lines: String::new(),
@@ -125,6 +127,12 @@ impl KeepalivedBuilder {
     /// Unicast to all other nodes of the lab.
     pub fn unicast(mut self) -> Self {
         self.unicast = true;
+        self
+    }
+
+    /// Holds the VIPs on macvlan interfaces with the virtual MACs (`use_vmac`).
+    pub fn virtual_mac(mut self) -> Self {
+        self.virtual_mac = true;
         self
     }
 
@@ -185,6 +193,9 @@ impl KeepalivedBuilder {
              priority {priority}\n    advert_int {seconds}\n{}",
             self.instance_lines
         );
+        if self.virtual_mac {
+            text.push_str("    use_vmac\n");
+        }
         if !self.preempt {
             text.push_str("    nopreempt\n");
         }
@@ -203,7 +214,9 @@ impl KeepalivedBuilder {
             }
             let _ = writeln!(text, "    {block} {{");
             for (vip, prefix) in vips {
-                let _ = writeln!(text, "        {vip}/{prefix} dev eth0");
+                // Without a name they go to the instance's interface: the macvlan, where there is one.
+                let device = if self.virtual_mac { "" } else { " dev eth0" };
+                let _ = writeln!(text, "        {vip}/{prefix}{device}");
             }
             text.push_str("    }\n");
         }
@@ -215,6 +228,12 @@ impl KeepalivedBuilder {
     /// # Errors
     /// keepalived is missing or refuses the configuration: with its log.
     pub fn start(self) -> Result<Keepalived> {
+        if self.virtual_mac {
+            // As keepalived's notes on VMACs have it: or the interface below the macvlan answers for its addresses, and asks
+            // in their name.
+            self.node.set_sysctl("net.ipv4.conf.eth0.arp_ignore", 1)?;
+            self.node.set_sysctl("net.ipv4.conf.eth0.arp_announce", 2)?;
+        }
         let config = self.node.file_path("keepalived.conf");
         self.node.write_file(&config, self.config())?;
         let [pid_file, child_pid_file] =

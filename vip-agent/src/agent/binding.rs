@@ -6,8 +6,8 @@ use arrayvec::ArrayVec;
 
 use super::place::Place;
 use crate::config;
-use crate::dataplane::announce::{Announcements, frame_to_itself, questions};
-use crate::types::Family;
+use crate::dataplane::announce::{Announcements, Answering, frame_to_itself, questions};
+use crate::types::{Family, MacAddr};
 use crate::vrrp::codec::{DecodeOptions, Dialect, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
 use crate::vrrp::machine::Parameters;
@@ -34,10 +34,19 @@ pub(super) fn parameters(instance: &config::Instance) -> Parameters {
         preempt: instance.preempt,
         preempt_delay: instance.preempt_delay,
         hold_down: instance.hold_down,
-        staging: instance.local_address == config::LocalAddress::Active,
+        staging: instance.stands_on_lo() == config::LocalAddress::Active,
         announce_repeat: instance.announce.repeat,
         announce_interval: instance.announce.interval,
         announce_refresh: instance.announce.refresh,
+    }
+}
+
+/// Which MAC answers for the VIPs.
+pub(super) fn answering(instance: &config::Instance, place: &Place) -> Answering {
+    if instance.virtual_mac {
+        Answering::Virtual(instance.virtual_router_id)
+    } else {
+        Answering::Interface(place.mac)
     }
 }
 
@@ -51,8 +60,9 @@ pub(super) fn bind(
     let vips = || instance.vips.iter().map(|vip| vip.address);
     Ok(Box::new(driver::Binding {
         ifindex: place.advert.index,
+        one_link: place.advert.index == place.vip.index,
         families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
-        announcements: Announcements::build(vips(), place.mac, router),
+        announcements: Announcements::build(vips(), answering(instance, place), router),
         questions: questions(vips(), place.mac, place.link_local),
         rehearsal: [frame_to_itself(place.mac)],
         announcer: AnnounceSender::open(&place.vip)?,
@@ -73,15 +83,28 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
         }
     };
     let dialect = dialect(&instance.protocol);
-    let adverts = |priority| {
+    let fields = |priority| {
         let virtual_router_id = instance.virtual_router_id;
-        let fields = Fields { virtual_router_id, priority, dialect, addresses: &vips };
-        PreparedAdverts::build(&fields, source, &destinations)
+        Fields { virtual_router_id, priority, dialect, addresses: &vips }
+    };
+    let priority = instance.priority.get();
+    // Unicast adverts go through the IP stack, which finds the way to each peer. The virtual MAC has no business on that way:
+    // behind a router it means nothing, and switches learn it from announcements.
+    let (sender, adverts, leaving, yielding) = if instance.virtual_mac && instance.unicast.is_none() {
+        let frames = |priority, mac| PreparedAdverts::build_frame(&fields(priority), source, mac);
+        let mac = MacAddr::of_virtual_router(instance.virtual_router_id, family);
+        let sender = AdvertSender::open_for_frames(&place.advert)?;
+        let yielding = frames(priority, place.advert_mac)?;
+        (sender, frames(priority, mac)?, frames(LEAVING, mac)?, Some(yielding))
+    } else {
+        let adverts = |priority| PreparedAdverts::build(&fields(priority), source, &destinations);
+        (AdvertSender::open(&place.advert, source)?, adverts(priority)?, adverts(LEAVING)?, None)
     };
     Ok(driver::Family {
-        sender: AdvertSender::open(&place.advert, source)?,
-        adverts: adverts(instance.priority.get())?,
-        leaving: adverts(LEAVING)?,
+        sender,
+        adverts,
+        leaving,
+        yielding,
         rules: Rules {
             own: source,
             senders,

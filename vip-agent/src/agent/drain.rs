@@ -93,10 +93,12 @@ impl Agent {
         }
     }
 
+    /// The instance of that name with its sync group, which owns together or not at all; or all of them.
     fn named(&self, instance: Option<&str>) -> Result<Vec<usize>, Answer> {
-        let fits = |name: &str| instance.is_none_or(|wanted| wanted == name);
+        let wanted = |managed: &Managed| instance.is_none_or(|name| name == managed.name());
+        let fits = |managed: &Managed| wanted(managed) || self.group_of(managed).any(wanted);
         let found: Vec<usize> =
-            (0..self.instances.len()).filter(|&index| fits(self.instances[index].name())).collect();
+            (0..self.instances.len()).filter(|&index| fits(&self.instances[index])).collect();
         match instance {
             Some(name) if found.is_empty() => {
                 let known: Vec<&str> = self.instances.iter().map(Managed::name).collect();

@@ -8,25 +8,29 @@ use anyhow::Context as _;
 use vip_common::maps::{Vip, VlanKey, vip_flags};
 
 use super::Agent;
-use super::binding::bind;
+use super::binding::{answering, bind};
 use super::instance::{Exit, Home, Managed};
 use super::place::{Misplaced, Place, off_subnet, place};
 use crate::config::{self, LocalAddress};
 use crate::dataplane::{Dataplane, DataplaneError, LinkSlot, RouterSlot};
 use crate::errors::in_full;
 use crate::net::journal::Journal;
-use crate::net::links::LinkTable;
+use crate::net::links::{LinkTable, promiscuity};
 use crate::net::neighbors::Neighbor;
+use crate::net::offload::strips_vlan_tags;
 use crate::net::sysctl::{self, SysctlError};
-use crate::types::Family;
+use crate::types::{Family, MacAddr};
 use crate::vrrp::driver::Command;
 use crate::vrrp::machine::Event;
-use crate::vrrp::socket::{MulticastGroups, PacketReceiver};
+use crate::vrrp::socket::{Interface, MulticastGroups, PacketReceiver, UnicastFilter};
 
 impl Agent {
     /// Links or addresses have changed.
     pub(super) async fn on_links(&mut self, links: Arc<LinkTable>) {
         self.links = links;
+        // First: a fault is to be told at once.
+        self.observe_links();
+        self.apply_verdicts().await;
         self.read_routes().await;
         for index in 0..self.instances.len() {
             self.settle(index).await;
@@ -84,8 +88,10 @@ impl Agent {
         let managed = &mut self.instances[index];
         if let Some(fault) = managed.fault.take() {
             tracing::info!(instance = managed.name(), "can serve again (was: {fault})");
-            let id = managed.id;
-            self.driver.send(Command::Tell(id, Event::Recovered)).await;
+            if managed.is_able() {
+                let id = managed.id;
+                self.driver.send(Command::Tell(id, Event::Recovered)).await;
+            }
         }
     }
 
@@ -95,8 +101,9 @@ impl Agent {
             return;
         }
         tracing::warn!(instance = managed.name(), "cannot serve: {why}");
-        let first = managed.fault.replace(why).is_none();
-        if first {
+        let was_able = managed.is_able();
+        managed.fault = Some(why);
+        if was_able {
             let id = managed.id;
             self.driver.send(Command::Tell(id, Event::Fault)).await;
         }
@@ -107,7 +114,10 @@ impl Agent {
         let config = self.instances[index].config.clone();
         let router = sysctl::forwards_ipv6(&place.vip.name).unwrap_or(false);
         let binding = bind(&config, &place, router)?;
+        self.check_tags(&place)?;
         let groups = join_groups(&config, &place)?;
+        let virtual_macs = place.virtual_macs(&config);
+        let filter = self.receive_at(&place.attach, &virtual_macs).await?;
         for vip in off_subnet(&config, &place, &self.links) {
             tracing::warn!(
                 instance = config.name.as_str(),
@@ -125,18 +135,21 @@ impl Agent {
             self.dataplane.insert_vlan(vlan_key(&place), place.vip.index)?;
         }
         let link = self.dataplane.link_slot(place.attach.index)?;
-        let value = vip_value(self.instances[index].slot, link, &place, router);
+        let managed = &self.instances[index];
+        let answering = answering(&config, &place);
+        let value = |mac| vip_value(managed, link, &place, router, mac);
         let vips: Vec<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
         for &vip in &vips {
-            self.dataplane.insert_vip(place.vip.index, vip, value)?;
+            self.dataplane.insert_vip(place.vip.index, vip, value(answering.mac(Family::of(vip))))?;
         }
-        if config.local_address != LocalAddress::Never && vips.iter().any(IpAddr::is_ipv4) {
-            silence_arp(&place, &self.journal)?;
+        for &mac in &virtual_macs {
+            self.dataplane.insert_virtual_mac(place.vip.index, mac, value(mac))?;
         }
+        silence_arp(&config, &place, &self.journal)?;
         // The tables first: no question for a VIP may pass a program that does not know it yet.
         let attached = self.dataplane.attach(place.attach.index, &place.attach.name);
         let mode = attached.as_ref().ok().map(|attached| attached.mode);
-        self.instances[index].home = Some(Home { place, mode, vips, groups });
+        self.instances[index].home = Some(Home { place, mode, vips, groups, virtual_macs, _filter: filter });
         if let Err(error) = attached {
             self.move_out_of_tables(index);
             return Err(error.into());
@@ -165,15 +178,64 @@ impl Agent {
             }
         }
         let link = self.dataplane.link_slot(home.place.attach.index)?;
-        let value = vip_value(managed.slot, link, &home.place, router);
         for vip in come {
             if let IpAddr::V6(vip) = vip {
                 home.groups.join(*vip)?;
             }
-            self.dataplane.insert_vip(home.place.vip.index, *vip, value)?;
             home.vips.push(*vip);
         }
+        // Those that stay may be accepted, or not, from now on.
+        let Some(home) = &managed.home else { return Ok(()) };
+        let answering = answering(&managed.config, &home.place);
+        for vip in &home.vips {
+            let value = vip_value(managed, link, &home.place, router, answering.mac(Family::of(*vip)));
+            self.dataplane.insert_vip(home.place.vip.index, *vip, value)?;
+        }
+        silence_arp(&managed.config, &home.place, &self.journal)
+    }
+
+    /// Tags that a NIC takes off before XDP sees the frame make its VLANs look like the interface itself.
+    ///
+    /// Virtual interfaces say so of themselves, too, but what arrives by them depends on who sent it: they get a warning.
+    fn check_tags(&self, place: &Place) -> anyhow::Result<()> {
+        if place.tags.outer == 0 {
+            return Ok(());
+        }
+        let parent = place.attach.index;
+        let below = self.links.iter().filter(|link| link.ifindex == parent || link.master == Some(parent));
+        for link in below.filter(|link| strips_vlan_tags(&link.name).unwrap_or(false)) {
+            let name = link.name.as_str();
+            let why = format!(
+                "{name} takes VLAN tags off before XDP sees the frames of {}: `ethtool -K {name} rxvlan off`",
+                place.vip
+            );
+            anyhow::ensure!(link.kind.is_some(), why);
+            tracing::warn!("{why}");
+        }
         Ok(())
+    }
+
+    /// Puts virtual MACs into the filter of the interface whose frames the program sees.
+    async fn receive_at(
+        &self,
+        attach: &Interface,
+        virtual_macs: &[MacAddr],
+    ) -> anyhow::Result<Option<UnicastFilter>> {
+        if virtual_macs.is_empty() {
+            return Ok(None);
+        }
+        let before = promiscuity(&self.rtnetlink, attach.index).await;
+        let filter = UnicastFilter::open(attach, virtual_macs.iter().copied())?;
+        let after = promiscuity(&self.rtnetlink, attach.index).await;
+        if let (Ok(before), Ok(after)) = (before, after)
+            && after > before
+        {
+            tracing::info!(
+                interface = %attach,
+                "the driver has no filter for further MACs: the kernel has made {attach} promiscuous for the virtual MAC"
+            );
+        }
+        Ok(Some(filter))
     }
 
     /// Takes an instance's VIPs out of the program's tables; from then on they are addresses like others.
@@ -185,16 +247,22 @@ impl Agent {
                 tracing::warn!(%error, %vip, "cannot take a VIP out of the program's table");
             }
         }
+        for mac in &home.virtual_macs {
+            if let Err(error) = forget_virtual_mac(&mut self.dataplane, home.place.vip.index, *mac, slot) {
+                tracing::warn!(%error, %mac, "cannot take a virtual MAC out of the program's table");
+            }
+        }
         let shared = self.homes().any(|other| other.place.vip == home.place.vip);
-        if !shared {
-            if home.place.tags.outer != 0
-                && let Err(error) = self.dataplane.remove_vlan(vlan_key(&home.place))
-            {
-                tracing::warn!(%error, "cannot take a VLAN out of the program's table");
-            }
-            if let Err(error) = restore_arp(&home, &self.journal) {
-                tracing::warn!("{}", in_full(&error));
-            }
+        if !shared
+            && home.place.tags.outer != 0
+            && let Err(error) = self.dataplane.remove_vlan(vlan_key(&home.place))
+        {
+            tracing::warn!(%error, "cannot take a VLAN out of the program's table");
+        }
+        let needed: BTreeSet<&str> = self.homes().flat_map(|other| other.place.to_silence()).collect();
+        let idle = home.place.to_silence().filter(|interface| !needed.contains(interface));
+        if let Err(error) = restore_arp(idle, &self.journal) {
+            tracing::warn!("{}", in_full(&error));
         }
     }
 
@@ -276,6 +344,19 @@ fn forget_vip(
     }
 }
 
+/// Takes a virtual MAC out of the table, unless another instance has taken it over.
+fn forget_virtual_mac(
+    dataplane: &mut Dataplane,
+    ifindex: u32,
+    mac: MacAddr,
+    slot: RouterSlot,
+) -> Result<(), DataplaneError> {
+    match dataplane.virtual_mac(ifindex, mac)? {
+        Some(known) if known.router == slot.get() => dataplane.remove_virtual_mac(ifindex, mac),
+        _ => Ok(()),
+    }
+}
+
 /// Checks, before anything is changed, that every instance has a place, or will have one without anybody's help.
 pub(super) fn check_places(agent: &Agent, instances: &[config::Instance]) -> anyhow::Result<()> {
     for instance in instances {
@@ -296,9 +377,11 @@ fn in_instance(misplaced: Misplaced, name: &str) -> anyhow::Error {
     anyhow::Error::from(misplaced).context(format!("instance {name}"))
 }
 
-/// Checks that no two instances are the same virtual router: they may choose one interface by different words.
+/// Checks that no two instances are the same virtual router: they may choose one interface by different words. And that
+/// none have the same virtual MAC: their VIPs may be on one interface, though their adverts are not.
 pub(super) fn check_clashes(agent: &Agent, instances: &[config::Instance]) -> anyhow::Result<()> {
     let mut seen = BTreeMap::new();
+    let mut virtual_macs = BTreeMap::new();
     for instance in instances {
         let Ok(place) = place(instance, &agent.links, &agent.routes) else { continue };
         for source in &place.sources {
@@ -312,28 +395,47 @@ pub(super) fn check_clashes(agent: &Agent, instances: &[config::Instance]) -> an
                 );
             }
         }
+        for mac in place.virtual_macs(instance) {
+            if let Some(other) = virtual_macs.insert((place.vip.index, mac), instance.name.as_str()) {
+                anyhow::bail!(
+                    "instances {other} and {} both have the virtual MAC {mac} on {}: choose another virtual_router_id",
+                    instance.name,
+                    place.vip
+                );
+            }
+        }
     }
     Ok(())
 }
 
 /// Puts back what [`silence_arp`] set.
-pub(super) fn restore_arp(home: &Home, journal: &Journal) -> anyhow::Result<()> {
-    sysctl::restore_arp(&home.place.vip.name, journal).context("restoring arp_ignore and arp_announce")
+pub(super) fn restore_arp<'a>(
+    mut interfaces: impl Iterator<Item = &'a str>,
+    journal: &Journal,
+) -> anyhow::Result<()> {
+    interfaces.try_for_each(|interface| {
+        sysctl::restore_arp(interface, journal).context("restoring arp_ignore and arp_announce")
+    })
 }
 
 /// What the program cannot keep the kernel from, with VIPs on lo: answering ARP for them where there is no program, and
 /// claiming them by questions of its own, which XDP does not see.
-fn silence_arp(place: &Place, journal: &Journal) -> anyhow::Result<()> {
-    let held = [
-        (
-            sysctl::silence_arp(&place.vip.name, journal),
-            "without the XDP program this node's kernel would answer ARP for its VIPs",
-        ),
-        (
-            sysctl::ask_as_oneself(&place.vip.name, journal),
-            "while this node ends its connections after a handover, its kernel may draw clients back by its ARP requests",
-        ),
-    ];
+fn silence_arp(config: &config::Instance, place: &Place, journal: &Journal) -> anyhow::Result<()> {
+    if config.stands_on_lo() == LocalAddress::Never || config.vips_v4().next().is_none() {
+        return Ok(());
+    }
+    let held = place.to_silence().flat_map(|interface| {
+        [
+            (
+                sysctl::silence_arp(interface, journal),
+                "without the XDP program this node's kernel would answer ARP for its VIPs",
+            ),
+            (
+                sysctl::ask_as_oneself(interface, journal),
+                "while this node ends its connections after a handover, its kernel may draw clients back by its ARP requests",
+            ),
+        ]
+    });
     for (outcome, otherwise) in held {
         match outcome {
             Ok(_) => {}
@@ -353,9 +455,18 @@ fn join_groups(config: &config::Instance, place: &Place) -> anyhow::Result<Multi
     Ok(groups)
 }
 
-fn vip_value(slot: RouterSlot, link: LinkSlot, place: &Place, router: bool) -> Vip {
-    let flags = if router { vip_flags::ROUTER } else { 0 };
-    Vip { router: slot.get(), link: link.get(), mac: place.mac.0, flags }
+/// What the program is told of a VIP for which this MAC answers, and of the MAC.
+fn vip_value(managed: &Managed, link: LinkSlot, place: &Place, router: bool, answering: MacAddr) -> Vip {
+    let config = &managed.config;
+    let router = if router { vip_flags::ROUTER } else { 0 };
+    let accept = if config.accepts() { 0 } else { vip_flags::NOT_ACCEPTED };
+    Vip {
+        router: managed.slot.get(),
+        link: link.get(),
+        mac: place.mac.0,
+        answering: answering.0,
+        flags: router | accept,
+    }
 }
 
 fn vlan_key(place: &Place) -> VlanKey {

@@ -6,15 +6,16 @@ use std::time::SystemTime;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use super::binding::parameters;
 use super::place::Place;
 use crate::config::{self, LocalAddress};
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
 use crate::status::Takeover;
-use crate::types::MonotonicTime;
+use crate::types::{MacAddr, MonotonicTime, Priority};
 use crate::vrrp::driver::InstanceId;
-use crate::vrrp::machine::State;
-use crate::vrrp::socket::MulticastGroups;
+use crate::vrrp::machine::{Parameters, State};
+use crate::vrrp::socket::{MulticastGroups, UnicastFilter};
 
 /// See the module.
 #[derive(Debug)]
@@ -24,8 +25,14 @@ pub(super) struct Managed {
     pub(super) config: config::Instance,
     /// Where it lives; stays while it is faulty for a passing reason.
     pub(super) home: Option<Home>,
-    /// Why it cannot own.
+    /// Why it cannot own, for its interfaces.
     pub(super) fault: Option<String>,
+    /// Why it cannot own, for its probes.
+    pub(super) unhealthy: Option<String>,
+    /// As configured, changed by the weights of its probes.
+    pub(super) priority: Priority,
+    /// Whether its machine was told to begin.
+    pub(super) started: bool,
     pub(super) state: State,
     pub(super) since: SystemTime,
     /// The same moment.
@@ -73,6 +80,10 @@ pub(super) struct Home {
     pub(super) vips: Vec<IpAddr>,
     /// Solicited-node groups of the IPv6 VIPs, without which the NIC drops solicitations for them.
     pub(super) groups: MulticastGroups,
+    /// Virtual MACs in the program's tables.
+    pub(super) virtual_macs: Vec<MacAddr>,
+    /// Those in the NIC's filter, without which it drops frames to them.
+    pub(super) _filter: Option<UnicastFilter>,
 }
 
 impl Managed {
@@ -80,9 +91,12 @@ impl Managed {
         Self {
             id,
             slot,
+            priority: config.priority,
             config,
             home: None,
             fault: None,
+            unhealthy: None,
+            started: false,
             state: State::Initialize,
             since: SystemTime::now(),
             entered_at: MonotonicTime::now(),
@@ -116,6 +130,16 @@ impl Managed {
         }
     }
 
+    /// Whether it can own by itself, whatever becomes of its sync group.
+    pub(super) fn is_able(&self) -> bool {
+        self.fault.is_none() && self.unhealthy.is_none()
+    }
+
+    /// What its machine goes by.
+    pub(super) fn parameters(&self) -> Parameters {
+        Parameters { priority: self.priority, ..parameters(&self.config) }
+    }
+
     pub(super) fn name(&self) -> &str {
         self.config.name.as_str()
     }
@@ -126,7 +150,7 @@ impl Managed {
 
     /// Whether its VIPs' local addresses are in use.
     pub(super) fn needs_addresses(&self) -> bool {
-        match self.config.local_address {
+        match self.config.stands_on_lo() {
             LocalAddress::Never => false,
             LocalAddress::Always if self.exit == Exit::None => true,
             LocalAddress::Always | LocalAddress::Active => self.staged || self.linger.is_some(),

@@ -26,7 +26,7 @@ impl Agent {
         let managed = &mut self.instances[index];
         managed.staged = true;
         let (id, vips, wanted) =
-            (managed.id, managed.vips(), managed.config.local_address != LocalAddress::Never);
+            (managed.id, managed.vips(), managed.config.stands_on_lo() != LocalAddress::Never);
         if wanted {
             self.add_addresses(index, &vips).await;
         }

@@ -6,9 +6,11 @@
 mod alarms;
 mod binding;
 mod drain;
+mod health;
 mod housing;
 mod instance;
 mod linger;
+mod owners;
 mod place;
 mod reload;
 mod reports;
@@ -29,11 +31,13 @@ use tokio::time::Instant;
 
 use self::alarms::Alarms;
 use self::instance::{Exit, Managed};
+use self::owners::Owners;
 use self::reports::Claim;
 use self::watch::Watch;
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, ForeignOwnerStream};
+use crate::health::Tracker;
 use crate::net::Rtnetlink;
 use crate::net::addresses::LocalAddresses;
 use crate::net::connections::Connections;
@@ -42,7 +46,7 @@ use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
 use crate::net::neighbors::NeighborKeeper;
 use crate::types::Family;
-use crate::vrrp::driver::{Command, Driver, InstanceId};
+use crate::vrrp::driver::{Command, Driver, GroupId, InstanceId, Membership};
 use crate::vrrp::machine::{DRAIN_MARGIN, Event};
 
 pub use self::start::{StartOptions, start};
@@ -75,6 +79,10 @@ pub struct Agent {
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
     alarms: Alarms,
+    tracker: Tracker,
+    /// Sync groups by the driver's ids, which are their places here.
+    groups: Vec<config::Name>,
+    owners: Owners,
     claims: Vec<Claim>,
     /// Of the driver, as far as they were made up for.
     lost_reports: u64,
@@ -188,6 +196,18 @@ impl Agent {
         }
     }
 
+    /// An instance's place in its sync group.
+    fn membership(&mut self, instance: &config::Instance) -> Option<Membership> {
+        let name = instance.sync_group.as_ref()?;
+        let known = self.groups.iter().position(|group| group == name);
+        let index = known.unwrap_or_else(|| {
+            self.groups.push(name.clone());
+            self.groups.len() - 1
+        });
+        let rank = instance.vips.iter().map(|vip| vip.address).min()?;
+        Some(Membership { group: GroupId(u16::try_from(index).ok()?), rank })
+    }
+
     /// The lowest id that no instance has.
     fn free_id(&self) -> InstanceId {
         let taken = |id: &InstanceId| self.instances.iter().any(|managed| managed.id == *id);
@@ -220,7 +240,7 @@ impl Agent {
         let mut left = Vec::new();
         for managed in &self.instances {
             if let Some(home) = &managed.home {
-                left.push(housing::restore_arp(home, &self.journal));
+                left.push(housing::restore_arp(home.place.to_silence(), &self.journal));
             }
         }
         self.instances.clear();

@@ -13,18 +13,35 @@ use crate::vrrp::socket::Interface;
 pub(super) struct Place {
     /// Where advertisements go.
     pub(super) advert: Interface,
+    /// Its MAC.
+    pub(super) advert_mac: MacAddr,
     /// Source of the advertisements, for each family of the VIPs: IPv4 first.
     pub(super) sources: Vec<IpAddr>,
     /// Where VIPs are answered.
     pub(super) vip: Interface,
-    /// The MAC that answers.
+    /// The MAC of `vip`: it answers, unless a virtual one does.
     pub(super) mac: MacAddr,
     /// Where rivals for IPv6 VIPs are asked from.
     pub(super) link_local: Option<Ipv6Addr>,
+    /// An interface below that sees the same questions, which XDP does not keep from it: the parent of a macvlan.
+    pub(super) below: Option<Interface>,
     /// Where XDP sits to see the frames of `vip`.
     pub(super) attach: Interface,
     /// The tags between the two.
     pub(super) tags: AttachPoint,
+}
+
+impl Place {
+    /// The interfaces whose kernel side must not answer ARP for VIPs on lo.
+    pub(super) fn to_silence(&self) -> impl Iterator<Item = &str> {
+        [Some(&self.vip), self.below.as_ref()].into_iter().flatten().map(|interface| &*interface.name)
+    }
+
+    /// The virtual MACs that answer for the instance's VIPs; none, if the interface's own does.
+    pub(super) fn virtual_macs(&self, instance: &config::Instance) -> Vec<MacAddr> {
+        let families = self.sources.iter().map(|source| Family::of(*source)).filter(|_| instance.virtual_mac);
+        families.map(|family| MacAddr::of_virtual_router(instance.virtual_router_id, family)).collect()
+    }
 }
 
 /// Why an instance has no place now.
@@ -67,6 +84,17 @@ pub(super) enum Misplaced {
         /// How many there may be.
         room: usize,
     },
+    /// Frames to a virtual MAC go to its parent.
+    #[error(
+        "{interface} is of kind {kind} and takes frames to its own MAC only, so `virtual_mac: true` cannot work on it: use its \
+         parent, or a macvlan of mode passthru"
+    )]
+    OnlyItsMac {
+        /// The interface.
+        interface: String,
+        /// The driver's name for its kind.
+        kind: String,
+    },
     /// A unicast source that is not ours.
     #[error("unicast.source {address} is no address of {interface}, which has {present}")]
     ForeignSource {
@@ -88,6 +116,7 @@ impl Misplaced {
                 | Self::Unattachable(_)
                 | Self::NotEthernet(_)
                 | Self::TooManyVips { .. }
+                | Self::OnlyItsMac { .. }
                 | Self::ForeignSource { .. }
         )
     }
@@ -105,16 +134,22 @@ pub(super) fn place(
         .attach_point(vip.ifindex)
         .map_err(|error: AttachError| Misplaced::Unattachable(error.to_string()))?;
     let parent = links.get(tags.ifindex).unwrap_or(vip);
+    if let Some(link) = [vip, parent].into_iter().find(|link| instance.virtual_mac && link.only_its_mac) {
+        let kind = link.kind.clone().unwrap_or_default();
+        return Err(Misplaced::OnlyItsMac { interface: link.name.clone(), kind });
+    }
     for link in [advert, vip, parent] {
         passable(link)?;
     }
     let sources = sources(instance, advert)?;
     Ok(Place {
         advert: interface(advert),
+        advert_mac: advert.mac,
         sources,
         vip: interface(vip),
         mac: vip.mac,
         link_local: vip.link_local(),
+        below: vip.parent.and_then(|parent| links.get(parent)).map(interface),
         attach: interface(parent),
         tags,
     })

@@ -11,6 +11,7 @@ use super::instance::{Exit, Linger, Managed};
 use crate::config::{self, Change, Config, InstanceField, LastGood, LocalAddress};
 use crate::control::Answer;
 use crate::errors::in_full;
+use crate::health::Health;
 use crate::net::sysctl;
 use crate::vrrp::driver::{Command, Router};
 use crate::vrrp::machine::Event;
@@ -77,7 +78,7 @@ impl Agent {
             .filter_map(|change| match change {
                 Change::Added(instance) => Some(instance.clone()),
                 Change::Changed { new, .. } => Some(new.clone()),
-                Change::Process(_) | Change::Removed(_) => None,
+                Change::Process(_) | Change::Removed(_) | Change::Probes => None,
             })
             .collect();
         check_places(self, &fresh)?;
@@ -101,9 +102,11 @@ impl Agent {
                 }
                 Change::Changed { old, new, fields } => self.change(old, new, &fields).await,
                 Change::Added(instance) => self.reload.arriving.push(instance.clone()),
+                Change::Probes => self.set_probes(),
             }
         }
         self.remove_left().await;
+        self.apply_verdicts().await;
     }
 
     fn is_arriving(&self, instance: &config::Instance) -> bool {
@@ -128,7 +131,7 @@ impl Agent {
         };
         let gone: Vec<_> = config::vips_removed(old, new).map(|vip| vip.address).collect();
         let come: Vec<_> = config::vips_added(old, new).map(|vip| vip.address).collect();
-        let had_addresses = old.local_address != LocalAddress::Never;
+        let had_addresses = old.stands_on_lo() != LocalAddress::Never;
         self.instances[index].config = new.clone();
         let id = self.instances[index].id;
         if let Err(error) = self.rebind(index, &gone, &come).await {
@@ -139,11 +142,14 @@ impl Agent {
         if had_addresses && !gone.is_empty() {
             self.take_off_lo(&gone).await;
         }
-        let parameters = parameters(new);
+        if let Health::Able(priority) = self.health(index) {
+            self.instances[index].priority = priority;
+        }
+        let parameters = self.instances[index].parameters();
         self.driver.send(Command::Reconfigure(id, parameters, new.grace)).await;
         if self.instances[index].needs_addresses() {
             self.add_addresses(index, &self.instances[index].vips()).await;
-        } else if fields.contains(&InstanceField::LocalAddress) {
+        } else if old.stands_on_lo() != new.stands_on_lo() {
             self.take_off_lo(&self.instances[index].vips()).await;
         }
         if !come.is_empty() {
@@ -187,6 +193,7 @@ impl Agent {
                 self.complain(&instance, &error);
             }
         }
+        self.start_groups().await;
         let gone = |managed: &Managed| managed.exit == Exit::Left && managed.linger.is_none();
         while let Some(index) = self.instances.iter().position(gone) {
             let left = self.dismantle(index).await;
@@ -208,7 +215,15 @@ impl Agent {
             former.push(self.dismantle(index).await);
         }
         let namesake = |managed: &&Managed| managed.config.name == instance.name;
-        let drained = former.iter().find(namesake).is_some_and(|managed| managed.drained);
+        let in_group = |managed: &&Managed| {
+            instance.sync_group.is_some() && managed.config.sync_group == instance.sync_group
+        };
+        let staying = self.instances.iter().find(|managed| in_group(managed) && managed.exit == Exit::None);
+        // A sync group is drained as a whole.
+        let drained = match staying {
+            Some(member) => member.drained,
+            None => former.iter().find(namesake).is_some_and(|managed| managed.drained),
+        };
         let linger: Option<Linger> = former.iter().find_map(|managed| managed.linger);
         let brought_up = self.bring_up(instance, drained, linger).await;
         for managed in former {
@@ -237,19 +252,16 @@ impl Agent {
         let id = self.free_id();
         let name = config.name.clone();
         let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
-        let always = config.local_address == LocalAddress::Always;
-        if config.local_address != LocalAddress::Never {
+        let always = config.stands_on_lo() == LocalAddress::Always;
+        if config.stands_on_lo() != LocalAddress::Never {
             self.addresses.prepare(&vips).await?;
         }
         let slot = self.dataplane.allocate_router()?;
-        let router = Router::new(
-            id,
-            config.virtual_router_id,
-            parameters(&config),
-            config.grace,
-            self.dataplane.words(),
-            slot,
-        );
+        let words = self.dataplane.words();
+        let router =
+            Router::new(id, config.virtual_router_id, parameters(&config), config.grace, words, slot)
+                .in_group(self.membership(&config))
+                .remembering(self.owners.interval(&config));
         let position = self.config.instances.iter().position(|instance| instance.name == name);
         let index = position.unwrap_or(self.instances.len()).min(self.instances.len());
         let managed = Managed { linger, drained, ..Managed::new(id, slot, config) };
@@ -262,8 +274,30 @@ impl Agent {
         if drained {
             self.driver.send(Command::Tell(id, Event::Drain)).await;
         }
-        self.driver.send(Command::Tell(id, Event::Startup)).await;
+        self.apply_verdicts().await;
+        if self.instances[index].config.sync_group.is_none() {
+            self.start(index).await;
+        }
         Ok(())
+    }
+
+    /// Members of sync groups begin when all that are to come are there: none may take over before the others can.
+    pub(super) async fn start_groups(&mut self) {
+        for index in 0..self.instances.len() {
+            let managed = &self.instances[index];
+            let group = &managed.config.sync_group;
+            let awaited = self.reload.arriving.iter().any(|instance| instance.sync_group == *group);
+            if group.is_some() && !managed.started && !awaited {
+                self.start(index).await;
+            }
+        }
+    }
+
+    async fn start(&mut self, index: usize) {
+        let managed = &mut self.instances[index];
+        managed.started = true;
+        let id = managed.id;
+        self.driver.send(Command::Tell(id, Event::Startup)).await;
     }
 
     fn answer_reload(&mut self) {

@@ -8,9 +8,10 @@ use anyhow::bail;
 use vip_common::maps::ForeignOwner;
 
 use super::Agent;
+use crate::net::neighbors::{Neighbor, mac_of};
 use crate::status::Takeover;
 use crate::types::{MacAddr, MonotonicTime};
-use crate::vrrp::driver::{InstanceId, Mismatch, Phases, Report, Unstage};
+use crate::vrrp::driver::{Command, InstanceId, Mismatch, Phases, Report, Unstage};
 use crate::vrrp::machine::{Cause, State, Transition};
 
 /// Before and after a move of ours others may rightly claim what we own, by a hair: the new owner announces before we
@@ -54,7 +55,17 @@ impl Agent {
                     tracing::warn!(instance, "advertisement not sent: {error}");
                 }
             }
+            Report::WhereIs(id, owner) => {
+                if let Some(index) = self.index_of(id) {
+                    self.find(index, owner).await;
+                }
+            }
             Report::Mismatch(id, mismatch) => self.on_mismatch(id, mismatch),
+            Report::Owner(id, seen) => {
+                if let Some(index) = self.index_of(id) {
+                    self.owners.note(&self.instances[index].config, seen);
+                }
+            }
             Report::Retired(retired) => drop(retired),
             Report::Died(why) => bail!("{why}"),
         }
@@ -117,6 +128,25 @@ impl Agent {
         }
         self.answer_drain(index).await;
         self.remove_left().await;
+    }
+
+    /// Looks for the MAC by which an owner is reached on the link of the VIPs: by its address, or, if its adverts come by
+    /// another link, by a VIP, which it answers for.
+    async fn find(&self, index: usize, owner: IpAddr) {
+        let managed = &self.instances[index];
+        let Some(home) = &managed.home else { return };
+        let ifindex = home.place.vip.index;
+        let by_vip = home.place.advert.index != ifindex;
+        let address = if by_vip { home.vips.first().copied() } else { Some(owner) };
+        let Some(address) = address else { return };
+        let mac = match mac_of(&self.rtnetlink, Neighbor { ifindex, address }).await {
+            Ok(mac) => mac.filter(|mac| *mac != home.place.mac),
+            Err(error) => {
+                tracing::debug!(%error, %owner, "cannot look for the MAC of the owner");
+                None
+            }
+        };
+        self.driver.send(Command::Found(managed.id, owner, mac)).await;
     }
 
     fn on_mismatch(&mut self, id: InstanceId, mismatch: Mismatch) {

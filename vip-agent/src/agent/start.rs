@@ -7,12 +7,14 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::housing::{check_clashes, check_places};
+use super::owners::Owners;
 use super::watch::Watch;
 use super::{Agent, Inputs, Signals};
 use crate::config::{LastGood, Loaded};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, LoadOptions};
 use crate::errors::in_full;
+use crate::health::Tracker;
 use crate::net::Rtnetlink;
 use crate::net::addresses::{Lifetime, LocalAddresses};
 use crate::net::connections::Connections;
@@ -75,6 +77,9 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         instances: Vec::new(),
         listening: BTreeSet::new(),
         alarms: super::Alarms::default(),
+        tracker: Tracker::default(),
+        groups: Vec::new(),
+        owners: Owners::open(&config),
         claims: Vec::new(),
         lost_reports: 0,
         reload: super::reload::Reload::default(),
@@ -111,10 +116,12 @@ impl Agent {
         if let Some(pin_dir) = &self.config.pin_dir {
             self.journal.record_pin_dir(pin_dir.clone())?;
         }
+        self.set_probes();
         for instance in self.config.instances.clone() {
             let name = instance.name.clone();
             self.bring_up(instance, false, None).await.with_context(|| format!("instance {name}"))?;
         }
+        self.start_groups().await;
         self.dataplane.commit()?;
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");

@@ -4,7 +4,8 @@ use super::Agent;
 use super::alarms::rfc3339;
 use super::instance::{Exit, Managed};
 use super::reports::word;
-use crate::status::{AdvertStatus, InstanceStatus, PeerStatus, Status};
+use crate::health::View;
+use crate::status::{AdvertStatus, InstanceStatus, PeerStatus, ProbeStatus, Status};
 use crate::types::MonotonicTime;
 use crate::vrrp::driver::Snapshot;
 use crate::vrrp::machine::State;
@@ -14,7 +15,7 @@ impl Agent {
         let mut instances = Vec::new();
         for managed in &self.instances {
             if let Some(snapshot) = self.driver.inspect(managed.id).await {
-                instances.push(instance(managed, &snapshot));
+                instances.push(self.instance(managed, &snapshot));
             }
         }
         Status {
@@ -32,9 +33,41 @@ impl Agent {
             alarms: self.alarms.list(),
         }
     }
+
+    fn instance(&self, managed: &Managed, snapshot: &Snapshot) -> InstanceStatus {
+        let mut names: Vec<&str> = Vec::new();
+        for name in self.tracked(managed) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let probe = |view: View<'_>| ProbeStatus {
+            name: view.name.into(),
+            up: view.up,
+            last_error: view.last_error.map(Into::into),
+        };
+        let fault = || self.fault_of_group(managed);
+        InstanceStatus {
+            probes: names.into_iter().filter_map(|name| self.probe(name)).map(probe).collect(),
+            ..instance(managed, snapshot, fault)
+        }
+    }
+
+    /// Why a member of a sync group that could serve by itself does not.
+    fn fault_of_group(&self, managed: &Managed) -> Option<String> {
+        let group = managed.config.sync_group.as_ref()?;
+        self.group_of(managed).find_map(|other| {
+            let why = other.fault.as_ref().or(other.unhealthy.as_ref())?;
+            Some(format!("{} of sync group {group} cannot serve: {why}", other.name()))
+        })
+    }
 }
 
-fn instance(managed: &Managed, snapshot: &Snapshot) -> InstanceStatus {
+fn instance(
+    managed: &Managed,
+    snapshot: &Snapshot,
+    fault_of_group: impl FnOnce() -> Option<String>,
+) -> InstanceStatus {
     let now = MonotonicTime::now();
     let lease = snapshot.lease_until.since(now);
     let home = managed.home.as_ref();
@@ -43,9 +76,9 @@ fn instance(managed: &Managed, snapshot: &Snapshot) -> InstanceStatus {
     InstanceStatus {
         name: managed.name().into(),
         state: word(&snapshot.state),
-        reason: reason(managed, snapshot),
+        reason: reason(managed, snapshot, fault_of_group),
         priority: config.priority.get(),
-        effective_priority: config.priority.get(),
+        effective_priority: managed.priority.get(),
         version: config.protocol.version().get(),
         virtual_router_id: config.virtual_router_id.get(),
         vips: managed.vips(),
@@ -81,7 +114,11 @@ fn instance(managed: &Managed, snapshot: &Snapshot) -> InstanceStatus {
 }
 
 /// Why it is not Active.
-fn reason(managed: &Managed, snapshot: &Snapshot) -> Option<String> {
+fn reason(
+    managed: &Managed,
+    snapshot: &Snapshot,
+    fault_of_group: impl FnOnce() -> Option<String>,
+) -> Option<String> {
     if snapshot.runtime_silent {
         return Some(
             "the agent's runtime does not respond: addresses and verdicts are not looked after".into(),
@@ -89,7 +126,13 @@ fn reason(managed: &Managed, snapshot: &Snapshot) -> Option<String> {
     }
     match snapshot.state {
         State::Active => None,
-        State::Fault => managed.fault.clone().or_else(|| Some("fault".into())),
+        State::Fault => {
+            let own = managed.fault.clone().or_else(|| managed.unhealthy.clone());
+            own.or_else(fault_of_group).or_else(|| Some("fault".into()))
+        }
+        State::Draining if snapshot.hands_over && !managed.drained && managed.exit == Exit::None => {
+            Some("giving the VIPs back to a peer that had them before: it must not be preempted".into())
+        }
         State::Draining if snapshot.hands_over => {
             Some("handing over: answering until a peer is heard".into())
         }

@@ -8,6 +8,8 @@ use vip_common::maps::{MAX_ROUTERS, MAX_VIPS};
 use super::field::Field;
 use super::instance::Draft;
 use super::interface::InterfaceSelector;
+use super::model::{Instance, Name};
+use super::probe;
 use super::problem::Path;
 use crate::types::Family;
 
@@ -17,6 +19,75 @@ pub(super) fn across_instances(list: &Field<'_>, drafts: &[Draft<'_>]) {
     virtual_router_ids(drafts);
     vips(drafts);
     totals(list, drafts);
+    sync_groups(drafts);
+}
+
+/// Probes have names of their own, instances track probes that there are, and every probe is tracked.
+pub(super) fn tracking(probes: &[probe::Draft<'_>], drafts: &[Draft<'_>]) {
+    let mut first = Firsts::default();
+    let named = || probes.iter().filter_map(|probe| probe.name.as_ref());
+    for (field, name) in named() {
+        if let Some(path) = first.see(name.clone(), field) {
+            field.error(format_args!("{name} stands already at {path}"));
+        }
+    }
+    let tracked = || drafts.iter().flat_map(|draft| &draft.track);
+    for (field, name) in tracked().filter(|(_, name)| named().all(|(_, known)| known != name)) {
+        let known: Vec<&str> = named().map(|(_, name)| name.as_str()).collect();
+        let known = if known.is_empty() {
+            "there is none".to_owned()
+        } else {
+            format!("there are: {}", known.join(", "))
+        };
+        field.error(format_args!("{name} is no probe; {known}"));
+    }
+    for (field, name) in named().filter(|(_, name)| tracked().all(|(_, known)| known != name)) {
+        field.warn(format_args!("no instance tracks {name}"));
+    }
+}
+
+/// A sync group is one election, so its members agree in all that decides it.
+fn sync_groups(drafts: &[Draft<'_>]) {
+    let mut first: HashMap<&Name, (&Draft<'_>, usize)> = HashMap::new();
+    for draft in drafts {
+        let Some((field, group)) = &draft.sync_group else { continue };
+        let (leader, members) = first.entry(group).or_insert((draft, 0));
+        *members += 1;
+        if *members > 1 {
+            agree(leader, draft, field);
+        }
+    }
+    for (field, group) in drafts.iter().filter_map(|draft| draft.sync_group.as_ref()) {
+        if first.get(group).is_some_and(|(_, members)| *members == 1) {
+            field.warn(format_args!("sync group {group} has no other member"));
+        }
+    }
+}
+
+/// Whether two instances agree in something.
+type Same = fn(&Instance, &Instance) -> bool;
+
+fn agree(leader: &Draft<'_>, member: &Draft<'_>, group: &Field<'_>) {
+    let (Some(ours), Some(theirs), Some(mapping)) = (member.instance(), leader.instance(), &member.mapping)
+    else {
+        return;
+    };
+    let keys: [(&str, Same); 5] = [
+        ("priority", |a, b| a.priority == b.priority),
+        ("advert_interval", |a, b| {
+            a.protocol.advert_interval().duration() == b.protocol.advert_interval().duration()
+        }),
+        ("preempt", |a, b| a.preempt == b.preempt),
+        ("preempt_delay", |a, b| a.preempt_delay == b.preempt_delay),
+        ("hold_down", |a, b| a.hold_down == b.hold_down),
+    ];
+    for (key, _) in keys.into_iter().filter(|(_, same)| !same(ours, theirs)) {
+        let at = mapping.get(key);
+        at.as_ref().unwrap_or(group).error(format_args!(
+            "`{key}` must be as in {}: the members of a sync group are one election",
+            theirs.name
+        ));
+    }
 }
 
 fn names(drafts: &[Draft<'_>]) {

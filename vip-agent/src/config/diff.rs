@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::model::{Auth, Config, Instance, Protocol, VipAddress};
 use crate::types::ChecksumMode;
 
-/// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file.
+/// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file; probes last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
     /// A setting of the whole process: it stays as it was until a restart.
@@ -24,6 +24,8 @@ pub enum Change<'a> {
     },
     /// An instance to start.
     Added(&'a Instance),
+    /// Other probes. Those whose name and kind stay keep their verdicts.
+    Probes,
 }
 
 impl Change<'_> {
@@ -73,8 +75,10 @@ pub enum InstanceField {
     Preempt,
     PreemptDelay,
     HoldDown,
+    Accept,
     Strict,
     Checksum,
+    VirtualMac,
     /// Another password, in the configuration or in its file, or another file.
     Auth,
     Unicast,
@@ -85,6 +89,8 @@ pub enum InstanceField {
     LocalAddress,
     Announce,
     Grace,
+    Track,
+    SyncGroup,
 }
 
 impl InstanceField {
@@ -97,8 +103,10 @@ impl InstanceField {
                 | Self::Interface
                 | Self::VipInterface
                 | Self::Version
+                | Self::VirtualMac
                 | Self::Unicast
                 | Self::Families
+                | Self::SyncGroup
         )
     }
 }
@@ -132,12 +140,13 @@ pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Vec<Change<'a>> {
         }
     }
     changes.extend(added);
+    changes.extend((old.probes != new.probes).then_some(Change::Probes));
     changes
 }
 
 fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessField> {
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { node, runtime_dir, state_dir, pin_dir, log, xdp_mode, instances: _ } = old;
+    let Config { node, runtime_dir, state_dir, pin_dir, log, xdp_mode, probes: _, instances: _ } = old;
     [
         (ProcessField::Node, *node != new.node),
         (ProcessField::RuntimeDir, *runtime_dir != new.runtime_dir),
@@ -163,12 +172,16 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         preempt,
         preempt_delay,
         hold_down,
+        accept,
         strict,
+        virtual_mac,
         unicast,
         vips,
         local_address,
         announce,
         grace,
+        track,
+        sync_group,
     } = old;
     let families = |instance: &Instance| (instance.vips_v4().count() > 0, instance.vips_v6().count() > 0);
     let families_differ = families(old) != families(new);
@@ -183,8 +196,10 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::Preempt, *preempt != new.preempt),
         (InstanceField::PreemptDelay, *preempt_delay != new.preempt_delay),
         (InstanceField::HoldDown, *hold_down != new.hold_down),
+        (InstanceField::Accept, *accept != new.accept),
         (InstanceField::Strict, *strict != new.strict),
         (InstanceField::Checksum, same_version && checksum(protocol) != checksum(&new.protocol)),
+        (InstanceField::VirtualMac, *virtual_mac != new.virtual_mac),
         (InstanceField::Auth, auth(protocol) != auth(&new.protocol)),
         (InstanceField::Unicast, *unicast != new.unicast),
         (InstanceField::Families, families_differ),
@@ -192,6 +207,8 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::LocalAddress, *local_address != new.local_address),
         (InstanceField::Announce, *announce != new.announce),
         (InstanceField::Grace, *grace != new.grace),
+        (InstanceField::Track, *track != new.track),
+        (InstanceField::SyncGroup, *sync_group != new.sync_group),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))

@@ -89,6 +89,15 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// A whole number that may be negative, for a type that knows its range.
+    pub(super) fn whole_number(&self) -> Option<i64> {
+        match self.node.value {
+            // What does not fit is out of any range.
+            Value::Integer(number) => Some(i64::try_from(number).unwrap_or(i64::MAX)),
+            _ => self.mismatch("a whole number"),
+        }
+    }
+
     pub(super) fn duration(&self) -> Option<Duration> {
         match &self.node.value {
             Value::Text(text) => self.accept(text.parse::<Span>()).map(|span| span.0),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::address;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
-use super::model::{Announce, Instance, InstanceName, LocalAddress, VipAddress};
+use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, VipAddress};
+use super::probe::track;
 use super::protocol::protocol;
 use super::schema::{UP_TO_AN_HOUR, interface};
 use super::secrets::Secrets;
@@ -44,15 +45,25 @@ pub(super) const KEYS: [&str; 23] = [
 const MOST_VIPS_PER_FRAME_V6: usize = capacity(Version::V3, Family::V6, 1500);
 
 /// An instance of the file: what was valid of that which other instances must not repeat, and the whole if all was.
+#[derive(Default)]
 pub(super) struct Draft<'a> {
     pub(super) name: Option<(Field<'a>, InstanceName)>,
     pub(super) virtual_router_id: Option<(Field<'a>, VirtualRouterId)>,
     pub(super) interface: Option<InterfaceSelector>,
     pub(super) vips: Vec<(Field<'a>, VipAddress)>,
+    pub(super) track: Vec<(Field<'a>, Name)>,
+    pub(super) sync_group: Option<(Field<'a>, Name)>,
+    /// Where the instance stands, and what sync groups must agree in.
+    pub(super) mapping: Option<Mapping<'a>>,
     instance: Option<Instance>,
 }
 
 impl Draft<'_> {
+    /// The instance, if nothing in it alone was wrong.
+    pub(super) fn instance(&self) -> Option<&Instance> {
+        self.instance.as_ref()
+    }
+
     /// The instance, if nothing in it was wrong.
     pub(super) fn finish(self) -> Option<Instance> {
         self.instance
@@ -65,9 +76,7 @@ pub(super) fn instance<'a>(
     default_interface: Option<&InterfaceSelector>,
     secrets: &Secrets<'_>,
 ) -> Draft<'a> {
-    let nothing =
-        || Draft { name: None, virtual_router_id: None, interface: None, vips: Vec::new(), instance: None };
-    let Some(mapping) = field.mapping(&KEYS) else { return nothing() };
+    let Some(mapping) = field.mapping(&KEYS) else { return Draft::default() };
     unavailable::in_instance(&mapping);
     let name = mapping.required("name").and_then(|field| {
         let name = field.accept(InstanceName::new(field.text()?))?;
@@ -82,9 +91,28 @@ pub(super) fn instance<'a>(
         None => default_interface.cloned(),
     };
     let (vips, all_vips) = vips(&mapping);
-    let mut draft = Draft { name, virtual_router_id, interface: adverts_on, vips, instance: None };
-    draft.instance = rest(&mapping, &draft, all_vips, secrets);
+    let (track, tracked) = track(&mapping);
+    let sync_group = sync_group(&mapping);
+    let whole_group = mapping.get("sync_group").is_none_or(|field| field.is_null()) || sync_group.is_some();
+    let mut draft = Draft {
+        name,
+        virtual_router_id,
+        interface: adverts_on,
+        vips,
+        track,
+        sync_group,
+        mapping: None,
+        instance: None,
+    };
+    draft.instance = rest(&mapping, &draft, all_vips, tracked, secrets).filter(|_| whole_group);
+    draft.mapping = Some(mapping);
     draft
+}
+
+fn sync_group<'a>(mapping: &Mapping<'a>) -> Option<(Field<'a>, Name)> {
+    let field = mapping.get("sync_group").filter(|field| !field.is_null())?;
+    let name = field.accept(Name::of("a sync group's name", field.text()?))?;
+    Some((field, name))
 }
 
 /// What concerns this instance alone, and the whole if nothing was refused.
@@ -92,6 +120,7 @@ fn rest(
     mapping: &Mapping<'_>,
     draft: &Draft<'_>,
     all_vips: Option<Vec<VipAddress>>,
+    tracked: Option<Vec<Name>>,
     secrets: &Secrets<'_>,
 ) -> Option<Instance> {
     let vip_interface = match mapping.get("vip_interface") {
@@ -103,7 +132,9 @@ fn rest(
     let preempt = mapping.or("preempt", true, Field::boolean);
     let preempt_delay = up_to_an_hour(mapping, "preempt_delay", Duration::ZERO);
     let hold_down = up_to_an_hour(mapping, "hold_down", Duration::ZERO);
+    let accept = mapping.or("accept", true, Field::boolean);
     let strict = mapping.or("strict", false, Field::boolean);
+    let virtual_mac = mapping.or("virtual_mac", false, Field::boolean);
     let unicast = mapping.or("unicast", None, |field| match field.is_null() {
         true => Some(None),
         false => unicast(field, all_vips.as_deref(), priority).map(Some),
@@ -121,12 +152,16 @@ fn rest(
         preempt: preempt?,
         preempt_delay: preempt_delay?,
         hold_down: hold_down?,
+        accept: accept?,
         strict: strict?,
+        virtual_mac: virtual_mac?,
         unicast: unicast?,
         vips: all_vips?,
         local_address: local_address?,
         announce: announce?,
         grace: grace?,
+        track: tracked?,
+        sync_group: draft.sync_group.as_ref().map(|(_, name)| name.clone()),
     };
     warn_of_the_ineffective(mapping, &instance);
     Some(instance)
@@ -151,8 +186,18 @@ fn warn_of_the_ineffective(mapping: &Mapping<'_>, instance: &Instance) {
         if delayed {
             warn("preempt_delay", "has no effect: the address owner (priority 255) does not wait");
         }
+        if !instance.accept {
+            warn("accept", "has no effect: the address owner (priority 255) always accepts");
+        }
     } else if delayed && !instance.preempt {
         warn("preempt_delay", "has no effect without `preempt: true`");
+    }
+    if !instance.accepts() && instance.local_address == LocalAddress::Active {
+        warn("local_address", "has no effect: with `accept: false` this node never serves the VIPs itself");
+    }
+    if instance.virtual_mac && instance.unicast.is_some() && instance.announce.refresh.is_none() {
+        let why = "without a refresh, and with unicast adverts, switches forget the port of the virtual MAC";
+        warn("announce", why);
     }
 }
 

@@ -1,11 +1,11 @@
 //! The last configuration that was applied, kept so that a start needs nothing else.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use super::load::LARGEST_FILE;
+use crate::files;
 
 /// The copy of the last good configuration in `state_dir`.
 #[derive(Clone, Debug)]
@@ -30,19 +30,7 @@ impl LastGood {
     /// # Errors
     /// The file system's.
     pub fn save(&self, source: &str) -> io::Result<()> {
-        let dir = self.path.parent().unwrap_or(Path::new("/"));
-        DirBuilder::new().recursive(true).mode(0o755).create(dir)?;
-        let new = self.path.with_extension("yaml.new");
-        // What a crash left may have any mode; a fresh file has ours.
-        match fs::remove_file(&new) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
-        file.write_all(source.as_bytes())?;
-        file.sync_all()?;
-        fs::rename(&new, &self.path)?;
-        File::open(dir)?.sync_all()
+        files::replace(&self.path, source.as_bytes())
     }
 
     /// The text that was kept last; `None` if there is none.
@@ -65,6 +53,7 @@ impl LastGood {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;

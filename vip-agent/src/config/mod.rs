@@ -14,6 +14,7 @@ mod interface;
 mod last_good;
 mod load;
 mod model;
+mod probe;
 mod problem;
 mod protocol;
 mod schema;
@@ -33,8 +34,8 @@ pub use interface::{
 pub use last_good::LastGood;
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
 pub use model::{
-    Announce, Auth, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Protocol,
-    Unicast, VipAddress, control_socket,
+    Announce, Auth, Check, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Name,
+    Probe, Protocol, Unicast, VipAddress, control_socket,
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};

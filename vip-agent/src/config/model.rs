@@ -3,6 +3,7 @@
 //! [`crate::config::parse`] makes them; their serialised form is the configuration file's own
 //! ([`crate::config::effective`]).
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,8 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::duration::Span;
-use super::interface::InterfaceSelector;
+use super::interface::{InterfaceName, InterfaceSelector};
+use crate::health::Weight;
 use crate::types::{
     AdvertInterval, Centiseconds, ChecksumMode, OutOfRange, Priority, Seconds, Version, VirtualRouterId,
     XdpModeChoice,
@@ -33,6 +35,8 @@ pub struct Config {
     pub log: Log,
     /// How the program is attached to interfaces.
     pub xdp_mode: XdpModeChoice,
+    /// What instances may track, by their names in the file's order.
+    pub probes: Vec<Probe>,
     /// Virtual routers, by their names in the file's order.
     pub instances: Vec<Instance>,
 }
@@ -46,6 +50,44 @@ impl Config {
     /// The instance of that name.
     pub fn instance(&self, name: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.name.as_str() == name)
+    }
+
+    /// The members of a sync group.
+    pub fn members<'a>(&'a self, group: &'a Name) -> impl Iterator<Item = &'a Instance> {
+        self.instances.iter().filter(move |instance| instance.sync_group.as_ref() == Some(group))
+    }
+}
+
+/// `probes`: something that instances track.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Probe {
+    /// Unique in the file.
+    pub name: Name,
+    /// What it looks at.
+    pub check: Check,
+    /// What its verdict means.
+    pub weight: Weight,
+}
+
+/// What a probe looks at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Check {
+    /// `interface`: whether there is an interface of that name, up and with carrier.
+    Interface(InterfaceName),
+}
+
+impl Serialize for Probe {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        let mut probe = serializer.serialize_struct("Probe", 3)?;
+        probe.serialize_field("name", &self.name)?;
+        match &self.check {
+            Check::Interface(name) => {
+                probe.serialize_field("interface", &BTreeMap::from([("name", name.as_str())]))?;
+            }
+        }
+        probe.serialize_field("weight", &i64::from(self.weight))?;
+        probe.end()
     }
 }
 
@@ -128,8 +170,12 @@ pub struct Instance {
     /// How long after the start no election is entered.
     #[serde(serialize_with = "span")]
     pub hold_down: Duration,
+    /// Whether traffic to the VIPs is taken while Active; at priority 255 it is in any case ([`Instance::accepts`]).
+    pub accept: bool,
     /// Whether adverts are dropped that RFC 9568 lets pass with a log line.
     pub strict: bool,
+    /// Whether the virtual router's own MACs answer for the VIPs (RFC 9568, 7.3), not the interface's.
+    pub virtual_mac: bool,
     /// Peers by address; `None`: multicast.
     pub unicast: Option<Unicast>,
     /// What moves: at least one, at most 255 of each family.
@@ -141,6 +187,10 @@ pub struct Instance {
     /// How long connections are served by the former owner after a planned move.
     #[serde(serialize_with = "span")]
     pub grace: Duration,
+    /// The probes whose verdicts count.
+    pub track: Vec<Name>,
+    /// The instances that own together: all of the same name.
+    pub sync_group: Option<Name>,
 }
 
 impl Instance {
@@ -158,6 +208,20 @@ impl Instance {
             IpAddr::V4(_) => None,
             IpAddr::V6(address) => Some(address),
         })
+    }
+
+    /// Whether traffic to the VIPs is taken while Active: the address owner always does (RFC 9568, 6.4.3).
+    pub fn accepts(&self) -> bool {
+        self.accept || self.priority == Priority::OWNER
+    }
+
+    /// When VIPs are addresses of this node: as configured, but for those whose traffic is not taken, which need no address
+    /// while Active. On Backups they may: somebody else may steer traffic there.
+    pub fn stands_on_lo(&self) -> LocalAddress {
+        match self.local_address {
+            LocalAddress::Active if !self.accepts() => LocalAddress::Never,
+            configured => configured,
+        }
     }
 
     /// Virtual routers (ownership words) that this instance needs: one for each family that it has VIPs of.
@@ -255,22 +319,35 @@ impl Serialize for Auth {
     }
 }
 
-/// An instance's name: 1-63 of `A-Z a-z 0-9 . _ -`, the first a letter or digit, as it is part of file names and
-/// metric labels.
+/// The name of an instance, a probe or a sync group: 1-63 of `A-Z a-z 0-9 . _ -`, the first a letter or digit, as it is
+/// part of file names and metric labels.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(transparent)]
-pub struct InstanceName(String);
+pub struct Name(String);
 
-impl InstanceName {
+/// An instance's name.
+pub type InstanceName = Name;
+
+impl Name {
+    /// An instance's name.
+    ///
     /// # Errors
     /// Empty, too long or of other characters.
     pub fn new(name: &str) -> Result<Self, OutOfRange> {
+        Self::of("an instance's name", name)
+    }
+
+    /// The name of something else, `what`, as an error calls it.
+    ///
+    /// # Errors
+    /// Empty, too long or of other characters.
+    pub fn of(what: &'static str, name: &str) -> Result<Self, OutOfRange> {
         let valid = (1..=63).contains(&name.len())
             && name.starts_with(|c: char| c.is_ascii_alphanumeric())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-'));
         if !valid {
             let range = "1-63 of A-Z a-z 0-9 . _ - and begin with a letter or digit";
-            return Err(OutOfRange::new("an instance's name", range, format_args!("{name:?}")));
+            return Err(OutOfRange::new(what, range, format_args!("{name:?}")));
         }
         Ok(Self(name.to_owned()))
     }
@@ -281,7 +358,7 @@ impl InstanceName {
     }
 }
 
-impl fmt::Display for InstanceName {
+impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }

@@ -10,7 +10,7 @@ use super::interface::{InterfaceName, InterfacePattern, InterfaceSelector};
 use super::model::{Config, Log, LogFormat, LogLevel};
 use super::secrets::Secrets;
 use super::tree::Value;
-use super::{checks, unavailable};
+use super::{checks, probe, unavailable};
 use crate::types::XdpModeChoice;
 
 pub(super) const KEYS: [&str; 13] = [
@@ -54,7 +54,8 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
     let log = file.or("log", Log::default(), log);
     let xdp_mode = file.or("xdp_mode", XdpModeChoice::default(), xdp_mode);
     let interface = file.or("interface", InterfaceSelector::default(), interface);
-    let drafts = instances(&file, interface.as_ref(), secrets);
+    let probes = probe::probes(&file);
+    let drafts = instances(&file, interface.as_ref(), probes.as_deref(), secrets);
     Some(Config {
         node: node?,
         runtime_dir: runtime_dir?,
@@ -62,6 +63,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
         pin_dir: pin_dir?,
         log: log?,
         xdp_mode: xdp_mode?,
+        probes: probes?.into_iter().map(probe::Draft::finish).collect::<Option<_>>()?,
         instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,
     })
 }
@@ -69,6 +71,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
 fn instances<'a>(
     file: &Mapping<'a>,
     interface: Option<&InterfaceSelector>,
+    probes: Option<&[probe::Draft<'a>]>,
     secrets: &Secrets<'_>,
 ) -> Option<Vec<Draft<'a>>> {
     let field = file.required("instances")?;
@@ -77,6 +80,9 @@ fn instances<'a>(
         field.warn("there is no instance: this node will hold no VIPs");
     }
     checks::across_instances(&field, &drafts);
+    if let Some(probes) = probes {
+        checks::tracking(probes, &drafts);
+    }
     Some(drafts)
 }
 

@@ -7,7 +7,7 @@ use super::tree::Value;
 
 /// Keys at the top of the file.
 pub(super) fn in_file(file: &Mapping<'_>) {
-    for key in ["flow_sync", "probes", "services", "kubernetes"] {
+    for key in ["flow_sync", "services", "kubernetes"] {
         only(file, key, &[Value::Null, Value::List(Vec::new())]);
     }
     if let Some(field) = file.get("api") {
@@ -17,10 +17,6 @@ pub(super) fn in_file(file: &Mapping<'_>) {
 
 /// Keys of an instance.
 pub(super) fn in_instance(instance: &Mapping<'_>) {
-    only(instance, "accept", &[Value::Bool(true)]);
-    only(instance, "virtual_mac", &[Value::Bool(false)]);
-    only(instance, "track", &[Value::Null, Value::List(Vec::new())]);
-    only(instance, "sync_group", &[Value::Null]);
     let (close, open) = (Value::Text("close".to_owned()), Value::Text("open".to_owned()));
     one_of(instance, "all_failed", &[close], &open, "`close` or `open`");
 }
@@ -30,13 +26,7 @@ fn only(mapping: &Mapping<'_>, key: &str, served: &[Value]) {
     if served.contains(&field.node.value) {
         return;
     }
-    match (&served[0], &field.node.value) {
-        (Value::Bool(_), Value::Bool(asked)) => not_available(&field, format_args!("{key}: {asked}")),
-        (Value::Bool(_), _) => {
-            let _ = field.boolean();
-        }
-        _ => not_available(&field, key),
-    }
+    not_available(&field, key);
 }
 
 fn one_of(mapping: &Mapping<'_>, key: &str, served: &[Value], unserved: &Value, words: &str) {
@@ -55,7 +45,7 @@ fn one_of(mapping: &Mapping<'_>, key: &str, served: &[Value], unserved: &Value, 
     }
 }
 
-fn not_available(field: &Field<'_>, what: impl std::fmt::Display) {
+pub(super) fn not_available(field: &Field<'_>, what: impl std::fmt::Display) {
     field.error(format_args!("`{what}` is not available in this version"));
 }
 

@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use arrayvec::ArrayVec;
 
-use crate::types::MacAddr;
+use crate::types::{Family, MacAddr, VirtualRouterId};
 use crate::vrrp::checksum::Sum;
 use crate::vrrp::socket::solicited_node;
 
@@ -41,6 +41,31 @@ impl Deref for Frame {
     }
 }
 
+/// The MAC that answers for VIPs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answering {
+    /// The interface's own.
+    Interface(MacAddr),
+    /// The virtual router's, one for each family (RFC 9568, 7.3).
+    Virtual(VirtualRouterId),
+}
+
+impl Answering {
+    /// For VIPs of this family.
+    pub const fn mac(self, family: Family) -> MacAddr {
+        match self {
+            Self::Interface(mac) => mac,
+            Self::Virtual(id) => MacAddr::of_virtual_router(id, family),
+        }
+    }
+}
+
+impl From<MacAddr> for Answering {
+    fn from(mac: MacAddr) -> Self {
+        Self::Interface(mac)
+    }
+}
+
 /// What goes out for all VIPs of an instance, in two rounds: every VIP is announced once before any is twice.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct Announcements {
@@ -51,13 +76,19 @@ pub struct Announcements {
 }
 
 impl Announcements {
-    /// Builds the frames that say "`mac` has these `vips`".
+    /// Builds the frames that say "this MAC has these `vips`". They also come from it, so that switches learn its port.
     ///
     /// `router`: the interface forwards, so that the R flag is set; it must equal what answers to solicitations say, or
     /// hosts drop their default router (RFC 4861, 7.2.5).
-    pub fn build(vips: impl IntoIterator<Item = IpAddr>, mac: MacAddr, router: bool) -> Self {
+    pub fn build(
+        vips: impl IntoIterator<Item = IpAddr>,
+        answering: impl Into<Answering>,
+        router: bool,
+    ) -> Self {
+        let answering = answering.into();
         let mut announcements = Self::default();
         for vip in vips {
+            let mac = answering.mac(Family::of(vip));
             match vip {
                 IpAddr::V4(vip) => {
                     announcements.first.push(arp(ARP_REPLY, vip, mac));
@@ -74,7 +105,8 @@ impl Announcements {
 /// interface and answer for it for ever without a word of its own. These make it answer to us alone, where the program
 /// sees it; no other station learns anything from question or answer.
 ///
-/// `source` is an address of the interface to ask from; without one no IPv6 VIP is asked for. Never to be sent at a
+/// `mac` is the interface's own, for the answer is to come to us alone. `source` is an address of the interface to ask from;
+/// without one no IPv6 VIP is asked for. Never to be sent at a
 /// takeover: the former owner may not have heard of it yet.
 pub fn questions(
     vips: impl IntoIterator<Item = IpAddr>,

@@ -44,6 +44,8 @@ use links::{AttachedLink, Target};
 use pins::PinDir;
 use world::World;
 
+use crate::types::MacAddr;
+
 /// The program's name in the kernel, by which an agent knows its own kind.
 pub const PROGRAM: &str = "viplane";
 
@@ -277,6 +279,35 @@ impl Dataplane {
     /// The kernel refuses.
     pub fn vip(&self, ifindex: u32, address: IpAddr) -> Result<Option<Vip>, DataplaneError> {
         self.world.tables.vip(ifindex, address)
+    }
+
+    /// Has the program take frames to a virtual MAC for the router, on the interface that carries its VIPs.
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn insert_virtual_mac(
+        &mut self,
+        ifindex: u32,
+        mac: MacAddr,
+        router: Vip,
+    ) -> Result<(), DataplaneError> {
+        self.world.tables.insert_virtual_mac(ifindex, mac, router)
+    }
+
+    /// Leaves frames to this MAC alone again. Fine if it is no virtual MAC of ours.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn remove_virtual_mac(&mut self, ifindex: u32, mac: MacAddr) -> Result<(), DataplaneError> {
+        self.world.tables.remove_virtual_mac(ifindex, mac)
+    }
+
+    /// The router that a virtual MAC stands for on an interface.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn virtual_mac(&self, ifindex: u32, mac: MacAddr) -> Result<Option<Vip>, DataplaneError> {
+        self.world.tables.virtual_mac(ifindex, mac)
     }
 
     /// Tells the program which VLAN interface a tag on an attached interface leads to.

@@ -97,7 +97,7 @@ impl OwnershipWords {
     /// The program may read between any two of the stores: it never sees the new time with the former MAC of an
     /// earlier move.
     pub fn hand_over(&self, slot: RouterSlot, former: MacAddr, until: MonotonicTime) {
-        let [expiry, station] = self.handover(slot);
+        let [expiry, station, _] = self.handover(slot);
         let [a, b, c, d, e, f] = former.0;
         let former = u64::from_ne_bytes([a, b, c, d, e, f, 0, 0]);
         if station.load(Ordering::Relaxed) != former {
@@ -110,15 +110,23 @@ impl OwnershipWords {
 
     /// Until when frames are handed to the former owner, and who that is.
     pub fn handing_over(&self, slot: RouterSlot) -> (MacAddr, MonotonicTime) {
-        let [expiry, station] = self.handover(slot);
+        let [expiry, station, _] = self.handover(slot);
         let until = MonotonicTime(expiry.load(Ordering::Acquire));
         let [a, b, c, d, e, f, _, _] = station.load(Ordering::Relaxed).to_ne_bytes();
         (MacAddr([a, b, c, d, e, f]), until)
     }
 
+    /// Takes frames to the router's virtual MAC until then without owning it: they are on their way while it moves
+    /// ([`MonotonicTime::ZERO`]: no longer). Nobody is answered by this.
+    pub fn expect(&self, slot: RouterSlot, until: MonotonicTime) {
+        let [_, _, in_transit] = self.handover(slot);
+        in_transit.store(until.0, Ordering::Release);
+    }
+
     /// Silences a router and forgets whom it succeeded.
     pub fn clear(&self, slot: RouterSlot) {
         self.store(slot, MonotonicTime::ZERO);
+        self.expect(slot, MonotonicTime::ZERO);
         self.hand_over(slot, MacAddr::default(), MonotonicTime::ZERO);
     }
 
@@ -129,7 +137,7 @@ impl OwnershipWords {
     fn handover(&self, slot: RouterSlot) -> [&AtomicU64; WORDS_PER_HANDOVER] {
         let first = usize::from(slot.0) * WORDS_PER_HANDOVER;
         let words = self.handovers.as_slice();
-        [&words[first], &words[first + 1]]
+        [&words[first], &words[first + 1], &words[first + 2]]
     }
 }
 
@@ -162,9 +170,11 @@ impl Deadlines {
     }
 }
 
-/// [`vip_common::maps::Handover`] as atomic words: the time, then the MAC with its padding.
+/// [`vip_common::maps::Handover`] as atomic words: the time, the MAC with its padding, the other time.
 const WORDS_PER_HANDOVER: usize = size_of::<vip_common::maps::Handover>() / size_of::<AtomicU64>();
 const _: () = assert!(std::mem::offset_of!(vip_common::maps::Handover, former) == size_of::<AtomicU64>());
+const _: () =
+    assert!(std::mem::offset_of!(vip_common::maps::Handover, in_transit) == 2 * size_of::<AtomicU64>());
 
 /// An mmapable array map in this process's memory.
 #[derive(Debug)]

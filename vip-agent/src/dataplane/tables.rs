@@ -4,24 +4,27 @@ use std::io;
 use std::net::IpAddr;
 
 use aya::maps::{HashMap, MapData, MapError};
-use vip_common::maps::{MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VlanKey};
+use vip_common::maps::{MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey};
 
 use super::DataplaneError;
 use super::filter::Filter;
 use super::world::Maps;
+use crate::types::MacAddr;
 
 /// Keys and values as bytes: aya's marker for plain data cannot be put on vip-common's types.
 type Table<const KEY: usize, const VALUE: usize> = HashMap<MapData, [u8; KEY], [u8; VALUE]>;
 
 const VIP: usize = size_of::<Vip>();
 const VLAN: usize = size_of::<VlanKey>();
+const VIRTUAL_MAC: usize = size_of::<VirtualMacKey>();
 
-/// `FILTER`, `VIPS4`, `VIPS6` and `VLANS`.
+/// `FILTER`, `VIPS4`, `VIPS6`, `VIRTUAL_MACS` and `VLANS`.
 #[derive(Debug)]
 pub(super) struct Tables {
     filter: Filter,
     vips4: Table<{ size_of::<Vip4Key>() }, VIP>,
     vips6: Table<{ size_of::<Vip6Key>() }, VIP>,
+    virtual_macs: Table<VIRTUAL_MAC, VIP>,
     vlans: HashMap<MapData, [u8; VLAN], u32>,
 }
 
@@ -32,6 +35,7 @@ impl Tables {
             filter,
             vips4: maps.take("VIPS4")?,
             vips6: maps.take("VIPS6")?,
+            virtual_macs: maps.take("VIRTUAL_MACS")?,
             vlans: maps.take("VLANS")?,
         })
     }
@@ -77,6 +81,29 @@ impl Tables {
         }
     }
 
+    pub(super) fn insert_virtual_mac(
+        &mut self,
+        ifindex: u32,
+        mac: MacAddr,
+        router: Vip,
+    ) -> Result<(), DataplaneError> {
+        let value: [u8; VIP] = bytemuck::cast(router);
+        let inserted = self.virtual_macs.insert(virtual_mac_key(ifindex, mac), value, 0);
+        inserted.map_err(|error| full(error, "VIRTUAL_MACS", "virtual MAC", MAX_ROUTERS))
+    }
+
+    pub(super) fn remove_virtual_mac(&mut self, ifindex: u32, mac: MacAddr) -> Result<(), DataplaneError> {
+        removed(self.virtual_macs.remove(&virtual_mac_key(ifindex, mac)), "VIRTUAL_MACS")
+    }
+
+    pub(super) fn virtual_mac(&self, ifindex: u32, mac: MacAddr) -> Result<Option<Vip>, DataplaneError> {
+        match self.virtual_macs.get(&virtual_mac_key(ifindex, mac), 0) {
+            Ok(bytes) => Ok(Some(bytemuck::cast(bytes))),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(error, "VIRTUAL_MACS")),
+        }
+    }
+
     pub(super) fn insert_vlan(&mut self, tag: VlanKey, ifindex: u32) -> Result<(), DataplaneError> {
         let inserted = self.vlans.insert(bytemuck::cast::<_, [u8; VLAN]>(tag), ifindex, 0);
         inserted.map_err(|error| full(error, "VLANS", "VLAN", MAX_VLANS))
@@ -93,6 +120,11 @@ fn key4(ifindex: u32, address: std::net::Ipv4Addr) -> [u8; size_of::<Vip4Key>()]
 
 fn key6(ifindex: u32, address: std::net::Ipv6Addr) -> [u8; size_of::<Vip6Key>()] {
     bytemuck::cast(Vip6Key { ifindex, address: address.octets() })
+}
+
+fn virtual_mac_key(ifindex: u32, mac: MacAddr) -> [u8; VIRTUAL_MAC] {
+    let [.., block, id] = mac.0;
+    bytemuck::cast(VirtualMacKey { ifindex, mac: [block, id], reserved: [0; 2] })
 }
 
 /// Removing what is not there is fine: the caller wants it gone.

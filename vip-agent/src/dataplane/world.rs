@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use aya::maps::{Map, MapData, MapInfo, MapType};
 use aya_log::EbpfLogger;
 use vip_common::maps::{
-    FlowKey, ForeignOwner, Handover, HeartbeatLink, Peer, Vip, Vip4Key, Vip6Key, VlanKey,
+    FlowKey, ForeignOwner, Handover, HeartbeatLink, Peer, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
 };
 
 use super::checks::{Feature, diagnose};
@@ -51,12 +51,13 @@ const INDEX: usize = size_of::<u32>();
 const WORD: usize = size_of::<u64>();
 
 /// The maps of the contract with the program, all of which are pinned.
-pub(super) static MAPS: [MapSpec; 12] = [
+pub(super) static MAPS: [MapSpec; 13] = [
     MapSpec::new("DEADLINES", MapType::Array, INDEX, WORD),
     MapSpec::new("HANDOVERS", MapType::Array, INDEX, size_of::<Handover>()),
     MapSpec::new("FILTER", MapType::Array, INDEX, WORD),
     MapSpec::new("VIPS4", MapType::Hash, size_of::<Vip4Key>(), size_of::<Vip>()),
     MapSpec::new("VIPS6", MapType::Hash, size_of::<Vip6Key>(), size_of::<Vip>()),
+    MapSpec::new("VIRTUAL_MACS", MapType::Hash, size_of::<VirtualMacKey>(), size_of::<Vip>()),
     MapSpec::new("VLANS", MapType::Hash, size_of::<VlanKey>(), INDEX),
     MapSpec::new("COUNTERS", MapType::PerCpuArray, INDEX, WORD),
     MapSpec::new("EVENTS", MapType::RingBuf, 0, 0),

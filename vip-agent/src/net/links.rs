@@ -37,6 +37,11 @@ pub struct LinkState {
     pub mtu: u32,
     /// The driver's name for its kind ("veth", "bond", "vlan"...); `None` on hardware.
     pub kind: Option<String>,
+    /// Of a macvlan or ipvlan: index of the interface below, which sees broadcasts, too; `None` where that lies in another
+    /// network namespace.
+    pub parent: Option<u32>,
+    /// Takes frames to its own MAC only, whatever its filter is told: a macvlan beside others on its parent, an ipvlan.
+    pub only_its_mac: bool,
     /// Set on VLAN sub-interfaces.
     pub vlan: Option<VlanLink>,
     /// Index of the bridge, bond or VRF that it belongs to.
@@ -309,6 +314,15 @@ impl LinkTable {
             .filter(operational)
             .any(|link| !self.get(link.ifindex).is_some_and(LinkState::is_operational))
     }
+}
+
+/// How many want an interface to be promiscuous; 0 = it is not.
+///
+/// # Errors
+/// Only what netlink itself fails with; the interface is gone.
+pub async fn promiscuity(rtnetlink: &Rtnetlink, ifindex: u32) -> Result<u32, NetlinkError> {
+    let answer = rtnetlink.get("look at a link", decode::get_link(ifindex)).await?;
+    Ok(answer.as_ref().map_or(0, decode::promiscuity))
 }
 
 /// The interfaces that carry a default route of the main table, by family; the preferred one (lowest metric) first.

@@ -9,6 +9,7 @@ pub mod journal;
 pub mod links;
 pub mod neighbors;
 mod netlink;
+pub mod offload;
 pub mod sysctl;
 
 pub use netlink::{NetlinkError, Rtnetlink};

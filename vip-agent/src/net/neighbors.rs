@@ -14,6 +14,7 @@ use tokio::task::AbortHandle;
 use tracing::debug;
 
 use super::{NetlinkError, Rtnetlink};
+use crate::types::MacAddr;
 
 /// How often an entry is used if nothing else is said: well below the kernel's shortest REACHABLE time (15 s), and
 /// below the lifetime of an entry that a dead peer left FAILED.
@@ -65,6 +66,34 @@ impl NeighborKeeper {
             differs
         });
     }
+}
+
+/// The MAC that the kernel knows for a neighbour, if it does; and has the kernel look again, in time for the next call.
+///
+/// # Errors
+/// Only what netlink itself fails with.
+pub async fn mac_of(rtnetlink: &Rtnetlink, neighbor: Neighbor) -> Result<Option<MacAddr>, NetlinkError> {
+    let query = RouteNetlinkMessage::GetNeighbour(entry(neighbor));
+    let known = match rtnetlink.get("look up a neighbour", query).await? {
+        Some(RouteNetlinkMessage::NewNeighbour(known)) => mac_in(&known),
+        _ => None,
+    };
+    refresh(rtnetlink, neighbor).await?;
+    Ok(known)
+}
+
+/// The link-layer address of an entry that is in use or could be.
+fn mac_in(entry: &NeighbourMessage) -> Option<MacAddr> {
+    if matches!(
+        entry.header.state,
+        NeighbourState::None | NeighbourState::Incomplete | NeighbourState::Failed | NeighbourState::Noarp
+    ) {
+        return None;
+    }
+    entry.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(mac) => mac.as_slice().try_into().ok().map(MacAddr),
+        _ => None,
+    })
 }
 
 async fn keep(rtnetlink: Rtnetlink, mut wanted: watch::Receiver<BTreeSet<Neighbor>>, period: Duration) {

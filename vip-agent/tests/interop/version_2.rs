@@ -12,10 +12,10 @@ const PASSWORD: Version = Version::Two(Some("secret12"));
 
 /// Two by default, the others in the long suite.
 const SPEECHES: [Speech; 4] = [
-    Speech { vips: &["10.0.0.50"], unicast: false, version: PASSWORD },
-    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Two(None) },
-    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Two(None) },
-    Speech { vips: &["10.0.0.50"], unicast: true, version: PASSWORD },
+    Speech { vips: &["10.0.0.50"], unicast: false, version: PASSWORD, virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: Version::Two(None), virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: false, version: Version::Two(None), virtual_mac: false },
+    Speech { vips: &["10.0.0.50"], unicast: true, version: PASSWORD, virtual_mac: false },
 ];
 
 /// Plays each case in each speech, all at once, each in a lab of its own.
@@ -166,7 +166,7 @@ fn a_keepalived_that_is_configured_otherwise_is_not_heard_and_raises_an_alarm() 
         // Nor does it hear us: whoever mixes them has two owners, and should hear of it.
         let theirs = theirs.start()?;
         theirs.wait_state("MASTER", SOON)?;
-        alarmed(&ours, kind, "10.0.0.2", scene.their_node())?;
+        alarmed(&ours, kind, "10.0.0.2", scene.their_node().mac())?;
         wait::until(SOON, || !theirs.complaints().is_empty())
             .with_context(|| format!("it does not mind us: {}", theirs.log()))?;
         ensure!(ours.edge()?.transitions == transitions, "{}", ours.log());

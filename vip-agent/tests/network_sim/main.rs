@@ -277,7 +277,10 @@ fn settle_from_start(network: &mut Network) -> Result<usize, String> {
     let span = settled(network) * 2;
     network.run(span, check_owners)?;
     match network.owners()[..] {
-        [owner] if network.nodes[owner].machine.state() == State::Active => Ok(owner),
+        [owner] if network.nodes[owner].machine.state() == State::Active => {
+            network.acquaint(owner);
+            Ok(owner)
+        }
         ref owners => Err(format!("{owners:?} own after the start")),
     }
 }

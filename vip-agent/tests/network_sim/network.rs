@@ -1,8 +1,10 @@
 //! A few machines, their agents and the links between them, on a virtual clock.
 
+use std::cmp::Ordering;
+use std::net::IpAddr;
 use std::time::Duration;
 
-use vip_agent::types::{Centiseconds, MonotonicTime, Priority};
+use vip_agent::types::{AdvertInterval, Centiseconds, MonotonicTime, Priority};
 use vip_agent::vrrp::machine::{
     Action, Cause, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State,
 };
@@ -209,6 +211,19 @@ impl Network {
         }
     }
 
+    /// Some router leaves that a router had not heard before. One that must not preempt, and has just taken over without
+    /// having heard anybody, would give the VIPs back to the first lower owner that it meets; not so from now on.
+    pub(crate) fn acquaint(&mut self, node: usize) {
+        let sender = IpAddr::from([10, 0, 0, 200]);
+        let advert = PeerAdvert {
+            priority: 0,
+            interval: AdvertInterval::V3(self.interval),
+            address: Ordering::Less,
+            sender,
+        };
+        self.event(node, Event::Advert(advert));
+    }
+
     pub(crate) fn stop(&mut self, node: usize) {
         if self.nodes[node].process == Process::Running {
             self.trace(node, || "SIGSTOP".into());
@@ -265,7 +280,9 @@ impl Network {
                 continue;
             }
             let arrives = self.now + self.random.span(LONGEST_DELAY);
-            let advert = PeerAdvert { priority, interval: self.interval.into(), address: from.cmp(&to) };
+            let sender = IpAddr::from([10, 0, 0, u8::try_from(from).expect("few routers")]);
+            let advert =
+                PeerAdvert { priority, interval: self.interval.into(), address: from.cmp(&to), sender };
             self.packets.push(Packet { arrives, to, advert });
         }
     }
@@ -290,6 +307,7 @@ impl Network {
                 }
                 Action::AdvertiseLeaving if !muted => self.send(node, 0),
                 Action::AdvertiseYielding if !muted => self.send(node, self.priority(node)),
+                Action::Ask if !muted => self.send(node, 1),
                 Action::HoldLease(until) if muted => {
                     self.nodes[node].word = self.nodes[node].word.min(until);
                     self.event(node, Event::AdvertFailed);
@@ -306,6 +324,7 @@ impl Network {
                 }
                 Action::AdvertiseLeaving
                 | Action::AdvertiseYielding
+                | Action::Ask
                 | Action::ForwardToFormer
                 | Action::ForwardNothing => {}
             }

@@ -15,9 +15,7 @@ fn assert_equivalent(world: &World) -> anyhow::Result<()> {
     let kernel = Kernel::with(world)?;
     let mut runner = TestRunner::new(ProptestConfig { cases: 3000, ..ProptestConfig::default() });
     runner.run(&strategies::frame(), |frame| {
-        let (verdict, bytes, decision) = world.run(&frame);
-        let mut counted: Vec<_> = decision.iter().map(|decision| decision.reason).collect();
-        counted.extend(decision.and_then(|decision| decision.claim).map(|claim| claim.reason()));
+        let (verdict, bytes, mut counted) = world.run(&frame);
         counted.sort();
         let expected = Outcome {
             verdict: match verdict {
@@ -43,6 +41,31 @@ fn of_an_owner() -> anyhow::Result<()> {
 #[test]
 fn of_a_backup() -> anyhow::Result<()> {
     assert_equivalent(&World::not_owning())
+}
+
+#[test]
+fn of_an_owner_with_virtual_macs() -> anyhow::Result<()> {
+    assert_equivalent(&World::owning().with_virtual_macs())
+}
+
+#[test]
+fn of_a_backup_with_virtual_macs() -> anyhow::Result<()> {
+    assert_equivalent(&World::not_owning().with_virtual_macs())
+}
+
+#[test]
+fn of_one_whom_a_virtual_mac_comes_to_or_leaves() -> anyhow::Result<()> {
+    assert_equivalent(&World::not_owning().with_virtual_macs().in_transit())
+}
+
+#[test]
+fn of_a_new_owner_with_virtual_macs() -> anyhow::Result<()> {
+    assert_equivalent(&World::taking_over().with_virtual_macs())
+}
+
+#[test]
+fn of_an_owner_that_takes_no_traffic() -> anyhow::Result<()> {
+    assert_equivalent(&World::taking_over().without_accepting().with_virtual_macs())
 }
 
 #[test]

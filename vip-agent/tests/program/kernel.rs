@@ -49,8 +49,14 @@ impl Kernel {
     }
 
     fn fill(&mut self, world: &World) -> Result<()> {
-        self.insert("VIPS4", &world.vips4, bytemuck::cast::<_, [u8; 8]>, bytemuck::cast::<_, [u8; 12]>)?;
-        self.insert("VIPS6", &world.vips6, bytemuck::cast::<_, [u8; 20]>, bytemuck::cast::<_, [u8; 12]>)?;
+        self.insert("VIPS4", &world.vips4, bytemuck::cast::<_, [u8; 8]>, bytemuck::cast::<_, [u8; 18]>)?;
+        self.insert("VIPS6", &world.vips6, bytemuck::cast::<_, [u8; 20]>, bytemuck::cast::<_, [u8; 18]>)?;
+        self.insert(
+            "VIRTUAL_MACS",
+            &world.virtual_macs,
+            bytemuck::cast::<_, [u8; 8]>,
+            bytemuck::cast::<_, [u8; 18]>,
+        )?;
         self.insert("VLANS", &world.vlans, bytemuck::cast::<_, [u8; 8]>, u32::to_ne_bytes)?;
         self.insert("HEARTBEAT_LINKS", &world.heartbeat_links, |index| index, bytemuck::cast::<_, [u8; 32]>)?;
         for (slot, peer) in world.peers.borrow().iter() {
@@ -101,7 +107,7 @@ impl Kernel {
 
     /// Whom the VIPs were taken over from, and until when it serves its connections.
     pub(crate) fn set_handover(&mut self, handover: Handover) -> Result<()> {
-        let handover: [u64; 2] = bytemuck::cast(handover);
+        let handover: [u64; 3] = bytemuck::cast(handover);
         self.set("HANDOVERS", ROUTER.into(), handover)
     }
 

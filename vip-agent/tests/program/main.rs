@@ -11,3 +11,4 @@ mod kernel;
 mod neighbor;
 mod passes;
 mod traffic;
+mod virtual_mac;

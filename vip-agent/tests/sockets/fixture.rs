@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sched::{CloneFlags, setns, unshare};
-use vip_agent::types::{Centiseconds, ChecksumMode, Family, MonotonicTime, VirtualRouterId};
+use vip_agent::types::{Centiseconds, ChecksumMode, Family, MacAddr, MonotonicTime, VirtualRouterId};
 use vip_agent::vrrp::codec::{DecodeOptions, Dialect, Fields, advert_group};
 use vip_agent::vrrp::prepared::PreparedAdverts;
 use vip_agent::vrrp::receive::{Rules, Senders};
@@ -131,6 +131,18 @@ pub(crate) fn adverts_for(vips: &[IpAddr], source: IpAddr, destinations: &[IpAdd
         addresses: vips,
     };
     PreparedAdverts::build(&fields, source, destinations).expect("adverts")
+}
+
+/// One advert over a family as a whole frame from the virtual MAC, with what sends it.
+pub(crate) fn framed(wire: &Wire, family: Family) -> (AdvertSender, PreparedAdverts) {
+    let source = near_source(family);
+    let vips = if family == Family::V4 { vec![ip("192.0.2.100")] } else { vec![ip("fe80::100")] };
+    let id = VirtualRouterId::new(7).expect("a VRID");
+    let fields = Fields { virtual_router_id: id, priority: 100, dialect: VERSION_3, addresses: &vips };
+    let mac = MacAddr::of_virtual_router(id, family);
+    let adverts = PreparedAdverts::build_frame(&fields, source, mac);
+    let sender = AdvertSender::open_for_frames(&wire.near).expect("a sender");
+    (sender, adverts.expect("adverts"))
 }
 
 pub(crate) fn multicast_adverts(family: Family) -> PreparedAdverts {

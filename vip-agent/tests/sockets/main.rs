@@ -2,6 +2,7 @@
 
 mod allocation;
 mod announcing;
+mod filtering;
 mod fixture;
 mod receiving;
 mod refusals;

@@ -12,8 +12,8 @@ use vip_agent::vrrp::codec::advert_group;
 use vip_agent::vrrp::socket::AdvertSender;
 
 use crate::fixture::{
-    FAMILIES, Wire, adverts, adverts_for, eventually, ip, multicast_adverts, near_sender, near_source,
-    receive, run,
+    FAMILIES, Wire, adverts, adverts_for, eventually, framed, ip, multicast_adverts, near_sender,
+    near_source, receive, run,
 };
 
 const UNICAST: [(&str, &str); 2] = [("192.0.2.1", "192.0.2.2"), ("2001:db8::1", "2001:db8::2")];
@@ -216,6 +216,63 @@ fn without_carrier_sends_fail() {
     eventually("sends fail", || {
         sender.send(&multicast_adverts(Family::V4)).is_err_and(|error| error.errno == Errno::ENOBUFS)
     });
+}
+
+/// Adverts from a virtual MAC: sends that go well until `trouble`, and then fail every time with one of `expected`.
+fn frames_fail_with(wire: &Wire, expected: &[Errno], trouble: impl FnOnce()) {
+    let senders = FAMILIES.map(|family| {
+        let (sender, adverts) = framed(wire, family);
+        sender.send(&adverts).expect("sent");
+        (family, sender, adverts)
+    });
+    trouble();
+    for (family, sender, adverts) in senders {
+        for _ in 0..3 {
+            let error = sender.send(&adverts).expect_err("it is refused");
+            assert!(expected.contains(&error.errno), "{error}");
+            assert_eq!(error.destination, advert_group(family));
+        }
+    }
+}
+
+#[test]
+fn a_queue_that_drops_frames_fails_the_send() {
+    let wire = Wire::new();
+    frames_fail_with(&wire, &[Errno::ENOBUFS], || run("tc qdisc add dev near root bfifo limit 1"));
+}
+
+#[test]
+fn a_downed_interface_fails_the_send_of_frames() {
+    let wire = Wire::new();
+    frames_fail_with(&wire, &[Errno::ENETDOWN], || run("ip link set near down"));
+}
+
+#[test]
+fn a_deleted_interface_fails_the_send_of_frames() {
+    let wire = Wire::new();
+    frames_fail_with(&wire, &[Errno::ENXIO, Errno::ENODEV], || run("ip link del near"));
+}
+
+/// What is said in the documentation: the one obstacle that frames do not meet.
+#[test]
+fn an_output_firewall_does_not_see_frames() {
+    let wire = Wire::new();
+    drop_adverts("output");
+    for family in FAMILIES {
+        let mut receiver = wire.far_receiver(family);
+        let (sender, adverts) = framed(&wire, family);
+        sender.send(&adverts).unwrap();
+        receive(&mut receiver, 1);
+    }
+}
+
+#[test]
+fn without_carrier_sends_of_frames_fail() {
+    let wire = Wire::new();
+    let (sender, adverts) = framed(&wire, Family::V4);
+    sender.send(&adverts).unwrap();
+    wire.at_far(|| run("ip link set far down"));
+    eventually("sends fail", || sender.send(&adverts).is_err_and(|error| error.errno == Errno::ENOBUFS));
 }
 
 #[test]

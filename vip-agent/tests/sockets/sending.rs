@@ -1,11 +1,11 @@
 //! An advert that is sent arrives as RFC 9568 wants it.
 
-use vip_agent::types::{Family, MonotonicTime};
+use vip_agent::types::{Family, MacAddr, MonotonicTime, VirtualRouterId};
 use vip_agent::vrrp::receive::{Packet, Senders};
 use vip_agent::vrrp::socket::PacketReceiver;
 
 use crate::fixture::{
-    FAMILIES, Wire, adverts, ip, multicast_adverts, near_sender, near_source, receive, receive_now,
+    FAMILIES, Wire, adverts, framed, ip, multicast_adverts, near_sender, near_source, receive, receive_now,
     send_multicast, strict_rules,
 };
 
@@ -25,6 +25,27 @@ fn a_multicast_advert_arrives_and_passes_every_check() {
         assert_eq!(traffic_class(&frame.bytes, family), 0xc0);
         assert!(!frame.truncated);
         assert!(before <= frame.arrival && frame.arrival <= MonotonicTime::now());
+    }
+}
+
+#[test]
+fn an_advert_from_a_virtual_mac_arrives_and_passes_every_check() {
+    let wire = Wire::new();
+    for (family, far) in FAMILIES.into_iter().zip(["192.0.2.2", "fe80::2"]) {
+        let mut receiver = wire.far_receiver(family);
+        let (sender, mut adverts) = framed(&wire, family);
+        for priority in [100, 0, 255] {
+            adverts.set_priority(priority);
+            sender.send(&adverts).unwrap();
+            let frame = receive(&mut receiver, 1).remove(0);
+            let packet = Packet::parse(&frame.bytes).unwrap();
+            let received = packet.accept(&strict_rules(far, Senders::Multicast)).unwrap();
+            let id = VirtualRouterId::new(7).unwrap();
+            assert_eq!(received.source_mac, MacAddr::of_virtual_router(id, family));
+            assert_eq!((received.source, received.advert.priority), (near_source(family), priority));
+            assert_eq!(packet.hop_limit, 255);
+            assert_eq!(traffic_class(&frame.bytes, family), 0xc0);
+        }
     }
 }
 

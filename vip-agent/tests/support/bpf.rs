@@ -173,7 +173,7 @@ impl Loaded for Dataplane {
 
     fn serve(&mut self, lease: Duration) -> RouterSlot {
         let router = self.allocate_router().expect("a slot");
-        let vip = Vip { router: router.get(), link: 0, mac: VIP_MAC.0, flags: 0 };
+        let vip = Vip { router: router.get(), link: 0, mac: VIP_MAC.0, answering: VIP_MAC.0, flags: 0 };
         self.insert_vip(ifindex(NIC), IpAddr::V4(VIP), vip).expect("a VIP");
         self.words().store(router, MonotonicTime::now() + lease);
         router

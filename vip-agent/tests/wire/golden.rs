@@ -227,6 +227,36 @@ fn the_recorded_password_is_told_from_another_and_from_none() {
     }
 }
 
+/// But for what the IP stack numbers: the identification, which is 0 in packets that are never fragmented (and so the IPv4
+/// header's checksum), and the flow label.
+#[test]
+fn our_frames_from_a_virtual_mac_are_those_of_keepalived() {
+    let mut compared = 0;
+    for (name, frames, expected) in cases().filter(|(name, ..)| name.contains("vmac")) {
+        let mut adverts =
+            PreparedAdverts::build_frame(&expected.fields(), expected.source, expected.mac).expect(&name);
+        for (priority, theirs) in [(expected.priority, &frames.advert), (LEAVING, &frames.prio0)] {
+            adverts.set_priority(priority);
+            let (destination, ours) = adverts.iter().next().expect("a frame");
+            assert_eq!(destination, expected.destination, "{name}");
+            let (mut ours, mut theirs) = (ours.to_vec(), theirs.0.clone());
+            if name.contains("ip6") {
+                theirs[15] &= 0xf0;
+                theirs[16..18].fill(0);
+            } else {
+                assert_eq!(ours[18..22], [0, 0, 0x40, 0], "{name}");
+                for frame in [&mut ours, &mut theirs] {
+                    frame[18..22].fill(0);
+                    frame[24..26].fill(0);
+                }
+            }
+            assert_eq!(ours, theirs, "{name}");
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 4);
+}
+
 #[test]
 fn our_gratuitous_arp_request_is_keepaliveds() {
     for (name, frames) in recorded() {

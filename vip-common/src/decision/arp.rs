@@ -44,7 +44,7 @@ fn question<B: Bytes + ?Sized, T: Tables>(
     if !owns(tables, vip, tables.now()) {
         return Some(Decision::new(vip, Reason::ArpNotOwned, Action::Drop));
     }
-    let own = Mac::new(vip.mac);
+    let (own, answering) = (Mac::new(vip.mac), Mac::new(vip.answering));
     let to = ethernet::destination(frame)?;
     if to != own && !to.is_group() {
         return Some(Decision::new(vip, Reason::ArpNotForUs, Action::Pass));
@@ -53,14 +53,17 @@ fn question<B: Bytes + ?Sized, T: Tables>(
     let sound = message.hardware_type == arp::ETHERNET
         && (to == own || to == Mac::BROADCAST)
         && asker.is_station()
-        && asker != own;
+        && asker != own
+        && asker != answering;
     if !sound {
         return Some(Decision::new(vip, Reason::ArpInvalid, Action::Drop));
     }
-    Some(Decision::new(vip, Reason::ArpAnswered, Action::AnswerArp(ArpAnswer { at, own })))
+    Some(Decision::new(vip, Reason::ArpAnswered, Action::AnswerArp(ArpAnswer { at, own: answering })))
 }
 
 /// What to report if the sender, whose address is `vip`, is not this node although this node owns it.
+///
+/// A virtual MAC is every owner's, but what we send does not come back to us: who announces by it is another.
 #[inline(always)]
 fn foreign_claim<T: Tables>(message: &Arp, at: usize, ifindex: u32, vip: &Vip, tables: &T) -> Option<Claim> {
     let now = tables.now();

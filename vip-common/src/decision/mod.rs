@@ -6,9 +6,14 @@
 mod arp;
 mod neighbor;
 mod traffic;
+mod virtual_mac;
+
+pub use virtual_mac::{Arrival, arrival};
 
 use crate::filter::Bit;
-use crate::maps::{EVENT_INTERVAL, FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VlanKey};
+use crate::maps::{
+    EVENT_INTERVAL, FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
+};
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::icmpv6;
 use crate::packet::{Bytes, ipv4, ipv6, tcp};
@@ -33,6 +38,8 @@ pub trait Tables {
     fn vip4(&self, key: &Vip4Key) -> Option<Vip>;
     /// `VIPS6`
     fn vip6(&self, key: &Vip6Key) -> Option<Vip>;
+    /// `VIRTUAL_MACS`
+    fn virtual_router(&self, key: &VirtualMacKey) -> Option<Vip>;
     /// `DEADLINES`: until when this node answers for the router's VIPs; 0 for a slot that does not exist.
     fn deadline(&self, router: u16) -> u64;
     /// `HANDOVERS`; `None` for a slot that does not exist.

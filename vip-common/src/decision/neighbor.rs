@@ -56,15 +56,15 @@ fn question<B: Bytes + ?Sized>(
     vip: &Vip,
     options: Option<Options>,
 ) -> Option<Decision> {
-    let own = Mac::new(vip.mac);
+    let (own, answering) = (Mac::new(vip.mac), Mac::new(vip.answering));
     let to = ethernet::destination(frame)?;
     if to != own && !to.is_group() {
         return Some(Decision::new(vip, Reason::NdNotForUs, Action::Pass));
     }
-    Some(match audience(frame, at, target, own, to, options) {
+    Some(match audience(frame, at, target, [own, answering], to, options) {
         Some(audience) => {
             let router = if vip.flags & vip_flags::ROUTER == 0 { 0 } else { flags::ROUTER };
-            let answer = NeighborAnswer { at, own, router, audience };
+            let answer = NeighborAnswer { at, own: answering, router, audience };
             Decision::new(vip, Reason::NdAnswered, Action::AnswerNeighbor(answer))
         }
         None => Decision::new(vip, Reason::NdInvalid, Action::Drop),
@@ -77,7 +77,7 @@ fn audience<B: Bytes + ?Sized>(
     frame: &B,
     at: usize,
     target: Address,
-    own: Mac,
+    [own, answering]: [Mac; 2],
     to: Mac,
     options: Option<Options>,
 ) -> Option<Audience> {
@@ -87,7 +87,10 @@ fn audience<B: Bytes + ?Sized>(
     let sender = ethernet::source(frame)?;
     if source == Address::UNSPECIFIED {
         // Duplicate address detection: the asker has no address yet, so everyone is told (RFC 4861, 7.1.1 and 7.2.4).
-        let sound = destination == target.solicited_node() && options.source.is_none() && sender != own;
+        let sound = destination == target.solicited_node()
+            && options.source.is_none()
+            && sender != own
+            && sender != answering;
         return sound.then_some(Audience::AllNodes);
     }
     let asker = match options.source {
@@ -98,6 +101,7 @@ fn audience<B: Bytes + ?Sized>(
         && !source.is_multicast()
         && source != target
         && asker.is_station()
-        && asker != own;
+        && asker != own
+        && asker != answering;
     sound.then_some(Audience::Asker(asker))
 }

@@ -1,7 +1,8 @@
-//! Traffic to a VIP: up the stack, or, for a while after a planned move, on to the former owner.
+//! Traffic to a VIP: up the stack, or, for a while after a planned move, on to the former owner; or nowhere, where it is
+//! not accepted.
 
 use super::{Action, Decision, Family, Flow, Forward, PROTOCOL_TCP, Tables, owns};
-use crate::maps::{Handover, Vip};
+use crate::maps::{Handover, Vip, vip_flags};
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::{Bytes, ipv4, ipv6, tcp};
 use crate::reason::Reason;
@@ -45,6 +46,9 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
     let now = tables.now_coarse();
     if !owns(tables, vip, now) {
         return Decision::new(vip, Reason::TrafficNotOwned, Action::Pass);
+    }
+    if vip.flags & vip_flags::NOT_ACCEPTED != 0 {
+        return Decision::new(vip, Reason::TrafficNotAccepted, Action::Drop);
     }
     let (reason, action) = match handover(frame, protocol, vip, now, tables) {
         Some(handover) => {

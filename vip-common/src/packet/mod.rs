@@ -7,6 +7,7 @@ pub mod icmpv6;
 pub mod ipv4;
 pub mod ipv6;
 pub mod tcp;
+pub mod virtual_mac;
 
 /// A frame, read in pieces of 1, 2, 4 or 8 bytes: what BPF does in one instruction, and the verifier can follow.
 pub trait Bytes {

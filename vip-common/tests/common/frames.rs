@@ -16,6 +16,14 @@ pub const CLIENT: Mac = [0x02, 0, 0, 0, 0, 0xc1];
 pub const STRANGER: Mac = [0x02, 0, 0, 0, 0, 0xee];
 pub const BROADCAST: Mac = [0xff; 6];
 
+/// VRID of the VIPs, where they have virtual MACs.
+pub const VRID: u8 = 51;
+/// The virtual MACs of the VIPs' router.
+pub const VIRTUAL4: Mac = [0x00, 0x00, 0x5e, 0x00, 0x01, VRID];
+pub const VIRTUAL6: Mac = [0x00, 0x00, 0x5e, 0x00, 0x02, VRID];
+/// That of a router which is none of ours.
+pub const OTHER_VIRTUAL: Mac = [0x00, 0x00, 0x5e, 0x00, 0x01, 52];
+
 pub const VIP4: V4 = [10, 0, 0, 50];
 pub const CLIENT4: V4 = [10, 0, 0, 9];
 /// No VIP.

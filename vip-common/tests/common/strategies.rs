@@ -63,6 +63,7 @@ fn tags() -> impl Strategy<Value = Vec<[u8; 4]>> {
 fn mac() -> impl Strategy<Value = Mac> {
     prop_oneof![
         8 => select(vec![OWN, CLIENT, FORMER, STRANGER, BROADCAST, GROUP_MAC, ALL_NODES_MAC, [0; 6]]),
+        4 => select(vec![VIRTUAL4, VIRTUAL6, OTHER_VIRTUAL, [0, 0, 0x5e, 0, 3, VRID]]),
         1 => any::<Mac>(),
     ]
 }
@@ -100,7 +101,7 @@ pub fn arp() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
-fn nd() -> impl Strategy<Value = Vec<u8>> {
+pub fn nd() -> impl Strategy<Value = Vec<u8>> {
     let ethernet = (mostly(GROUP_MAC, mac()), mostly(CLIENT, mac()), tags(), mostly(255_u8, any::<u8>()));
     let addresses = (mostly(CLIENT6, address6()), mostly(GROUP6, address6()), mostly(VIP6, address6()));
     let message = (
@@ -142,14 +143,16 @@ fn probe() -> impl Strategy<Value = Vec<u8>> {
         .prop_map(|(to, from, destination, tags)| Nd { to, from, destination, tags, ..Nd::probe() }.bytes())
 }
 
-/// Packets of other protocols to a VIP.
+/// Packets of other protocols, mostly to a VIP.
 fn other() -> impl Strategy<Value = Vec<u8>> {
-    (select(vec![0_u8, 1, 2, 17, 58, 112]), any::<bool>(), vec(any::<u8>(), 0..60)).prop_map(
-        |(protocol, four, payload)| {
+    let to = mostly(OWN, select(vec![VIRTUAL4, VIRTUAL6, OTHER_VIRTUAL]));
+    let destination = (mostly(VIP4, Just(OTHER4)), mostly(VIP6, Just(OTHER6)));
+    (to, destination, select(vec![0_u8, 1, 2, 17, 58, 112]), any::<bool>(), vec(any::<u8>(), 0..60)).prop_map(
+        |(to, (vip4, vip6), protocol, four, payload)| {
             if four {
-                ethernet(OWN, CLIENT, &[], 0x0800, &ipv4(CLIENT4, VIP4, protocol, 0, &payload))
+                ethernet(to, CLIENT, &[], 0x0800, &ipv4(CLIENT4, vip4, protocol, 0, &payload))
             } else {
-                ethernet(OWN, CLIENT, &[], 0x86dd, &ipv6(CLIENT6, VIP6, protocol, 64, &payload))
+                ethernet(to, CLIENT, &[], 0x86dd, &ipv6(CLIENT6, vip6, protocol, 64, &payload))
             }
         },
     )

@@ -3,17 +3,18 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
-use vip_common::decision::{self, Action, Decision, Family, Tables};
+use vip_common::decision::{self, Action, Arrival, Decision, Family, Tables};
 use vip_common::filter::{Bit, Filter};
 use vip_common::heartbeat::{self, Key, Peers};
 use vip_common::maps::{
-    FlowKey, Handover, HeartbeatLink, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VlanKey, peer_slots, vip_flags,
+    FlowKey, Handover, HeartbeatLink, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey, peer_slots, vip_flags,
 };
 use vip_common::packet::Frame;
 use vip_common::packet::ipv6::Address;
+use vip_common::reason::Reason;
 use vip_common::rewrite::{self, Verdict};
 
-use super::frames::{FORMER, OWN, V4, V6, VIP4, VIP6};
+use super::frames::{FORMER, OWN, V4, V6, VIP4, VIP6, VIRTUAL4, VIRTUAL6};
 
 /// The loopback interface, which BPF_PROG_TEST_RUN says that frames come from.
 pub const INGRESS: u32 = 1;
@@ -38,6 +39,7 @@ pub const TAILROOM: usize = 64;
 pub struct World {
     pub vips4: HashMap<Vip4Key, Vip>,
     pub vips6: HashMap<Vip6Key, Vip>,
+    pub virtual_macs: HashMap<VirtualMacKey, Vip>,
     pub vlans: HashMap<VlanKey, u32>,
     pub filter: Box<Filter>,
     pub deadline: u64,
@@ -56,10 +58,11 @@ impl World {
         let world = Self {
             vips4: HashMap::new(),
             vips6: HashMap::new(),
+            virtual_macs: HashMap::new(),
             vlans: HashMap::from([(vlan(100, 0), VLAN_100), (vlan(100, 200), VLAN_100_200)]),
             filter: Box::default(),
             deadline: u64::MAX,
-            handover: Handover { until: 0, former: [0; 6], reserved: [0; 2] },
+            handover: Handover { until: 0, former: [0; 6], reserved: [0; 2], in_transit: 0 },
             flows: RefCell::default(),
             heartbeat_links: HashMap::new(),
             peers: RefCell::default(),
@@ -75,7 +78,7 @@ impl World {
 
     /// Owned, and [`FORMER`] still serves connections.
     pub fn taking_over() -> Self {
-        let handover = Handover { until: u64::MAX, former: FORMER, reserved: [0; 2] };
+        let handover = Handover { until: u64::MAX, former: FORMER, reserved: [0; 2], in_transit: 0 };
         Self { handover, ..Self::owning() }
     }
 
@@ -115,9 +118,37 @@ impl World {
         self
     }
 
+    /// The virtual MAC moves, and frames to it are on their way.
+    pub fn in_transit(mut self) -> Self {
+        self.handover.in_transit = u64::MAX;
+        self
+    }
+
     /// The interfaces do not forward.
     pub fn without_forwarding(mut self) -> Self {
         self.vips6.values_mut().for_each(|vip| vip.flags = 0);
+        self
+    }
+
+    /// The VIPs are answered for by virtual MACs.
+    pub fn with_virtual_macs(mut self) -> Self {
+        self.vips4.values_mut().for_each(|vip| vip.answering = VIRTUAL4);
+        self.vips6.values_mut().for_each(|vip| vip.answering = VIRTUAL6);
+        for ifindex in [INGRESS, VLAN_100, VLAN_100_200] {
+            for answering in [VIRTUAL4, VIRTUAL6] {
+                let [.., block, id] = answering;
+                let key = VirtualMacKey { ifindex, mac: [block, id], reserved: [0; 2] };
+                self.virtual_macs.insert(key, Vip { answering, ..vip(0) });
+            }
+        }
+        self
+    }
+
+    /// The owner takes no traffic to the VIPs.
+    pub fn without_accepting(mut self) -> Self {
+        for vip in self.vips4.values_mut().chain(self.vips6.values_mut()) {
+            vip.flags |= vip_flags::NOT_ACCEPTED;
+        }
         self
     }
 
@@ -134,22 +165,38 @@ impl World {
         decision::decide(frame, self)
     }
 
-    /// What the program would do, with room behind the frame: the verdict, the frame, the decision.
-    pub fn run(&self, frame: &[u8]) -> (Verdict, Vec<u8>, Option<Decision>) {
-        let decision = self.decide(frame);
+    /// What the program would do, with room behind the frame: the verdict, the frame, the counters that rise.
+    pub fn run(&self, frame: &[u8]) -> (Verdict, Vec<u8>, Vec<Reason>) {
         let mut room = [frame, &[0xff; TAILROOM]].concat();
         let mut packet = Frame::new(&mut room, frame.len()).expect("room is longer");
-        let action = decision.map_or(Action::Pass, |decision| decision.action);
-        if let Action::PassNewFlow(flow) = action {
-            self.flows.borrow_mut().insert((flow.key(frame).expect("the decision read it"), flow.handover));
+        let mut counted = Vec::new();
+        match decision::arrival(frame, self) {
+            Arrival::Ordinary => {}
+            Arrival::Ours { link, interface } => {
+                assert_eq!(link, LINK);
+                counted.push(Reason::VirtualMacTaken);
+                rewrite::deliver(&mut packet, interface).expect("it has a destination");
+            }
+            Arrival::Anothers { link } => {
+                assert_eq!(link, LINK);
+                return (Verdict::Drop, frame.to_vec(), vec![Reason::VirtualMacNotOwned]);
+            }
         }
-        let verdict = rewrite::apply(&mut packet, &action).expect("room enough");
-        (verdict, packet.as_bytes().to_vec(), decision)
+        let delivered = packet.as_bytes().to_vec();
+        let Some(decision) = self.decide(&delivered) else { return (Verdict::Pass, delivered, counted) };
+        counted.push(decision.reason);
+        counted.extend(decision.claim.map(|claim| claim.reason()));
+        if let Action::PassNewFlow(flow) = decision.action {
+            let key = flow.key(&delivered[..]).expect("the decision read it");
+            self.flows.borrow_mut().insert((key, flow.handover));
+        }
+        let verdict = rewrite::apply(&mut packet, &decision.action).expect("room enough");
+        (verdict, packet.as_bytes().to_vec(), counted)
     }
 }
 
 fn vip(flags: u16) -> Vip {
-    Vip { router: ROUTER, link: LINK, mac: OWN, flags }
+    Vip { router: ROUTER, link: LINK, mac: OWN, answering: OWN, flags }
 }
 
 impl Tables for World {
@@ -171,6 +218,10 @@ impl Tables for World {
 
     fn vip6(&self, key: &Vip6Key) -> Option<Vip> {
         self.vips6.get(key).copied()
+    }
+
+    fn virtual_router(&self, key: &VirtualMacKey) -> Option<Vip> {
+        self.virtual_macs.get(key).copied()
     }
 
     fn deadline(&self, router: u16) -> u64 {

@@ -8,7 +8,7 @@ use vip_common::filter::{Bit, Filter, WORDS};
 use vip_common::packet::checksum::{Sum, replace};
 use vip_common::packet::ethernet::Mac;
 use vip_common::packet::ipv6::Address;
-use vip_common::packet::{Bytes as _, BytesMut as _, Frame};
+use vip_common::packet::{Bytes as _, BytesMut as _, Frame, virtual_mac};
 use vip_common::reason::Reason;
 use vip_common::rewrite;
 
@@ -100,6 +100,18 @@ fn an_answer_that_does_not_fit_is_refused() {
         NeighborAnswer { at: 14, own: Mac::new(frames::OWN), router: 0, audience: Audience::AllNodes };
     assert_eq!(rewrite::apply(&mut frame, &Action::AnswerNeighbor(answer)), None);
     assert_eq!(frame.as_bytes().len(), length);
+}
+
+#[test]
+fn virtual_macs_are_those_of_rfc_9568() {
+    let read = |to: frames::Mac| virtual_mac::of_destination(&[&to[..], &frames::CLIENT].concat()[..]);
+    assert_eq!(read(frames::VIRTUAL4), Some([1, frames::VRID]));
+    assert_eq!(read(frames::VIRTUAL6), Some([2, frames::VRID]));
+    for other in
+        [frames::OWN, frames::GROUP_MAC, [0, 0, 0x5e, 0, 0, 1], [0, 0, 0x5e, 0, 3, 1], [1, 0, 0x5e, 0, 1, 1]]
+    {
+        assert_eq!(read(other), None, "{other:x?}");
+    }
 }
 
 #[test]

@@ -14,18 +14,22 @@ use crate::reference::{Expected, expected};
 
 /// What the decision and the rewriting make of a frame.
 fn actual(world: &World, frame: &[u8]) -> Expected {
-    let (verdict, frame, decision) = world.run(frame);
-    let mut counted: Vec<_> = decision.iter().map(|decision| decision.reason).collect();
-    counted.extend(decision.and_then(|decision| decision.claim).map(|claim| claim.reason()));
+    let (verdict, frame, counted) = world.run(frame);
     Expected { verdict, frame, counted: counted.into_iter().map(Reason::name).collect() }
 }
 
 fn world() -> impl Strategy<Value = World> {
-    let worlds: [fn() -> World; 6] = [
+    let worlds: [fn() -> World; 12] = [
         World::owning,
         || World::owning().without_forwarding(),
         World::not_owning,
         World::taking_over,
+        || World::owning().with_virtual_macs(),
+        || World::not_owning().with_virtual_macs(),
+        || World::taking_over().with_virtual_macs(),
+        || World::not_owning().with_virtual_macs().in_transit(),
+        || World::taking_over().without_accepting(),
+        || World::not_owning().without_accepting().with_virtual_macs(),
         // At the very instant at which ownership, or the handover, ends.
         || World { deadline: 5, now: 5, ..World::taking_over() },
         || {
@@ -96,8 +100,34 @@ proptest! {
     #[test]
     fn what_is_passed_or_dropped_is_not_touched(world in world(), frame in strategies::frame()) {
         let (verdict, after, _) = world.run(&frame);
-        if verdict != Verdict::Transmit {
+        let to_a_virtual_mac = [frames::VIRTUAL4, frames::VIRTUAL6].iter().any(|mac| frame.starts_with(mac));
+        if verdict != Verdict::Transmit && to_a_virtual_mac && after != frame {
+            prop_assert_eq!(&after[..6], &frames::OWN);
+            prop_assert_eq!(&after[6..], &frame[6..]);
+        } else if verdict != Verdict::Transmit {
             prop_assert_eq!(after, frame);
+        }
+    }
+
+    #[test]
+    fn what_is_sent_to_a_virtual_mac_is_only_the_owners(frame in strategies::frame(), six in any::<bool>()) {
+        let mut frame = frame;
+        frame[..6].copy_from_slice(if six { &frames::VIRTUAL6 } else { &frames::VIRTUAL4 });
+        let (verdict, after, counted) = World::not_owning().with_virtual_macs().run(&frame);
+        // What passes keeps its destination, which the kernel knows for none of its own.
+        prop_assert_ne!(verdict, Verdict::Transmit);
+        prop_assert_eq!(after, frame.clone());
+        prop_assert!(verdict == Verdict::Drop || counted.is_empty());
+        let (verdict, after, _) = World::owning().with_virtual_macs().run(&frame);
+        prop_assert!(verdict != Verdict::Pass || after[..6] == frames::OWN || after == frame);
+    }
+
+    #[test]
+    fn what_is_not_accepted_is_answered_for_all_the_same(frame in prop_oneof![strategies::arp(), strategies::nd()]) {
+        let (owning, refusing) = (World::owning(), World::owning().without_accepting());
+        let (verdict, after, _) = owning.run(&frame);
+        if verdict == Verdict::Transmit {
+            prop_assert_eq!(refusing.run(&frame).1, after);
         }
     }
 
@@ -108,10 +138,15 @@ proptest! {
     }
 
     #[test]
-    fn what_is_transmitted_is_readable_and_goes_to_one_station_or_all_nodes(frame in strategies::frame()) {
-        let (verdict, after, _) = World::owning().run(&frame);
+    fn what_is_transmitted_is_readable_and_goes_to_one_station_or_all_nodes(
+        frame in strategies::frame(), virtual_macs in any::<bool>()
+    ) {
+        let world = if virtual_macs { World::owning().with_virtual_macs() } else { World::owning() };
+        let (verdict, after, _) = world.run(&frame);
         if verdict == Verdict::Transmit {
-            prop_assert_eq!(&after[6..12], &frames::OWN);
+            let from: frames::Mac = after[6..12].try_into()?;
+            let answering = if virtual_macs { vec![frames::VIRTUAL4, frames::VIRTUAL6] } else { vec![frames::OWN] };
+            prop_assert!(answering.contains(&from), "{from:x?}");
             prop_assert!(after[0] & 1 == 0 || after[..6] == frames::ALL_NODES_MAC);
             prop_assert!(LaxSlicedPacket::from_ethernet(&after)?.stop_err.is_none());
         }

@@ -1,10 +1,10 @@
 //! What the decision should be, written for reading and not for the kernel, on etherparse's readers.
 
 use etherparse::{ArpPacketSlice, EtherType, Ethernet2Slice, Icmpv6Slice, Ipv6HeaderSlice, SingleVlanSlice};
-use vip_common::maps::{Vip4Key, Vip6Key, VlanKey, vip_flags};
+use vip_common::maps::{Vip4Key, Vip6Key, VirtualMacKey, VlanKey, vip_flags};
 use vip_common::rewrite::Verdict;
 
-use crate::common::frames::{self, Arp, Mac, Nd, V4, V6};
+use crate::common::frames::{self, Arp, Mac, Nd, V4, V6, VIRTUAL4, VIRTUAL6};
 use crate::common::world::{INGRESS, World};
 
 /// What a frame should come to.
@@ -23,19 +23,31 @@ struct Model<'a> {
     from: Mac,
     tags: Vec<[u8; 4]>,
     ifindex: Option<u32>,
+    ether_type: EtherType,
     payload: &'a [u8],
 }
 
 /// What should become of the frame.
 pub(crate) fn expected(world: &World, frame: &[u8]) -> Expected {
-    about_a_vip(world, frame).unwrap_or_else(|| Expected {
-        verdict: Verdict::Pass,
-        frame: frame.to_vec(),
-        counted: Vec::new(),
-    })
+    let passed =
+        |frame: &[u8]| Expected { verdict: Verdict::Pass, frame: frame.to_vec(), counted: Vec::new() };
+    let Some(model) = read(world, frame) else { return passed(frame) };
+    if !model.is_to_a_virtual_mac_of_ours() {
+        return model.about_a_vip().unwrap_or_else(|| passed(frame));
+    }
+    if model.owned() || world.handover.in_transit > world.now {
+        let delivered = [&frames::OWN, &frame[6..]].concat();
+        let mut expected = expected(world, &delivered);
+        expected.counted.insert(0, "virtual_mac_taken");
+        return expected;
+    }
+    if model.is_routing_protocol() {
+        return passed(frame);
+    }
+    Expected { verdict: Verdict::Drop, frame: frame.to_vec(), counted: vec!["virtual_mac_not_owned"] }
 }
 
-fn about_a_vip(world: &World, frame: &[u8]) -> Option<Expected> {
+fn read<'a>(world: &'a World, frame: &'a [u8]) -> Option<Model<'a>> {
     let ethernet = Ethernet2Slice::from_slice_without_fcs(frame).ok()?;
     let (mut ether_type, mut payload) = (ethernet.ether_type(), ethernet.payload_slice());
     let (mut tags, mut ids) = (Vec::new(), Vec::new());
@@ -53,25 +65,53 @@ fn about_a_vip(world: &World, frame: &[u8]) -> Option<Expected> {
         [outer, inner, ..] => vlan(world, outer, inner),
     };
     let (to, from) = (ethernet.destination(), ethernet.source());
-    let model = Model { world, frame, to, from, tags, ifindex, payload };
-    match ether_type {
-        EtherType::ARP => model.arp(),
-        EtherType::IPV4 => model.ipv4(),
-        EtherType::IPV6 => model.ipv6(),
-        _ => None,
-    }
+    Some(Model { world, frame, to, from, tags, ifindex, ether_type, payload })
 }
 
 fn vlan(world: &World, outer: u16, inner: u16) -> Option<u32> {
     world.vlans.get(&VlanKey { parent: INGRESS, outer, inner }).copied()
 }
 
-/// One station, and neither nobody nor us.
-fn may_be_answered(mac: Mac) -> bool {
-    mac[0] & 1 == 0 && mac != [0; 6] && mac != frames::OWN
-}
-
 impl Model<'_> {
+    fn about_a_vip(&self) -> Option<Expected> {
+        match self.ether_type {
+            EtherType::ARP => self.arp(),
+            EtherType::IPV4 => self.ipv4(),
+            EtherType::IPV6 => self.ipv6(),
+            _ => None,
+        }
+    }
+
+    fn is_to_a_virtual_mac_of_ours(&self) -> bool {
+        let [a, b, c, d, block, id] = self.to;
+        let key = |ifindex| VirtualMacKey { ifindex, mac: [block, id], reserved: [0; 2] };
+        [a, b, c, d] == [0, 0, 0x5e, 0]
+            && self.ifindex.is_some_and(|ifindex| self.world.virtual_macs.contains_key(&key(ifindex)))
+    }
+
+    /// VRRP, IGMP, MLD.
+    fn is_routing_protocol(&self) -> bool {
+        match self.ether_type {
+            EtherType::IPV4 => self.payload.len() >= 20 && matches!(self.payload[9], 112 | 2),
+            EtherType::IPV6 => matches!(self.payload.get(6), Some(112 | 0)),
+            _ => false,
+        }
+    }
+
+    /// The MAC that answers for the VIPs of a family.
+    fn answering(&self, virtual_mac: Mac) -> Mac {
+        if self.world.virtual_macs.is_empty() { frames::OWN } else { virtual_mac }
+    }
+
+    fn is_us(&self, mac: Mac, virtual_mac: Mac) -> bool {
+        mac == frames::OWN || mac == self.answering(virtual_mac)
+    }
+
+    /// One station, and neither nobody nor us.
+    fn may_be_answered(&self, mac: Mac, virtual_mac: Mac) -> bool {
+        mac[0] & 1 == 0 && mac != [0; 6] && !self.is_us(mac, virtual_mac)
+    }
+
     fn is_vip4(&self, address: V4) -> bool {
         self.ifindex.is_some_and(|ifindex| self.world.vips4.contains_key(&Vip4Key { ifindex, address }))
     }
@@ -125,16 +165,19 @@ impl Model<'_> {
         if !self.owned() {
             return self.come_to(Verdict::Drop, &["arp_not_owned"]);
         }
-        if self.to != frames::OWN && !self.to_a_group() {
+        let for_us = self.to == frames::OWN;
+        if !for_us && !self.to_a_group() {
             return self.come_to(Verdict::Pass, &["arp_not_for_us"]);
         }
-        let to_us = self.to == frames::OWN || self.to == frames::BROADCAST;
-        if message.hw_addr_type().0 != 1 || !to_us || !may_be_answered(asker) {
+        let to_us = for_us || self.to == frames::BROADCAST;
+        if message.hw_addr_type().0 != 1 || !to_us || !self.may_be_answered(asker, VIRTUAL4) {
             return self.come_to(Verdict::Drop, &["arp_invalid"]);
         }
         let answer = Arp {
             to: asker,
+            from: self.answering(VIRTUAL4),
             tags: self.tags.clone(),
+            sender_mac: self.answering(VIRTUAL4),
             sender: target,
             target_mac: asker,
             target: sender,
@@ -176,7 +219,8 @@ impl Model<'_> {
         if !self.owned() {
             return self.come_to(Verdict::Drop, &["nd_not_owned"]);
         }
-        if self.to != frames::OWN && !self.to_a_group() {
+        let for_us = self.to == frames::OWN;
+        if !for_us && !self.to_a_group() {
             return self.come_to(Verdict::Pass, &["nd_not_for_us"]);
         }
         let source: V6 = header[8..24].try_into().expect("16 bytes");
@@ -185,12 +229,12 @@ impl Model<'_> {
         let group = std::net::Ipv6Addr::from(destination).is_multicast();
         let deserves_an_answer = if source == [0; 16] {
             let solicited_node = [&frames::GROUP6[..13], &target[13..]].concat();
-            destination[..] == solicited_node && link_layer(1).is_none() && self.from != frames::OWN
+            destination[..] == solicited_node && link_layer(1).is_none() && !self.is_us(self.from, VIRTUAL6)
         } else {
-            (group || destination == target && self.to == frames::OWN)
+            (group || destination == target && for_us)
                 && source[0] != 0xff
                 && source != target
-                && may_be_answered(asker)
+                && self.may_be_answered(asker, VIRTUAL6)
         };
         if sound.is_none() || !deserves_an_answer {
             return self.come_to(Verdict::Drop, &["nd_invalid"]);
@@ -199,11 +243,13 @@ impl Model<'_> {
         let forwards = self.world.vips6.values().all(|vip| vip.flags & vip_flags::ROUTER != 0);
         let answer = Nd {
             to: if probe { frames::ALL_NODES_MAC } else { asker },
+            from: self.answering(VIRTUAL6),
             tags: self.tags.clone(),
             source: target,
             destination: if probe { frames::ALL_NODES } else { source },
             flags: [u8::from(forwards) << 7 | u8::from(!probe) << 6 | 0x20, 0, 0, 0],
             target,
+            options: frames::link_layer(2, self.answering(VIRTUAL6)),
             ..Nd::answer()
         };
         Some(Expected { verdict: Verdict::Transmit, frame: answer.bytes(), counted: vec!["nd_answered"] })
@@ -258,10 +304,13 @@ impl Model<'_> {
         if !self.owned() {
             return self.come_to(Verdict::Pass, &["traffic_not_owned"]);
         }
+        if self.world.vips4.values().all(|vip| vip.flags & vip_flags::NOT_ACCEPTED != 0) {
+            return self.come_to(Verdict::Drop, &["traffic_not_accepted"]);
+        }
         let handover = self.world.handover;
         let passes = self.come_to(Verdict::Pass, &["traffic_owned"]);
-        if !tcp || handover.until <= self.world.now || self.to != frames::OWN || self.from == handover.former
-        {
+        let for_us = self.to == frames::OWN;
+        if !tcp || handover.until <= self.world.now || !for_us || self.from == handover.former {
             return passes;
         }
         let Some([a, b, c, d, _, _, _, _, _, _, _, _, _, flags, ..]) = segment() else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::super::schema::KEYS;
 use super::super::{
     InterfaceSelector, LocalAddress, LogFormat, LogLevel, Protocol, Secrets, XdpModeChoice, effective,
-    instance, parse, parse_with,
+    instance, parse, parse_with, probe,
 };
 use super::{config, edge, edge_with_vips, warnings};
 use crate::types::{Centiseconds, ChecksumMode, Priority};
@@ -31,7 +31,7 @@ fn what_a_file_leaves_out_has_the_contracts_default() {
     assert_eq!(edge.priority, Priority::DEFAULT);
     let (advert_interval, checksum) = (Centiseconds::SECOND, ChecksumMode::Pseudo);
     assert_eq!(edge.protocol, Protocol::V3 { advert_interval, checksum });
-    assert!(edge.preempt && !edge.strict);
+    assert!(edge.preempt && edge.accept && !edge.strict && !edge.virtual_mac);
     assert_eq!((edge.preempt_delay, edge.hold_down), (Duration::ZERO, Duration::ZERO));
     assert_eq!(edge.unicast, None);
     assert_eq!(edge.vips.iter().map(ToString::to_string).collect::<Vec<_>>(), ["10.0.0.50/24", "fd00::50"]);
@@ -83,9 +83,25 @@ fn the_address_owner_may_speak_from_its_vip() {
 #[test]
 fn what_is_not_served_yet_is_accepted_where_it_asks_for_nothing() {
     let file = "flow_sync: null\nprobes: []\nservices: []\nkubernetes: null\napi: null\n";
-    let lines = "version: 3\naccept: true\nvirtual_mac: false\nauth: null\ntrack: []\nall_failed: close\nsync_group: null";
+    let lines = "version: 3\nauth: null\ntrack: []\nall_failed: close\nsync_group: null";
     assert_eq!(config(&format!("{file}{}", edge(lines))), config(&edge("")));
     assert_eq!(warnings(&format!("{file}{}", edge(lines))), [""; 0]);
+}
+
+#[test]
+fn only_an_owner_of_the_address_accepts_in_any_case() {
+    let table = [
+        ("accept: true", true, LocalAddress::Active),
+        ("accept: false", false, LocalAddress::Never),
+        // A backend that somebody else steers to while it is Backup.
+        ("accept: false\nlocal_address: always", false, LocalAddress::Always),
+        ("accept: false\npriority: 255", true, LocalAddress::Active),
+        ("accept: false\nlocal_address: never", false, LocalAddress::Never),
+    ];
+    for (lines, accepts, on_lo) in table {
+        let edge = &config(&edge(lines)).instances[0];
+        assert_eq!((edge.accepts(), edge.stands_on_lo()), (accepts, on_lo), "{lines}");
+    }
 }
 
 #[test]
@@ -98,6 +114,18 @@ fn what_is_valid_and_does_nothing_is_pointed_out() {
         (
             "preempt: false\npriority: 255",
             "6:14: instances[0].preempt: warning: has no effect: the address owner (priority 255) always preempts",
+        ),
+        (
+            "accept: false\npriority: 255",
+            "6:13: instances[0].accept: warning: has no effect: the address owner (priority 255) always accepts",
+        ),
+        (
+            "accept: false\nlocal_address: active",
+            "7:20: instances[0].local_address: warning: has no effect: with `accept: false` this node never serves the VIPs itself",
+        ),
+        (
+            "virtual_mac: true\nannounce: {refresh: 0s}\nunicast: {source: [10.0.0.1, \"fd00::1\"], peers: [10.0.0.2, \"fd00::2\"]}",
+            "7:15: instances[0].announce: warning: without a refresh, and with unicast adverts, switches forget the port of the virtual MAC",
         ),
     ];
     for (lines, expected) in table {
@@ -170,7 +198,7 @@ fn the_three_nodes_of_the_example_differ_in_priority_only() {
 #[test]
 fn the_documentation_names_every_key_and_its_first_listing_is_the_defaults() {
     let page = fs::read_to_string(docs().join("configuration.md")).unwrap();
-    for key in KEYS.iter().chain(&instance::KEYS) {
+    for key in KEYS.iter().chain(&instance::KEYS).chain(&probe::KEYS) {
         assert!(page.contains(&format!("`{key}`")), "{key} is not documented");
     }
     let listing = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();

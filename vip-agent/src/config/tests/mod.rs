@@ -5,6 +5,7 @@ mod interfaces;
 mod properties;
 mod refused;
 mod reload;
+mod tracking;
 mod version_2;
 
 use super::{Config, parse};

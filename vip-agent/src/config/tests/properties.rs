@@ -11,11 +11,12 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::{
-    Announce, Auth, Config, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector,
-    LocalAddress, Log, LogFormat, LogLevel, Protocol, Secrets, Unicast, VipAddress, XdpModeChoice, diff,
-    effective, parse, parse_with,
+    Announce, Auth, Check, Config, Instance, InstanceName, InterfaceName, InterfacePattern,
+    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, Probe, Protocol, Secrets, Unicast,
+    VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
+use crate::health::Weight;
 use crate::types::{Centiseconds, ChecksumMode, Priority, Seconds, VirtualRouterId};
 use crate::vrrp::auth::Password;
 
@@ -124,7 +125,7 @@ prop_compose! {
         (interface, vip_interface) in (interface(), interface()),
         (priority, [preempt_delay, hold_down, grace], announce) in timing(),
         protocols in (version_2(), version_3()), version in 2..=3,
-        (preempt, strict) in any::<(bool, bool)>(),
+        (preempt, accept, strict, virtual_mac) in any::<(bool, bool, bool, bool)>(),
         local_address in select(&[LocalAddress::Active, LocalAddress::Always, LocalAddress::Never][..]),
         (vips, unicast) in vips_and_unicast(),
     ) -> Instance {
@@ -133,8 +134,38 @@ prop_compose! {
         Instance {
             name: InstanceName::new(&name).expect("valid"),
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
-            interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, strict, unicast,
-            vips, local_address, announce, grace,
+            interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, accept, strict,
+            virtual_mac, unicast, vips, local_address, announce, grace,
+            track: Vec::new(), sync_group: None,
+        }
+    }
+}
+
+prop_compose! {
+    fn probe()(name in tricky_word(), interface in tricky_word(), weight in -254..=254_i64) -> Probe {
+        Probe {
+            name: Name::new(&name).expect("valid"),
+            check: Check::Interface(InterfaceName::new(&interface).expect("valid")),
+            weight: Weight::try_from(weight).expect("valid"),
+        }
+    }
+}
+
+/// Some track some probes, and some are in a sync group, which agrees in what it must.
+fn track_and_group(instances: &mut [Instance], probes: &[Probe], tracks: usize, group: Option<String>) {
+    let group = group.map(|name| Name::new(&name).expect("valid"));
+    let Some(model) = instances.first().cloned() else { return };
+    for (index, instance) in instances.iter_mut().enumerate() {
+        instance.track = probes.iter().skip(index).take(tracks).map(|probe| probe.name.clone()).collect();
+        let ipv4_alone = instance.vips.iter().all(|vip| vip.address.is_ipv4());
+        let speaks_it = ipv4_alone || matches!(model.protocol, Protocol::V3 { .. });
+        if index % 2 == 0 && group.is_some() && speaks_it {
+            instance.priority = model.priority;
+            instance.protocol.clone_from(&model.protocol);
+            instance.preempt = model.preempt;
+            instance.preempt_delay = model.preempt_delay;
+            instance.hold_down = model.hold_down;
+            instance.sync_group.clone_from(&group);
         }
     }
 }
@@ -147,6 +178,7 @@ prop_compose! {
         format in select(&[LogFormat::Text, LogFormat::Json][..]),
         xdp_mode in select(&[XdpModeChoice::Auto, XdpModeChoice::Driver, XdpModeChoice::Skb][..]),
         mut instances in vec(instance(), 0..5),
+        (mut probes, tracks, group) in (vec(probe(), 0..4), 0..3_usize, option::of(tricky_word())),
     ) -> Config {
         let (mut names, mut ids, mut vips) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         instances.retain(|instance: &Instance| {
@@ -154,7 +186,10 @@ prop_compose! {
                 & ids.insert(instance.virtual_router_id)
                 & instance.vips.iter().all(|vip| vips.insert(vip.address))
         });
-        Config { node, runtime_dir, state_dir, pin_dir, log: Log { level, format }, xdp_mode, instances }
+        let mut probe_names = BTreeSet::new();
+        probes.retain(|probe| probe_names.insert(probe.name.clone()));
+        track_and_group(&mut instances, &probes, tracks, group);
+        Config { node, runtime_dir, state_dir, pin_dir, log: Log { level, format }, xdp_mode, probes, instances }
     }
 }
 

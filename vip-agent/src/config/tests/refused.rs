@@ -117,6 +117,8 @@ fn a_value_of_the_wrong_type() {
         ("instances: [5]\n", &["1:13: instances[0]: must be a mapping, not the number 5"]),
     ]);
     refused_in_instance(&[
+        ("virtual_mac: 1", "6:18: instances[0].virtual_mac: must be true or false, not the number 1"),
+        ("accept: no", "6:13: instances[0].accept: must be true or false, not the text \"no\""),
         ("strict: yes", "6:13: instances[0].strict: must be true or false, not the text \"yes\""),
         ("priority: \"100\"", "6:15: instances[0].priority: must be a whole number, not the text \"100\""),
         ("priority: 99.5", "6:15: instances[0].priority: must be a whole number, not the number 99.5"),
@@ -417,28 +419,19 @@ fn unicast_that_does_not_fit() {
 #[test]
 fn what_this_version_does_not_serve_yet() {
     refused_in_instance(&[
-        (
-            "virtual_mac: true",
-            "6:18: instances[0].virtual_mac: `virtual_mac: true` is not available in this version",
-        ),
-        ("virtual_mac: 1", "6:18: instances[0].virtual_mac: must be true or false, not the number 1"),
-        ("accept: false", "6:13: instances[0].accept: `accept: false` is not available in this version"),
         ("version: 4", "6:14: instances[0].version: must be 2 or 3, not the number 4"),
         (
             "all_failed: open",
             "6:17: instances[0].all_failed: `all_failed: open` is not available in this version",
         ),
         ("all_failed: no", "6:17: instances[0].all_failed: must be `close` or `open`, not the text \"no\""),
-        ("track: [ingress]", "6:12: instances[0].track: `track` is not available in this version"),
-        ("sync_group: a", "6:17: instances[0].sync_group: `sync_group` is not available in this version"),
     ]);
     refused(&[(
-        "instances: []\nprobes:\n  - name: a\nservices: [{name: web}]\nkubernetes: {}\nflow_sync: {listen: a}\n",
+        "instances: []\nservices: [{name: web}]\nkubernetes: {}\nflow_sync: {listen: a}\n",
         &[
-            "3:3: probes: `probes` is not available in this version",
-            "4:11: services: `services` is not available in this version",
-            "5:13: kubernetes: `kubernetes` is not available in this version",
-            "6:12: flow_sync: `flow_sync` is not available in this version",
+            "2:11: services: `services` is not available in this version",
+            "3:13: kubernetes: `kubernetes` is not available in this version",
+            "4:12: flow_sync: `flow_sync` is not available in this version",
         ],
     )]);
 }

@@ -16,6 +16,7 @@ fn changes(old: &str, new: &str) -> Vec<String> {
             let removed = vips_removed(old, new).map(|vip| format!(" -{}", vip.address));
             format!("{how} {} {fields:?}{}", old.name, added.chain(removed).collect::<String>())
         }
+        Change::Probes => "other probes".to_owned(),
     };
     diff(&old, &new).iter().map(words).collect()
 }
@@ -41,10 +42,12 @@ fn what_needs_other_sockets_or_another_word_restarts_the_instance() {
     assert_eq!(version_2, ["restart edge [Version]"]);
     for (line, field) in [
         ("vip_interface: eth1", InstanceField::VipInterface),
+        ("virtual_mac: true", InstanceField::VirtualMac),
         (
             "unicast: {source: [10.0.0.1, \"fd00::1\"], peers: [10.0.0.2, \"fd00::2\"]}",
             InstanceField::Unicast,
         ),
+        ("sync_group: both", InstanceField::SyncGroup),
     ] {
         assert_eq!(changes(&edge(""), &edge(line)), [format!("restart edge [{field:?}]")]);
     }
@@ -65,6 +68,7 @@ fn all_else_is_applied_while_the_instance_runs() {
         ("preempt: false", InstanceField::Preempt),
         ("preempt_delay: 3s", InstanceField::PreemptDelay),
         ("hold_down: 3s", InstanceField::HoldDown),
+        ("accept: false", InstanceField::Accept),
         ("strict: true", InstanceField::Strict),
         ("checksum: rfc9568", InstanceField::Checksum),
         ("local_address: never", InstanceField::LocalAddress),
@@ -80,6 +84,15 @@ fn all_else_is_applied_while_the_instance_runs() {
     assert_eq!(changes(&version_2(""), &version_2("advert_interval: 2s")), ["change edge [AdvertInterval]"]);
     let other_vips = edge_with_vips("10.0.0.50, 10.0.0.51, \"fd00::51\"", "");
     assert_eq!(changes(&edge(""), &other_vips), ["change edge [Vips] +10.0.0.51 +fd00::51 -fd00::50"]);
+}
+
+#[test]
+fn other_probes_leave_the_instances_that_track_them_alone() {
+    let probed = |weight: i32, lines: &str| {
+        format!("probes: [{{name: a, interface: {{name: e}}, weight: {weight}}}]\n{}", edge(lines))
+    };
+    assert_eq!(changes(&probed(0, ""), &probed(0, "track: [a]")), ["change edge [Track]"]);
+    assert_eq!(changes(&probed(0, "track: [a]"), &probed(-1, "track: [a]")), ["other probes"]);
 }
 
 #[test]

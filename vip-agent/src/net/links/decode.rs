@@ -3,7 +3,8 @@
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
-    InfoData, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo, LinkLayerType, LinkMessage,
+    InfoData, InfoKind, InfoMacVlan, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
+    LinkLayerType, LinkMessage, MacVlanMode,
 };
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
@@ -13,6 +14,13 @@ use crate::types::MacAddr;
 
 pub(super) fn list_links() -> RouteNetlinkMessage {
     let mut request = LinkMessage::default();
+    request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
+    RouteNetlinkMessage::GetLink(request)
+}
+
+pub(super) fn get_link(ifindex: u32) -> RouteNetlinkMessage {
+    let mut request = LinkMessage::default();
+    request.header.index = ifindex;
     request.attributes.push(LinkAttribute::ExtMask(vec![LinkExtentMask::SkipStats]));
     RouteNetlinkMessage::GetLink(request)
 }
@@ -46,11 +54,14 @@ pub(super) fn link(message: LinkMessage) -> LinkState {
         carrier: flags.contains(LinkFlags::LowerUp),
         mtu: 0,
         kind: None,
+        parent: None,
+        only_its_mac: false,
         vlan: None,
         master: None,
         addresses: Vec::new(),
     };
     let (mut lower, mut lower_is_elsewhere, mut vlan_id) = (None, false, None);
+    let mut shares_parent = false;
     for attribute in message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name = name,
@@ -63,8 +74,14 @@ pub(super) fn link(message: LinkMessage) -> LinkState {
             LinkAttribute::LinkInfo(infos) => {
                 for info in infos {
                     match info {
-                        LinkInfo::Kind(kind) => link.kind = Some(kind.to_string()),
+                        LinkInfo::Kind(kind) => {
+                            link.only_its_mac |= kind == InfoKind::IpVlan;
+                            shares_parent =
+                                matches!(kind, InfoKind::MacVlan | InfoKind::MacVtap | InfoKind::IpVlan);
+                            link.kind = Some(kind.to_string());
+                        }
                         LinkInfo::Data(InfoData::Vlan(data)) => vlan_id = id_of(&data),
+                        LinkInfo::Data(InfoData::MacVlan(data)) => link.only_its_mac = !takes_all(&data),
                         _ => {}
                     }
                 }
@@ -72,7 +89,9 @@ pub(super) fn link(message: LinkMessage) -> LinkState {
             _ => {}
         }
     }
-    link.vlan = vlan_id.map(|id| VlanLink { parent: lower.filter(|_| !lower_is_elsewhere), id });
+    let lower = lower.filter(|_| !lower_is_elsewhere);
+    link.vlan = vlan_id.map(|id| VlanLink { parent: lower, id });
+    link.parent = lower.filter(|_| shares_parent);
     link
 }
 
@@ -81,6 +100,21 @@ fn id_of(data: &[InfoVlan]) -> Option<u16> {
         InfoVlan::Id(id) => Some(*id),
         _ => None,
     })
+}
+
+/// A macvlan that has its parent to itself.
+fn takes_all(data: &[InfoMacVlan]) -> bool {
+    data.contains(&InfoMacVlan::Mode(MacVlanMode::Passthrough))
+}
+
+/// Promiscuity of the interface that a message describes: how many want it so.
+pub(super) fn promiscuity(message: &RouteNetlinkMessage) -> u32 {
+    let RouteNetlinkMessage::NewLink(link) = message else { return 0 };
+    let count = link.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Promiscuity(count) => Some(*count),
+        _ => None,
+    });
+    count.unwrap_or_default()
 }
 
 /// An address; `None` for what has none of the two families.

@@ -13,12 +13,14 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::groups::Groups;
 use super::{Command, InstanceId, Report, Retired, Router, Shared};
 use crate::types::{Family, MonotonicTime};
 use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::Event;
 use crate::vrrp::receive::Packet;
 use crate::vrrp::socket::PacketReceiver;
+use crate::vrrp::sync_group::{self, Before};
 
 /// Frames read from one socket per wake-up. More than a default receive buffer (212 992 bytes) holds of frames this
 /// small, so that all that was waiting is read before a timer is acted on; and a bound, so that a flood cannot keep the
@@ -63,6 +65,7 @@ pub(super) struct EventLoop {
     timer: OwnedFd,
     armed_for: MonotonicTime,
     routers: Vec<Option<Box<Router>>>,
+    groups: Groups,
     listeners: Vec<Option<Listener>>,
     pulse: Pulse,
     rehearsed: MonotonicTime,
@@ -95,6 +98,7 @@ impl EventLoop {
             timer,
             armed_for: MonotonicTime::NEVER,
             routers: Vec::new(),
+            groups: Groups::default(),
             listeners: Vec::new(),
             pulse: Pulse { next: MonotonicTime::now() + PULSE, last_beats: 0, silent: 0 },
             rehearsed: MonotonicTime::ZERO,
@@ -153,9 +157,14 @@ impl EventLoop {
         let now = MonotonicTime::now();
         let timers = self.routers.iter().flatten().map(|router| {
             let rehearsal = router.takes_over_at().before(REHEARSAL_LEAD);
-            router.next_timer().min(if now < rehearsal { rehearsal } else { MonotonicTime::NEVER })
+            let rehearsal = if now < rehearsal { rehearsal } else { MonotonicTime::NEVER };
+            // A member's timer is its group's.
+            if router.membership().is_none() { router.next_timer().min(rehearsal) } else { rehearsal }
         });
-        let next = timers.min().unwrap_or(MonotonicTime::NEVER).min(self.pulse.next);
+        let mut next = timers.min().unwrap_or(MonotonicTime::NEVER).min(self.pulse.next);
+        self.groups.each(&mut self.routers, &self.shared, |group| {
+            next = next.min(sync_group::next_timer(group));
+        });
         if next == self.armed_for {
             return Ok(());
         }
@@ -213,14 +222,17 @@ impl EventLoop {
                     // What is no advertisement at all belongs to no instance, nor does a frame longer than any.
                     let Ok(packet) = Packet::parse(frame.bytes) else { continue };
                     let route = routes[usize::from(packet.virtual_router_id.get())];
-                    let Some(router) = route.and_then(|id| self.routers[usize::from(id.0)].as_mut()) else {
-                        continue;
-                    };
+                    let Some(id) = route else { continue };
+                    let Some(router) = self.routers[usize::from(id.0)].as_mut() else { continue };
                     if frame.truncated {
                         router.discarded(&packet, Discard::Truncated, &self.shared);
-                    } else {
-                        router.receive(&packet, frame.arrival, &self.shared);
+                        continue;
                     }
+                    let before = Before::of(router.machine());
+                    let Some(advert) = router.receive(&packet, frame.arrival, &self.shared) else { continue };
+                    self.groups.with(id, &mut self.routers, &self.shared, |group, member| {
+                        sync_group::heard(group, member, before, advert, MonotonicTime::now());
+                    });
                 }
             }
         }
@@ -229,10 +241,15 @@ impl EventLoop {
     fn act_on_timers(&mut self) {
         let now = MonotonicTime::now();
         for router in self.routers.iter_mut().flatten() {
-            if router.next_timer() <= now {
+            if router.membership().is_none() && router.next_timer() <= now {
                 router.tell(Event::Timer, &self.shared);
             }
         }
+        self.groups.each(&mut self.routers, &self.shared, |group| {
+            if sync_group::next_timer(group) <= now {
+                sync_group::on_timer(group, now);
+            }
+        });
     }
 
     fn look_for_pulse(&mut self) {
@@ -249,6 +266,7 @@ impl EventLoop {
         for router in self.routers.iter_mut().flatten() {
             router.runtime_is_silent(silent, &self.shared);
         }
+        self.groups.each(&mut self.routers, &self.shared, |group| sync_group::share_faults(group));
     }
 
     fn take_commands(&mut self) {
@@ -269,10 +287,12 @@ impl EventLoop {
                 }
                 self.routers[index] = Some(router);
                 self.reroute();
+                self.regroup();
             }
             Command::Remove(id) => {
                 if let Some(router) = self.routers.get_mut(usize::from(id.0)).and_then(Option::take) {
                     self.reroute();
+                    self.regroup();
                     self.shared.report(Report::Retired(Retired::Router(router)));
                 }
             }
@@ -283,6 +303,7 @@ impl EventLoop {
                     self.shared.report(Report::Retired(Retired::Binding(binding)));
                 }
             }
+            Command::Found(id, address, mac) => self.with(id, |router, _| router.learn(address, mac)),
             Command::Listen(receiver) => self.listen(receiver),
             Command::Unlisten(ifindex, family) => self.unlisten(ifindex, family),
             Command::Stop => self.stopping = true,
@@ -292,12 +313,42 @@ impl EventLoop {
             }
             Command::Announce(id) => self.with(id, Router::announce_again),
             Command::Reconfigure(id, parameters, grace) => {
+                let before = self.router(id).map(|router| Before::of(router.machine()));
                 self.with(id, |router, shared| router.reconfigure(parameters, grace, shared));
+                self.groups.with(id, &mut self.routers, &self.shared, |group, member| {
+                    before.into_iter().for_each(|before| sync_group::follow(group, member, before));
+                });
             }
-            Command::Tell(id, event) => {
-                self.with(id, |router, shared| router.tell_from_runtime(event, shared));
-            }
+            Command::Tell(id, event) => self.tell(id, event),
         }
+    }
+
+    /// An instance is told something by the runtime, and so is its sync group what follows from it.
+    fn tell(&mut self, id: InstanceId, event: Event) {
+        let Some(router) = self.routers.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
+        let tells = router.note_condition(event);
+        if router.membership().is_some() && event == Event::Shutdown {
+            // What it does from here on is no longer the group's.
+            router.leave_group();
+            self.regroup();
+            return self.with(id, |router, shared| router.tell(event, shared));
+        }
+        if router.membership().is_none() {
+            if tells {
+                router.tell(event, &self.shared);
+            }
+            return;
+        }
+        self.groups.with(id, &mut self.routers, &self.shared, |group, member| match event {
+            Event::Fault | Event::Recovered => sync_group::share_faults(group),
+            _ => sync_group::tell(group, member, event),
+        });
+    }
+
+    /// Works out who is in which sync group.
+    fn regroup(&mut self) {
+        self.groups.regroup(&mut self.routers);
+        self.groups.each(&mut self.routers, &self.shared, |group| sync_group::share_faults(group));
     }
 
     fn router(&mut self, id: InstanceId) -> Option<&mut Router> {

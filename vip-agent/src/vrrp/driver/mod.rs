@@ -5,10 +5,15 @@
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
 mod event_loop;
+mod former;
+mod groups;
 pub(crate) mod realtime;
 mod router;
+mod snapshot;
+mod stopwatch;
 
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,8 +26,10 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 pub use self::realtime::Realtime;
-pub use self::router::{AdvertCounts, Binding, Family, Mismatch, Phases, Router, Snapshot, SnapshotPeer};
-use crate::types::{Family as IpFamily, MonotonicTime};
+pub use self::router::{Binding, Family, Router};
+pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
+pub use self::stopwatch::Phases;
+use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
 use crate::watcher::{Lifeline, crash};
@@ -40,6 +47,29 @@ const ANSWERS: usize = 4;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InstanceId(pub u16);
 
+/// A sync group within the driver.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId(pub u16);
+
+/// An instance's place in its sync group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Membership {
+    /// The group.
+    pub group: GroupId,
+    /// The member of the lowest rank breaks ties between equal priorities for all: the lowest VIP, as that is the same on
+    /// all nodes.
+    pub rank: IpAddr,
+}
+
+/// Another router that owns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SeenOwner {
+    /// Its address.
+    pub address: IpAddr,
+    /// What it announces.
+    pub interval: AdvertInterval,
+}
+
 /// What the runtime asks of the driver.
 #[derive(Debug)]
 pub enum Command {
@@ -55,6 +85,8 @@ pub enum Command {
     Reconfigure(InstanceId, Parameters, Duration),
     /// Something happened to the instance.
     Tell(InstanceId, Event),
+    /// The MAC of the router that [`Report::WhereIs`] asked for; `None` = not known.
+    Found(InstanceId, IpAddr, Option<MacAddr>),
     /// Listen on an interface (one socket per interface and family, shared by its instances).
     Listen(Box<PacketReceiver>),
     /// Stop listening for this family on the interface with this index.
@@ -85,8 +117,13 @@ pub enum Report {
     Unstage(InstanceId, Unstage),
     /// An advertisement could not be sent; nothing was renewed.
     Refused(InstanceId, SendError),
+    /// The owner, by the source of its advertisements, which do not tell its MAC on the VIPs' link: to be answered with
+    /// [`Command::Found`].
+    WhereIs(InstanceId, IpAddr),
     /// Another router's advertisement does not fit ours.
     Mismatch(InstanceId, Mismatch),
+    /// Another owner, or another interval of it, than was reported before.
+    Owner(InstanceId, SeenOwner),
     /// Something to be dropped outside of the driver thread: closing a socket may take the routing lock.
     Retired(Retired),
     /// The thread ended by itself: the agent must end too.

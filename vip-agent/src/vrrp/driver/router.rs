@@ -6,11 +6,15 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use super::{InstanceId, Report, Shared, Unstage};
+use super::former::{Former, Owner};
+use super::snapshot::{AdvertCounts, Mismatch, PEERS, Snapshot, SnapshotPeer};
+use super::stopwatch::Stopwatch;
+use super::{InstanceId, Membership, Report, SeenOwner, Shared, Unstage};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
-use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
-use crate::vrrp::discard::{Discard, DiscardCounts};
+use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, Priority, VirtualRouterId};
+use crate::vrrp::codec::LEAVING;
+use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::{
     Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
 };
@@ -18,14 +22,13 @@ use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
 
-/// Other routers that are remembered per instance.
-const PEERS: usize = 16;
-
 /// All that one instance needs to send and receive on its present interfaces, prepared beforehand.
 #[derive(Debug)]
 pub struct Binding {
     /// Interface of the advertisements.
     pub ifindex: u32,
+    /// Whether the VIPs are on that interface, too: then the source of an advertisement is its sender's MAC there.
+    pub one_link: bool,
     /// One per family of the VIPs; IPv4 first, it breaks ties.
     pub families: ArrayVec<Family, 2>,
     /// Frames for the interface that carries the VIPs.
@@ -47,84 +50,11 @@ pub struct Family {
     pub adverts: PreparedAdverts,
     /// The same with priority 0.
     pub leaving: PreparedAdverts,
+    /// Our advertisement from the interface's own MAC, if the others come from a virtual one: who yields must not draw the
+    /// virtual MAC back to its port.
+    pub yielding: Option<PreparedAdverts>,
     /// What is accepted of others; its `own` address breaks ties.
     pub rules: Rules,
-}
-
-/// How long each step of a change of state took (microseconds in status): contract of `last_takeover`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Phases {
-    /// Last advertisement of the owner (or the signal) -> read, or the timer handled.
-    pub detect: Duration,
-    /// -> the machine returned.
-    pub decide: Duration,
-    /// -> the ownership word was stored.
-    pub flip: Duration,
-    /// -> the first announcements were handed to the kernel.
-    pub announce: Duration,
-}
-
-/// Another router's advertisement that does not fit ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Mismatch {
-    /// The sender.
-    pub source: IpAddr,
-    /// Its MAC.
-    pub source_mac: MacAddr,
-    /// What is wrong with it.
-    pub why: Discard,
-}
-
-/// Another router as it was last heard.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SnapshotPeer {
-    /// Its address.
-    pub address: IpAddr,
-    /// 0-255.
-    pub priority: u8,
-    /// When it was last heard.
-    pub heard: MonotonicTime,
-}
-
-/// How an instance is.
-#[derive(Clone, Debug)]
-pub struct Snapshot {
-    /// State of the machine.
-    pub state: State,
-    /// Until when this node answers; in the past = it does not.
-    pub lease_until: MonotonicTime,
-    /// The owner, if it is another.
-    pub active_router: Option<IpAddr>,
-    /// Other routers heard of late.
-    pub peers: ArrayVec<SnapshotPeer, PEERS>,
-    /// Advertisements sent and received.
-    pub adverts: AdvertCounts,
-    /// Why the last advertisement that we tried to send did not leave.
-    pub refusal: Option<SendError>,
-    /// The runtime has been silent for too long.
-    pub runtime_silent: bool,
-    /// It drains, and goes on answering until an heir is heard.
-    pub hands_over: bool,
-}
-
-impl Snapshot {
-    /// Whether this node answers for the VIPs.
-    pub fn answers(&self) -> bool {
-        MonotonicTime::now() < self.lease_until
-    }
-}
-
-/// Advertisements counted.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct AdvertCounts {
-    /// Accepted for sending.
-    pub sent: u64,
-    /// Refused locally.
-    pub refused: u64,
-    /// Received and accepted.
-    pub received: u64,
-    /// Received and discarded, by reason.
-    pub discarded: DiscardCounts,
 }
 
 /// See the module.
@@ -140,6 +70,7 @@ pub struct Router {
     peers: ArrayVec<SnapshotPeer, PEERS>,
     /// Who was last heard as owner, and how.
     owner: Option<Owner>,
+    former: Former,
     faulty: bool,
     runtime_silent: bool,
     adverts: AdvertCounts,
@@ -150,28 +81,22 @@ pub struct Router {
     refusal: Option<SendError>,
     /// Index of the family whose advertisement was refused last.
     refused_family: usize,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Owner {
-    address: IpAddr,
-    mac: MacAddr,
-    heard: MonotonicTime,
-}
-
-/// The stages of one change of state as they are reached.
-struct Stopwatch {
-    /// The `now` of the event.
-    detected: MonotonicTime,
-    detect: Duration,
-    decided: MonotonicTime,
-    flipped: Option<MonotonicTime>,
-    announced: Option<MonotonicTime>,
+    /// The sync group, until it is told to leave for good.
+    membership: Option<Membership>,
+    /// Whether our address breaks ties: in a sync group only one member's does.
+    breaks_ties: bool,
+    /// The owner that was reported last, for the memory of what it announced.
+    seen: Option<SeenOwner>,
+    seen_reported: MonotonicTime,
 }
 
 /// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
 /// take longer than a takeover has until the first are out; and no more than these follow a lease that ends meanwhile.
 const ANNOUNCED_AT_ONCE: usize = 32;
+
+/// How long frames to a virtual MAC may be on their way while it moves: the tail of a queue, or of the system calls of a new
+/// owner's first adverts.
+const TRANSIT: Duration = Duration::from_millis(10);
 
 /// Complaints about one instance are reported once in this time.
 const REPORT_GAP: Duration = Duration::from_secs(1);
@@ -196,6 +121,7 @@ impl Router {
             binding: None,
             peers: ArrayVec::new(),
             owner: None,
+            former: Former::default(),
             faulty: false,
             runtime_silent: false,
             adverts: AdvertCounts::default(),
@@ -203,7 +129,49 @@ impl Router {
             refusal_reported: MonotonicTime::ZERO,
             refusal: None,
             refused_family: 0,
+            membership: None,
+            breaks_ties: true,
+            seen: None,
+            seen_reported: MonotonicTime::ZERO,
         }
+    }
+
+    /// Makes it a member of a sync group.
+    #[must_use]
+    pub fn in_group(self, membership: Option<Membership>) -> Self {
+        Self { membership, ..self }
+    }
+
+    /// Tells it what interval another owner announced before a restart.
+    #[must_use]
+    pub fn remembering(self, interval: Option<AdvertInterval>) -> Self {
+        Self { machine: self.machine.remembering(interval), ..self }
+    }
+
+    pub(super) fn machine(&self) -> &Machine {
+        &self.machine
+    }
+
+    pub(super) fn membership(&self) -> Option<Membership> {
+        self.membership
+    }
+
+    pub(super) fn leave_group(&mut self) {
+        self.membership = None;
+        self.breaks_ties = true;
+    }
+
+    pub(super) fn let_break_ties(&mut self, breaks_ties: bool) {
+        self.breaks_ties = breaks_ties;
+    }
+
+    /// Whether it cannot serve, whatever the others of its group can.
+    pub(super) fn is_faulty(&self) -> bool {
+        self.faulty || self.runtime_silent
+    }
+
+    pub(super) fn was_refused(&self) -> bool {
+        self.refusal.is_some()
     }
 
     pub(super) fn virtual_router_id(&self) -> VirtualRouterId {
@@ -237,33 +205,74 @@ impl Router {
     }
 
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
-        std::mem::replace(&mut self.binding, binding)
+        let former = std::mem::replace(&mut self.binding, binding);
+        self.say_our_priority();
+        former
     }
 
-    /// An advertisement of this virtual router's id has arrived.
-    pub(super) fn receive(&mut self, packet: &Packet<'_>, received_at: MonotonicTime, shared: &Shared) {
-        let Some(binding) = &self.binding else { return };
-        let Some(index) = binding.families.iter().position(|family| family.family() == packet.family())
-        else {
-            return;
-        };
+    /// The advertisements were built by the configuration; what holds is the machine's priority, weights included.
+    fn say_our_priority(&mut self) {
+        let priority = self.machine.parameters().priority.get();
+        for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
+            family.adverts.set_priority(priority);
+            if let Some(yielding) = &mut family.yielding {
+                yielding.set_priority(priority);
+            }
+        }
+    }
+
+    /// An advertisement of this virtual router's id has arrived. Yields what the machine was told, if it was.
+    pub(super) fn receive(
+        &mut self,
+        packet: &Packet<'_>,
+        received_at: MonotonicTime,
+        shared: &Shared,
+    ) -> Option<PeerAdvert> {
+        let binding = self.binding.as_ref()?;
+        let index = binding.families.iter().position(|family| family.family() == packet.family())?;
         let family = &binding.families[index];
         let received = match packet.accept(&family.rules) {
             Ok(received) => received,
-            Err(why) => return self.discarded(packet, why, shared),
+            Err(why) => {
+                self.discarded(packet, why, shared);
+                return None;
+            }
         };
-        let event = Event::Advert(PeerAdvert {
+        // One family of one member breaks ties, or two routers could each lose in one.
+        let ties = index == 0 && self.breaks_ties;
+        let advert = PeerAdvert {
             priority: received.advert.priority,
             interval: received.advert.interval,
-            // The first family breaks ties, or two routers could each lose in one family.
-            address: if index == 0 { received.source.cmp(&family.rules.own) } else { Ordering::Less },
-        });
+            address: if ties { received.source.cmp(&family.rules.own) } else { Ordering::Less },
+            sender: received.source,
+        };
         if let Some(remark) = received.remark {
             self.complain(packet, remark, shared);
         }
         self.adverts.received += 1;
-        self.note_peer(index, &received, received_at);
-        self.handle(event, received_at, shared);
+        self.note_peer(index, &received, received_at, shared);
+        self.handle(Event::Advert(advert), received_at, shared);
+        self.note_owner(index, advert, shared);
+        Some(advert)
+    }
+
+    /// Reports who owns, and how often it says so, when that is another than before.
+    fn note_owner(&mut self, family: usize, advert: PeerAdvert, shared: &Shared) {
+        let PeerAdvert { priority, interval, sender: address, .. } = advert;
+        // In its other family an owner has another address.
+        let same = self
+            .seen
+            .is_some_and(|seen| seen.interval == interval && (family > 0 || seen.address == address));
+        if same || priority == 0 || self.machine.state() != State::Backup {
+            return;
+        }
+        let now = MonotonicTime::now();
+        if now.since(self.seen_reported) >= REPORT_GAP {
+            self.seen_reported = now;
+            let seen = SeenOwner { address, interval };
+            self.seen = Some(seen);
+            shared.report(Report::Owner(self.id, seen));
+        }
     }
 
     pub(super) fn discarded(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
@@ -280,7 +289,7 @@ impl Router {
         }
     }
 
-    fn note_peer(&mut self, family: usize, received: &Received<'_>, heard: MonotonicTime) {
+    fn note_peer(&mut self, family: usize, received: &Received<'_>, heard: MonotonicTime, shared: &Shared) {
         let peer = SnapshotPeer { address: received.source, priority: received.advert.priority, heard };
         if let Some(known) = self.peers.iter_mut().find(|known| known.address == peer.address) {
             *known = peer;
@@ -295,10 +304,33 @@ impl Router {
         // Whoever advertises owns, or owned until now.
         // One that speaks both families goes by its address in the first.
         let address = match self.owner {
-            Some(owner) if family > 0 && owner.mac == received.source_mac => owner.address,
+            Some(owner) if family > 0 && self.is_station_of(owner, received, heard) => owner.address,
             _ => received.source,
         };
-        self.owner = Some(Owner { address, mac: received.source_mac, heard });
+        let owner = Owner { address, mac: received.source_mac, heard };
+        self.owner = Some(owner);
+        if !self.tells_its_mac(owner) && self.former.must_ask(owner) {
+            shared.report(Report::WhereIs(self.id, address));
+        }
+    }
+
+    /// Whether an advertisement of another family than the owner's last is the owner's, too. Its virtual MACs differ, so they
+    /// say so only while it is heard in both.
+    fn is_station_of(&self, owner: Owner, received: &Received<'_>, heard: MonotonicTime) -> bool {
+        let lately = heard.before(received.advert.interval.duration() * LEASE_INTERVALS);
+        let is_heard = || self.peers.iter().any(|peer| peer.address == owner.address && peer.heard >= lately);
+        let virtual_macs = owner.mac.is_virtual() && received.source_mac.is_virtual();
+        owner.mac == received.source_mac || virtual_macs && is_heard()
+    }
+
+    /// Whether an owner's advertisements come from its own MAC, by which it is reached on the VIPs' link.
+    fn tells_its_mac(&self, owner: Owner) -> bool {
+        !owner.mac.is_virtual() && self.binding.as_ref().is_some_and(|binding| binding.one_link)
+    }
+
+    /// The runtime has looked for the MAC of a router.
+    pub(super) fn learn(&mut self, address: IpAddr, mac: Option<MacAddr>) {
+        self.former.learn(address, mac);
     }
 
     /// An event whose cause is now.
@@ -310,22 +342,19 @@ impl Router {
         self.handle(event, since, shared);
     }
 
-    pub(super) fn tell_from_runtime(&mut self, event: Event, shared: &Shared) {
+    /// Notes what the runtime says of the instance; whether its machine, if in no group, is to be told.
+    pub(super) fn note_condition(&mut self, event: Event) -> bool {
         match event {
             Event::Fault => self.faulty = true,
-            Event::Recovered => {
-                self.faulty = false;
-                if self.runtime_silent {
-                    return;
-                }
-            }
+            Event::Recovered => self.faulty = false,
             _ => {}
         }
-        self.tell(event, shared);
+        event != Event::Recovered || !self.runtime_silent
     }
 
+    /// The machine of a member is told with its whole group.
     pub(super) fn runtime_is_silent(&mut self, silent: bool, shared: &Shared) {
-        if std::mem::replace(&mut self.runtime_silent, silent) == silent {
+        if std::mem::replace(&mut self.runtime_silent, silent) == silent || self.membership.is_some() {
             return;
         }
         if silent {
@@ -345,6 +374,7 @@ impl Router {
         self.grace = grace;
         let now = MonotonicTime::now();
         let output = self.machine.reconfigure(parameters, now);
+        self.say_our_priority();
         self.carry_out(output, Stopwatch::start(now, now, now), shared);
     }
 
@@ -370,6 +400,10 @@ impl Router {
     }
 
     fn carry_out(&mut self, output: Output, mut stopwatch: Stopwatch, shared: &Shared) {
+        let promoted = output.transition.is_some_and(|transition| transition.to == State::Active);
+        if promoted || output.actions.contains(&Action::UnstageAfterGrace) {
+            self.words.expect(self.slot, stopwatch.detected + TRANSIT);
+        }
         let mut leaving = Ok(());
         for action in output.actions {
             match action {
@@ -383,8 +417,11 @@ impl Router {
                     leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving);
                 }
                 Action::AdvertiseYielding => {
-                    drop(self.send_in_all(stopwatch.detected, |family| &family.adverts));
+                    drop(self.send_in_all(stopwatch.detected, |family| {
+                        family.yielding.as_ref().unwrap_or(&family.adverts)
+                    }));
                 }
+                Action::Ask => self.ask(),
                 Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
                     Ok(()) => self.words.store(self.slot, until),
                     Err(error) => {
@@ -460,9 +497,24 @@ impl Router {
         Ok(())
     }
 
+    /// From the interface's own MAC: the virtual one is where the owner is that we ask for.
+    fn ask(&mut self) {
+        let own = self.machine.parameters().priority.get();
+        for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
+            let (question, otherwise) = match &mut family.yielding {
+                Some(yielding) => (yielding, own),
+                None => (&mut family.leaving, LEAVING),
+            };
+            question.set_priority(Priority::LOWEST.get());
+            let _ = family.sender.send(question);
+            question.set_priority(otherwise);
+        }
+    }
+
     /// The advertisement was refused: what was to follow it is off, and so is a takeover that it was to begin.
     fn refused(&mut self, error: Option<SendError>, transition: Option<Transition>, shared: &Shared) {
         self.adverts.refused += 1;
+        self.words.expect(self.slot, MonotonicTime::ZERO);
         let now = MonotonicTime::now();
         self.refusal.clone_from(&error);
         if let Some(error) = error
@@ -502,11 +554,9 @@ impl Router {
 
     fn forward_to_former(&mut self) {
         let now = MonotonicTime::now();
-        match self.owner {
-            // A virtual MAC is by now our own, or nobody's.
-            Some(owner) if owner.mac.is_unicast() && !owner.mac.is_virtual() && !self.grace.is_zero() => {
-                self.words.hand_over(self.slot, owner.mac, now + self.grace);
-            }
+        let former = self.owner.and_then(|owner| self.former.mac_of(owner, self.tells_its_mac(owner)));
+        match former {
+            Some(mac) if !self.grace.is_zero() => self.words.hand_over(self.slot, mac, now + self.grace),
             _ => self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO),
         }
     }
@@ -515,29 +565,5 @@ impl Router {
 impl Family {
     fn family(&self) -> IpFamily {
         IpFamily::of(self.rules.own)
-    }
-}
-
-impl Stopwatch {
-    fn start(since: MonotonicTime, detected: MonotonicTime, decided: MonotonicTime) -> Self {
-        Self { detected, detect: detected.since(since), decided, flipped: None, announced: None }
-    }
-
-    fn flip(&mut self) {
-        self.flipped.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn announce(&mut self) {
-        self.announced.get_or_insert_with(MonotonicTime::now);
-    }
-
-    fn phases(&self) -> Phases {
-        let flipped = self.flipped.unwrap_or(self.decided);
-        Phases {
-            detect: self.detect,
-            decide: self.decided.since(self.detected),
-            flip: flipped.since(self.decided),
-            announce: self.announced.map_or(Duration::ZERO, |announced| announced.since(flipped)),
-        }
     }
 }

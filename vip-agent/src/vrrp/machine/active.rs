@@ -3,8 +3,10 @@
 use std::cmp::Ordering;
 use std::time::Duration;
 
-use super::{Action, Backup, Cause, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, Phase};
-use crate::types::MonotonicTime;
+use super::{
+    Action, Backup, Cause, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, Phase, SETTLING, Then,
+};
+use crate::types::{MonotonicTime, Priority};
 
 /// Shortest time between the advertisements that answer rivals: a flood of theirs must not become one of ours. Regular
 /// ones do not count: a rival that missed ours appears a skew after it, and must not own for an interval.
@@ -28,6 +30,8 @@ pub(super) struct Active {
     last_announce: MonotonicTime,
     /// Repeats still to come, the scheduled one included.
     repeats_left: u16,
+    /// Before this time a lower-priority owner, the first other router to be heard, gets the VIPs back; ZERO: never.
+    gives_back_until: MonotonicTime,
 }
 
 impl Active {
@@ -98,6 +102,18 @@ impl Active {
         self.next_announce = self.next_announce.min(now + RIVAL_ANNOUNCE_GAP);
     }
 
+    /// Whether the sender, who has just been heard first, was an owner before we took over: then the VIPs are its own.
+    fn gives_back(&mut self, advert: PeerAdvert, parameters: &Parameters, now: MonotonicTime) -> bool {
+        if advert.priority == Priority::LOWEST.get() {
+            // Somebody who has just begun asks who owns.
+            return false;
+        }
+        let settled = std::mem::replace(&mut self.gives_back_until, MonotonicTime::ZERO) <= now;
+        // One that speaks much more often than we do may have come later, and not have waited for us.
+        let waited = advert.interval.duration() * LEASE_INTERVALS >= parameters.interval.duration();
+        !settled && waited && advert.priority > 0 && parameters.defers()
+    }
+
     /// Announces, and begins the schedule of repeats anew.
     pub(super) fn announce(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
         self.repeats_left = parameters.announce_repeat;
@@ -130,6 +146,9 @@ impl Machine {
     pub(super) fn become_active(&mut self, cause: Cause, now: MonotonicTime, output: &mut Output) {
         let planned = matches!(cause, Cause::PriorityZero | Cause::Preempt);
         output.actions.push(if planned { Action::ForwardToFormer } else { Action::ForwardNothing });
+        // Alone, or behind a port that is not open yet: who knows.
+        let unheard = matches!(&self.phase, Phase::Backup(backup) if backup.has_heard_nobody());
+        let settles = unheard && cause == Cause::Timeout && self.parameters.defers();
         let mut active = Active {
             lease_until: MonotonicTime::ZERO,
             next_advert: now + self.parameters.interval.duration(),
@@ -137,6 +156,7 @@ impl Machine {
             next_announce: MonotonicTime::NEVER,
             last_announce: now,
             repeats_left: 0,
+            gives_back_until: if settles { now + SETTLING } else { MonotonicTime::ZERO },
         };
         output.actions.push(Action::Advertise);
         active.announce(now, &self.parameters, output);
@@ -156,7 +176,7 @@ impl Machine {
         let never_owned = active.lease_until == MonotonicTime::ZERO;
         let cause = if refused && never_owned { Cause::AdvertRefused } else { Cause::LeaseExpired };
         output.actions.extend([Action::Release, Action::ForwardNothing, Action::Unstage]);
-        self.enter(Phase::Backup(Backup::arm(self.parameters.interval, now)), cause, output);
+        self.watch(cause, now, output);
     }
 
     pub(super) fn advert_while_active(
@@ -168,6 +188,7 @@ impl Machine {
         let Phase::Active(active) = &mut self.phase else { return };
         let ours = self.parameters.priority.get();
         let wins = advert.priority > ours || (advert.priority == ours && advert.address == Ordering::Greater);
+        let gives_back = active.gives_back(advert, &self.parameters, now);
         if wins {
             output.actions.extend([
                 Action::Release,
@@ -182,10 +203,26 @@ impl Machine {
             );
             return;
         }
+        if gives_back {
+            self.leave(Then::Backup { former: advert.sender }, now, output);
+            return;
+        }
         active.reply(now, &self.parameters, output);
         if advert.priority > 0 {
             active.announce_over_rival(now, &self.parameters, output);
         }
+    }
+
+    /// Another member of the sync group lost: its heir has these VIPs as well, or is to have them soon.
+    pub(super) fn group_lost(&mut self, now: MonotonicTime, output: &mut Output) {
+        let Phase::Active(_) = &self.phase else { return };
+        output.actions.extend([
+            Action::Release,
+            Action::AdvertiseLeaving,
+            Action::ForwardNothing,
+            Action::UnstageAfterGrace,
+        ]);
+        self.watch(Cause::SyncGroup, now, output);
     }
 
     pub(super) fn timer_while_active(&mut self, now: MonotonicTime, output: &mut Output) {

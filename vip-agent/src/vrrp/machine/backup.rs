@@ -1,5 +1,6 @@
 //! Backup: watching the owner, and the way out of it.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::timing::{active_down, skew, staging};
@@ -10,6 +11,11 @@ use crate::types::{AdvertInterval, MonotonicTime, Priority};
 /// longest skew + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy machine the addresses take tens of
 /// milliseconds.
 const STAGING_PATIENCE: Duration = Duration::from_millis(75);
+
+/// How long an owner has to answer a question ([`Action::Ask`]): keepalived takes 1.3 ms, and some tens on a busy machine.
+/// And not longer than two intervals: Backups of lower priority take the question for a sign of life, wait three and a
+/// skew from it, and must not be first.
+const ANSWER_TIME: Duration = Duration::from_millis(50);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Backup {
@@ -24,6 +30,12 @@ pub(super) struct Backup {
     lower_since: Option<MonotonicTime>,
     /// When it was last seen.
     lower_heard: Option<MonotonicTime>,
+    /// The owner whose priority held us last, and that priority.
+    held_by: Option<(IpAddr, u8)>,
+    /// Nobody was heard since we began.
+    unheard: bool,
+    /// When we asked whether there is an owner.
+    asked: Option<MonotonicTime>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +44,8 @@ enum DownTimer {
     Silence(MonotonicTime),
     /// The owner said priority 0 at this time: a skew after it.
     Leaving(MonotonicTime),
+    /// The owner fell below us at this time: a skew after it, too.
+    Fallen(MonotonicTime),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +65,15 @@ impl Backup {
             staged: Staged::No,
             lower_since: None,
             lower_heard: None,
+            held_by: None,
+            unheard: true,
+            asked: None,
         }
     }
 
     /// Watches an owner that was heard just now, by the interval that it announced.
     pub(super) fn follow(own: AdvertInterval, announced: AdvertInterval, now: MonotonicTime) -> Self {
-        let mut backup = Self::arm(own, now);
+        let mut backup = Self { unheard: false, ..Self::arm(own, now) };
         backup.learn(announced);
         backup
     }
@@ -64,30 +81,55 @@ impl Backup {
     fn due(&self, parameters: &Parameters) -> MonotonicTime {
         match self.down_at {
             DownTimer::Silence(since) => since + active_down(parameters.priority, self.interval),
-            DownTimer::Leaving(since) => since + skew(parameters.priority, self.interval),
+            DownTimer::Leaving(since) | DownTimer::Fallen(since) => {
+                since + skew(parameters.priority, self.interval)
+            }
         }
     }
 
     fn stage_at(&self) -> MonotonicTime {
         match self.down_at {
             DownTimer::Silence(since) => since + staging(self.interval),
-            DownTimer::Leaving(since) => since,
+            DownTimer::Leaving(since) | DownTimer::Fallen(since) => since,
         }
+    }
+
+    /// The interval by which it waits.
+    pub(super) fn interval(&self) -> AdvertInterval {
+        self.interval
+    }
+
+    /// Whether an owner held it within the last interval.
+    pub(super) fn is_held(&self, now: MonotonicTime) -> bool {
+        let DownTimer::Silence(since) = self.down_at else { return false };
+        !self.unheard && now.since(since) < self.interval.duration()
+    }
+
+    /// Whether nobody was heard since it began.
+    pub(super) fn has_heard_nobody(&self) -> bool {
+        self.unheard
+    }
+
+    /// Whether the question is to be put, or was: of one that must not take over from a living owner.
+    fn asks(&self, parameters: &Parameters) -> bool {
+        self.unheard && parameters.defers()
     }
 
     /// An owner that still answers lets us wait for our addresses.
     fn owner_still_answers(&self, now: MonotonicTime) -> bool {
-        matches!(self.down_at, DownTimer::Leaving(_)) || self.is_preempting(now)
+        !matches!(self.down_at, DownTimer::Silence(_)) || self.is_preempting(now)
     }
 
     fn is_preempting(&self, now: MonotonicTime) -> bool {
         self.lower_heard.is_some_and(|heard| now.since(heard) < self.interval.duration() * 3)
     }
 
-    /// When to take over: at the timer's end, or a little later if the addresses are not there yet.
+    /// When to take over: at the timer's end, or a little later if the addresses are not there yet, or an answer may come.
     pub(super) fn take_over_at(&self, parameters: &Parameters) -> MonotonicTime {
         let due = self.due(parameters);
-        if parameters.staging && self.staged != Staged::Yes && self.owner_still_answers(due) {
+        if self.asks(parameters) {
+            self.asked.unwrap_or(due) + ANSWER_TIME.min(self.interval.duration() * 2)
+        } else if parameters.staging && self.staged != Staged::Yes && self.owner_still_answers(due) {
             due + STAGING_PATIENCE
         } else {
             due
@@ -95,7 +137,10 @@ impl Backup {
     }
 
     pub(super) fn next_timer(&self, parameters: &Parameters) -> MonotonicTime {
-        let take_over = self.take_over_at(parameters);
+        let take_over = match self.asked {
+            None if self.asks(parameters) => self.due(parameters),
+            _ => self.take_over_at(parameters),
+        };
         if parameters.staging && self.staged == Staged::No {
             take_over.min(self.stage_at())
         } else {
@@ -103,10 +148,10 @@ impl Backup {
         }
     }
 
-    pub(super) fn reconfigure(&mut self, parameters: &Parameters) {
-        if !self.learned || self.interval.version() != parameters.version() {
+    pub(super) fn reconfigure(&mut self, first_interval: AdvertInterval) {
+        if !self.learned || self.interval.version() != first_interval.version() {
             self.learned = false;
-            self.interval = parameters.interval;
+            self.interval = first_interval;
         }
     }
 
@@ -116,7 +161,7 @@ impl Backup {
             // "... always preempts, independent of the setting of this flag": RFC 9568, 6.1.
             return false;
         }
-        if !parameters.preempt {
+        if parameters.defers() {
             return true;
         }
         let since = *self.lower_since.get_or_insert(now);
@@ -143,6 +188,8 @@ impl Backup {
         self.learn(announced);
         self.down_at = DownTimer::Silence(now);
         self.lower_heard = None;
+        self.held_by = None;
+        self.asked = None;
         if self.staged != Staged::No {
             self.staged = Staged::No;
             output.actions.push(Action::Unstage);
@@ -158,16 +205,23 @@ impl Machine {
         output: &mut Output,
     ) {
         let Phase::Backup(backup) = &mut self.phase else { return };
+        backup.unheard = false;
         if advert.priority == 0 {
             backup.down_at = DownTimer::Leaving(now);
         } else if advert.priority >= self.parameters.priority.get() {
             backup.lower_since = None;
             backup.rearm(advert.interval, now, output);
+            backup.held_by = Some((advert.sender, advert.priority));
         } else if backup.tolerates_lower(&self.parameters, now) {
             backup.rearm(advert.interval, now, output);
         } else {
             // The timer runs on: this owner is to be replaced.
             backup.lower_heard = Some(now);
+            let fell =
+                backup.held_by.is_some_and(|(owner, held)| owner == advert.sender && advert.priority < held);
+            if fell && matches!(backup.down_at, DownTimer::Silence(_)) {
+                backup.down_at = DownTimer::Fallen(now);
+            }
         }
         // Not the takeover, even if it is due: a better owner's advertisement may be next in the queue.
         backup.stage_if_foreseeable(&self.parameters, now, output);
@@ -176,9 +230,15 @@ impl Machine {
     pub(super) fn timer_while_backup(&mut self, now: MonotonicTime, output: &mut Output) {
         let Phase::Backup(backup) = &mut self.phase else { return };
         backup.stage_if_foreseeable(&self.parameters, now, output);
-        if backup.take_over_at(&self.parameters) <= now {
+        if backup.asked.is_none() && backup.asks(&self.parameters) {
+            if backup.due(&self.parameters) <= now {
+                backup.asked = Some(now);
+                output.actions.push(Action::Ask);
+            }
+        } else if backup.take_over_at(&self.parameters) <= now {
             let cause = match backup.down_at {
                 DownTimer::Leaving(_) => Cause::PriorityZero,
+                DownTimer::Fallen(_) => Cause::Preempt,
                 DownTimer::Silence(_) if backup.is_preempting(now) => Cause::Preempt,
                 DownTimer::Silence(_) => Cause::Timeout,
             };

@@ -1,7 +1,16 @@
 //! Draining: make before break, and the time that an operator keeps the instance out.
 
-use super::{Action, Active, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase, State, Transition};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::{
+    Action, Active, Backup, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase, State, Transition,
+};
 use crate::types::MonotonicTime;
+
+/// What a former owner had on its way when it heard priority 0, in its other family, arrives within this time; an heir
+/// does not.
+const CROSSING: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Draining {
@@ -9,10 +18,27 @@ pub(super) struct Draining {
     pub(super) answers_until: Option<MonotonicTime>,
     /// Where the lease ended before the drain.
     lease_until: MonotonicTime,
+    begun: MonotonicTime,
     /// When priority 0 is said once more, in case the first was lost. Soon, because each one starts a Backup's skew anew.
     say_again: MonotonicTime,
+    /// What comes after it.
+    pub(super) then: Then,
+    /// Another member of the sync group has heard the heir.
+    group_handed_over: bool,
+}
+
+/// What a draining owner becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Then {
     /// The agent ends: without an heir the VIPs are given up.
-    pub(super) for_good: bool,
+    End,
+    /// Kept out by an operator.
+    Drained,
+    /// Backup: the VIPs go back to an owner that was there before.
+    Backup {
+        /// Its address.
+        former: IpAddr,
+    },
 }
 
 impl Draining {
@@ -21,19 +47,29 @@ impl Draining {
         Self {
             answers_until: None,
             lease_until: MonotonicTime::ZERO,
+            begun: MonotonicTime::ZERO,
             say_again: MonotonicTime::NEVER,
-            for_good: false,
+            then: Then::Drained,
+            group_handed_over: false,
         }
     }
 
     pub(super) fn next_timer(&self) -> MonotonicTime {
         self.answers_until.unwrap_or(MonotonicTime::NEVER).min(self.say_again)
     }
+
+    fn is_heir(&self, advert: PeerAdvert, now: MonotonicTime) -> bool {
+        let owned_before = match self.then {
+            Then::Backup { former } => advert.sender != former && now.since(self.begun) < CROSSING,
+            Then::End | Then::Drained => false,
+        };
+        advert.priority > 0 && !owned_before
+    }
 }
 
 impl Machine {
     /// Active says priority 0 and goes on answering until the heir is heard.
-    pub(super) fn leave(&mut self, for_good: bool, now: MonotonicTime, output: &mut Output) {
+    pub(super) fn leave(&mut self, then: Then, now: MonotonicTime, output: &mut Output) {
         let Phase::Active(Active { lease_until, .. }) = self.phase else { return };
         let longest_skew = self.parameters.interval.longest_skew();
         let until = now + longest_skew + DRAIN_MARGIN;
@@ -41,10 +77,16 @@ impl Machine {
         let draining = Draining {
             answers_until: Some(until),
             lease_until,
+            begun: now,
             say_again: now + longest_skew / 16,
-            for_good,
+            then,
+            group_handed_over: false,
         };
-        let cause = if for_good { Cause::Shutdown } else { Cause::Drain };
+        let cause = match then {
+            Then::End => Cause::Shutdown,
+            Then::Drained => Cause::Drain,
+            Then::Backup { .. } => Cause::HandBack,
+        };
         self.enter(Phase::Draining(draining), cause, output);
     }
 
@@ -56,12 +98,13 @@ impl Machine {
 
     pub(super) fn drain(&mut self, now: MonotonicTime, output: &mut Output) {
         self.drained = true;
-        match self.phase {
-            Phase::Active(_) => self.leave(false, now, output),
+        match &mut self.phase {
+            Phase::Active(_) => self.leave(Then::Drained, now, output),
             Phase::Backup(_) => {
                 output.actions.push(Action::Unstage);
                 self.enter(Phase::Draining(Draining::drained()), Cause::Drain, output);
             }
+            Phase::Draining(draining) if draining.then != Then::End => draining.then = Then::Drained,
             Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
         }
     }
@@ -70,10 +113,10 @@ impl Machine {
         self.drained = false;
         match &self.phase {
             // Still answering, so still the owner: an advertisement tells those who heard priority 0 to stay Backup.
-            Phase::Draining(draining) if !draining.for_good && self.owns(now) => {
+            Phase::Draining(draining) if draining.then == Then::Drained && self.owns(now) => {
                 self.become_active(Cause::Undrain, now, output);
             }
-            Phase::Draining(draining) if !draining.for_good => {
+            Phase::Draining(draining) if draining.then == Then::Drained => {
                 if draining.answers_until.is_some() {
                     // Past its end, but the timer did not come to say so.
                     output.actions.extend([Action::Release, Action::ForwardNothing, Action::Unstage]);
@@ -84,19 +127,47 @@ impl Machine {
         }
     }
 
-    pub(super) fn advert_while_draining(&mut self, advert: PeerAdvert, output: &mut Output) {
+    pub(super) fn advert_while_draining(
+        &mut self,
+        advert: PeerAdvert,
+        now: MonotonicTime,
+        output: &mut Output,
+    ) {
         let Phase::Draining(draining) = &mut self.phase else { return };
-        if draining.answers_until.is_none() || advert.priority == 0 {
+        if draining.answers_until.is_none() || !draining.is_heir(advert, now) {
             return;
         }
-        output.actions.extend([Action::Release, Action::ForwardNothing, Action::UnstageAfterGrace]);
-        if draining.for_good {
-            self.enter(Phase::Initialize { begins: MonotonicTime::NEVER }, Cause::HandedOver, output);
-        } else {
-            self.phase = Phase::Draining(Draining::drained());
-            // The state keeps its name, but whoever waits for the handover wants to know.
-            output.transition =
-                Some(Transition { from: State::Draining, to: State::Draining, cause: Cause::HandedOver });
+        output.actions.push(Action::Release);
+        if matches!(draining.then, Then::Backup { .. }) {
+            // It may never have lost the VIPs, and so has no reason of its own to announce them again.
+            output.actions.push(Action::Ask);
+        }
+        let following = Backup::follow(self.parameters.interval, advert.interval, now);
+        self.handed_over(following, output);
+    }
+
+    /// The VIPs are another's: what remains to be done, and what comes now.
+    fn handed_over(&mut self, backup: Backup, output: &mut Output) {
+        let Phase::Draining(draining) = &self.phase else { return };
+        output.actions.extend([Action::ForwardNothing, Action::UnstageAfterGrace]);
+        match draining.then {
+            Then::End => {
+                self.enter(Phase::Initialize { begins: MonotonicTime::NEVER }, Cause::HandedOver, output);
+            }
+            Then::Backup { .. } => self.enter(Phase::Backup(backup), Cause::HandedOver, output),
+            Then::Drained => {
+                self.phase = Phase::Draining(Draining::drained());
+                // The state keeps its name, but whoever waits for the handover wants to know.
+                output.transition =
+                    Some(Transition { from: State::Draining, to: State::Draining, cause: Cause::HandedOver });
+            }
+        }
+    }
+
+    /// Another member of the sync group has heard its heir, who owns or is about to own these VIPs, too.
+    pub(super) fn group_handed_over(&mut self) {
+        if let Phase::Draining(draining) = &mut self.phase {
+            draining.group_handed_over = true;
         }
     }
 
@@ -108,7 +179,12 @@ impl Machine {
         }
         let Some(until) = draining.answers_until.filter(|until| *until <= now) else { return };
         output.actions.clear();
-        if draining.for_good {
+        if draining.group_handed_over {
+            output.actions.push(Action::Release);
+            let watching = Backup::arm(self.first_interval(), now);
+            return self.handed_over(watching, output);
+        }
+        if draining.then == Then::End {
             output.actions.extend([Action::Release, Action::ForwardNothing, Action::UnstageAfterGrace]);
             self.enter(Phase::Initialize { begins: MonotonicTime::NEVER }, Cause::NoHeir, output);
             return;

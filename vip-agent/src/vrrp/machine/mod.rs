@@ -12,6 +12,12 @@
 //!   the interval.
 //! - **Staging.** The VIPs' local addresses are put in place before a takeover that is foreseeable, and taken away if an
 //!   advertisement comes after all.
+//! - **An owner that falls.** An owner that held a Backup and now says less than it did, and less than that Backup's own
+//!   priority, wants to be replaced: the Backup waits a skew and not for the rest of Active_Down.
+//! - **Asking before taking.** A router that must not preempt, and has heard nobody since it began, says priority 1 before
+//!   it takes over: an owner answers that at once ([`Action::Ask`]). If a former owner is met all the same, soon after,
+//!   the VIPs go back to it ([`Cause::HandBack`]).
+//! - **Sync groups.** What happens to one member is made to happen to the others by [`super::sync_group`].
 
 mod active;
 mod backup;
@@ -21,6 +27,7 @@ mod tests;
 mod timing;
 
 use std::cmp::Ordering;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
@@ -28,7 +35,7 @@ use serde::Serialize;
 
 use self::active::Active;
 use self::backup::Backup;
-use self::draining::Draining;
+use self::draining::{Draining, Then};
 use crate::types::{AdvertInterval, MonotonicTime, Priority, Version};
 
 /// How long a leaving owner goes on answering beyond the longest skew: time for the heir's staging and its first frame.
@@ -37,6 +44,10 @@ pub const DRAIN_MARGIN: Duration = Duration::from_millis(100);
 /// Intervals that one accepted advertisement keeps an owner answering. Backups wait for three and a skew, so the owner
 /// is silent before anyone else begins.
 pub const LEASE_INTERVALS: u32 = 3;
+
+/// How long after such a takeover a router that must not preempt, and has heard nobody since it began, gives the VIPs back
+/// to an owner that it meets: its port may have been the one that was closed. A spanning tree port opens within 50 s.
+pub const SETTLING: Duration = Duration::from_secs(60);
 
 /// What an operator sets for one instance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +73,11 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// Whether an owner of lower priority keeps the VIPs. The address owner always preempts (RFC 9568, 6.1).
+    fn defers(&self) -> bool {
+        !self.preempt && self.priority != Priority::OWNER
+    }
+
     /// The version that this router speaks.
     pub const fn version(&self) -> Version {
         self.interval.version()
@@ -111,6 +127,10 @@ pub enum Event {
     Drain,
     /// And in again.
     Undrain,
+    /// Another member of the sync group lost the VIPs: this one gives its own up.
+    GroupLost,
+    /// Another member of the sync group has heard its heir: this one does not take its VIPs back for want of one.
+    GroupHandedOver,
 }
 
 /// An advertisement as the machine sees it.
@@ -122,6 +142,8 @@ pub struct PeerAdvert {
     pub interval: AdvertInterval,
     /// The sender's address compared with ours, unsigned and in network order: breaks ties between Active routers.
     pub address: Ordering,
+    /// Where it came from: tells routers apart.
+    pub sender: IpAddr,
 }
 
 /// What the driver has to do, in this order.
@@ -136,6 +158,9 @@ pub enum Action {
     /// Send our advertisement without renewing anything: the winner of a healed split announces only if it hears that
     /// there was another owner. Its failure is of no consequence.
     AdvertiseYielding,
+    /// Send an advertisement with priority 1: whoever owns answers it at once (RFC 9568, 6.4.3: the lower priority is
+    /// told who is Active) and announces again; nobody yields to it. Its failure is of no consequence.
+    Ask,
     /// If the [`Action::AdvertiseLeaving`] before it was accepted, the ownership word becomes this time, be it earlier
     /// or later than it was: peers now wait for us to hear them, not for our lease. Otherwise they do wait for the
     /// lease: the word must not become later, and [`Event::AdvertFailed`] is reported.
@@ -186,6 +211,10 @@ pub enum Cause {
     HandedOver,
     /// Nobody took over from a draining owner.
     NoHeir,
+    /// An owner of lower priority was there before, and must not be preempted.
+    HandBack,
+    /// Another member of the sync group lost.
+    SyncGroup,
     /// The agent ends.
     Shutdown,
 }
@@ -219,6 +248,8 @@ pub struct Machine {
     drained: bool,
     /// The instance cannot serve; survives a drain.
     faulty: bool,
+    /// The interval that another owner announced last, even before a restart.
+    remembered: Option<AdvertInterval>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -241,7 +272,15 @@ impl Machine {
             phase: Phase::Initialize { begins: MonotonicTime::NEVER },
             drained: false,
             faulty: false,
+            remembered: None,
         }
+    }
+
+    /// Tells it what interval another owner announced before this machine was made: without preemption the first wait
+    /// is by that, if it is the longer one.
+    #[must_use]
+    pub fn remembering(self, interval: Option<AdvertInterval>) -> Self {
+        Self { remembered: interval, ..self }
     }
 
     /// The parameters in force.
@@ -272,6 +311,24 @@ impl Machine {
     /// Whether this router is leaving and goes on answering until its heir is heard.
     pub fn is_handing_over(&self) -> bool {
         matches!(&self.phase, Phase::Draining(draining) if draining.answers_until.is_some())
+    }
+
+    /// Whether it cannot serve, as told by [`Event::Fault`]; also before it has begun.
+    pub fn is_faulty(&self) -> bool {
+        self.faulty
+    }
+
+    /// Whether this is a Backup that an owner has held within the last interval.
+    pub fn has_heard_an_owner(&self, now: MonotonicTime) -> bool {
+        matches!(&self.phase, Phase::Backup(backup) if backup.is_held(now))
+    }
+
+    /// The interval by which a Backup waits: its owner's, or our own.
+    pub fn interval(&self) -> AdvertInterval {
+        match &self.phase {
+            Phase::Backup(backup) => backup.interval(),
+            _ => self.parameters.interval,
+        }
     }
 
     /// When [`Event::Timer`] is due; `NEVER` if it is not.
@@ -315,6 +372,8 @@ impl Machine {
             Event::Recovered => self.recovered(now, &mut output),
             Event::Drain => self.drain(now, &mut output),
             Event::Undrain => self.undrain(now, &mut output),
+            Event::GroupLost => self.group_lost(now, &mut output),
+            Event::GroupHandedOver => self.group_handed_over(),
         }
         output
     }
@@ -327,8 +386,9 @@ impl Machine {
         if before == parameters {
             return output;
         }
+        let first_interval = self.first_interval();
         match &mut self.phase {
-            Phase::Backup(backup) => backup.reconfigure(&parameters),
+            Phase::Backup(backup) => backup.reconfigure(first_interval),
             Phase::Active(active) => active.reconfigure(&before, &parameters, now, &mut output),
             Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
         }
@@ -363,14 +423,35 @@ impl Machine {
         } else if self.parameters.priority == Priority::OWNER {
             self.become_active(cause, now, output);
         } else {
-            self.enter(Phase::Backup(Backup::arm(self.parameters.interval, now)), cause, output);
+            self.watch(cause, now, output);
+        }
+    }
+
+    /// Becomes a Backup that has heard nobody yet.
+    fn watch(&mut self, cause: Cause, now: MonotonicTime, output: &mut Output) {
+        self.enter(Phase::Backup(Backup::arm(self.first_interval(), now)), cause, output);
+    }
+
+    /// The interval to wait by until an owner is heard. One that is not to be preempted is given its own time to speak.
+    fn first_interval(&self) -> AdvertInterval {
+        let own = self.parameters.interval;
+        match self.remembered {
+            // Version 2 knows no other interval than our own.
+            Some(owners @ AdvertInterval::V3(_))
+                if self.parameters.defers()
+                    && owners.version() == own.version()
+                    && owners.duration() > own.duration() =>
+            {
+                owners
+            }
+            _ => own,
         }
     }
 
     fn shutdown(&mut self, now: MonotonicTime, output: &mut Output) {
         match &mut self.phase {
-            Phase::Active(_) => self.leave(true, now, output),
-            Phase::Draining(draining) if draining.answers_until.is_some() => draining.for_good = true,
+            Phase::Active(_) => self.leave(Then::End, now, output),
+            Phase::Draining(draining) if draining.answers_until.is_some() => draining.then = Then::End,
             _ => {
                 output.actions.push(Action::Unstage);
                 let from = self.state();
@@ -385,10 +466,13 @@ impl Machine {
         if advert.interval.version() != self.parameters.version() {
             return;
         }
+        if advert.priority > 0 {
+            self.remembered = Some(advert.interval);
+        }
         match self.phase {
             Phase::Backup(_) => self.advert_while_backup(advert, now, output),
             Phase::Active(_) => self.advert_while_active(advert, now, output),
-            Phase::Draining(_) => self.advert_while_draining(advert, output),
+            Phase::Draining(_) => self.advert_while_draining(advert, now, output),
             Phase::Initialize { .. } | Phase::Fault => {}
         }
     }
@@ -419,7 +503,7 @@ impl Machine {
                 ]);
             }
         }
-        let gone_for_good = matches!(&self.phase, Phase::Draining(draining) if draining.for_good);
+        let gone_for_good = matches!(&self.phase, Phase::Draining(draining) if draining.then == Then::End);
         let next =
             if gone_for_good { Phase::Initialize { begins: MonotonicTime::NEVER } } else { Phase::Fault };
         self.enter(next, Cause::Fault, output);

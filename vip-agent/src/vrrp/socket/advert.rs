@@ -1,4 +1,5 @@
-//! Sending adverts: a raw IP socket, so that every local obstacle (firewall, full queue, downed link) is an error.
+//! Sending adverts: a raw IP socket, so that every local obstacle (firewall, full queue, downed link) is an error; or, for
+//! adverts from a virtual MAC, a packet socket, which takes whole frames and goes past the IP stack and its firewall.
 //!
 //! The lease is renewed only by an advert that was accepted for sending, so it matters whose error fails a send:
 //!
@@ -12,6 +13,9 @@
 //! interface (RFC 1112, 6.1), but only by a member of the group (ip_mc_output). IPv6 has no such rule.
 //!
 //! The kernel resolves neighbours later and says nothing of it: a dead peer's adverts are taken and dropped.
+//!
+//! Frames fail for the same obstacles (ENETDOWN, ENOBUFS, EMSGSIZE, ENXIO), but a firewall's output chain does not see
+//! them, and a source address that is gone is not missed: follow the addresses by netlink.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
@@ -22,7 +26,7 @@ use nix::sys::socket::{setsockopt, sockopt};
 use rustix::net::{SendFlags, sockopt as option};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
-use super::{Interface, OpenError, address_bytes, receive_nothing, set_control_priority};
+use super::{Interface, OpenError, address_bytes, link_address, receive_nothing, set_control_priority};
 use crate::vrrp::codec::{self, HOP_LIMIT};
 use crate::vrrp::prepared::PreparedAdverts;
 
@@ -34,8 +38,22 @@ const TRAFFIC_CLASS: u32 = 0xc0;
 pub struct AdvertSender {
     socket: Socket,
     interface: Interface,
-    /// What it sends leads nowhere.
-    rehearsal: Option<Socket>,
+    takes: Takes,
+}
+
+/// What a sender is given.
+#[derive(Debug)]
+enum Takes {
+    /// IP payloads.
+    Payloads {
+        /// What it sends leads nowhere.
+        rehearsal: Option<Socket>,
+    },
+    /// Ethernet frames.
+    Frames {
+        /// The interface, for somebody who sends in our stead.
+        link: SockAddr,
+    },
 }
 
 /// This host did not accept an advert for sending: nothing was renewed.
@@ -84,7 +102,26 @@ impl AdvertSender {
         };
         let (socket, rehearsal) =
             open().map_err(OpenError::new("open the raw socket that sends adverts", interface))?;
-        Ok(Self { socket, interface: interface.clone(), rehearsal })
+        Ok(Self { socket, interface: interface.clone(), takes: Takes::Payloads { rehearsal } })
+    }
+
+    /// Opens a socket for adverts that are whole frames ([`PreparedAdverts::build_frame`]).
+    ///
+    /// # Errors
+    /// No CAP_NET_RAW, or no such interface.
+    pub fn open_for_frames(interface: &Interface) -> Result<Self, OpenError> {
+        let open = || {
+            let socket = Socket::new(Domain::PACKET, Type::RAW, None)?;
+            socket.set_nonblocking(true)?;
+            set_control_priority(&socket)?;
+            // Protocol 0: nothing is ever queued to it. The kernel reads each frame's own from its header (5.1).
+            let link = link_address(interface, 0)?;
+            socket.bind(&link)?;
+            io::Result::Ok((socket, link))
+        };
+        let (socket, link) =
+            open().map_err(OpenError::new("open the packet socket that sends adverts", interface))?;
+        Ok(Self { socket, interface: interface.clone(), takes: Takes::Frames { link } })
     }
 
     /// Sends to every destination, whatever becomes of the others. Peers of unicast over IPv4 are taken to be on the
@@ -108,7 +145,7 @@ impl AdvertSender {
 
     /// Does all that sending does in this host, where that can be done without sending.
     pub fn rehearse(&self, adverts: &PreparedAdverts) {
-        let Some(socket) = &self.rehearsal else { return };
+        let Takes::Payloads { rehearsal: Some(socket) } = &self.takes else { return };
         for (destination, advert) in adverts.iter().filter(|(destination, _)| destination.is_multicast()) {
             // What is refused now will be refused when it matters, and then it will be told.
             let _ = self.send_one(socket, destination, advert);
@@ -116,19 +153,26 @@ impl AdvertSender {
     }
 
     /// What [`Self::send`] hands to the kernel, for somebody who sends it in our stead by this socket ([`AsFd`]): each
-    /// destination as a sockaddr, with the payload for it.
+    /// destination as a sockaddr, with the payload, or the frame, for it.
     pub fn prepare<'a>(&'a self, adverts: &'a PreparedAdverts) -> impl Iterator<Item = (Vec<u8>, &'a [u8])> {
         adverts.iter().map(|(destination, advert)| {
-            let address = SockAddr::from(socket_address(&self.interface, destination));
+            let address = match &self.takes {
+                Takes::Payloads { .. } => SockAddr::from(socket_address(&self.interface, destination)),
+                Takes::Frames { link } => link.clone(),
+            };
             (address_bytes(&address).to_vec(), advert)
         })
     }
 
     fn send_one(&self, socket: &Socket, destination: IpAddr, advert: &[u8]) -> Result<(), Errno> {
-        let address = socket_address(&self.interface, destination);
-        rustix::net::sendto(socket, advert, SendFlags::DONTWAIT, &address)
-            .map(drop)
-            .map_err(|errno| Errno::from_raw(errno.raw_os_error()))
+        let sent = match self.takes {
+            Takes::Payloads { .. } => {
+                let address = socket_address(&self.interface, destination);
+                rustix::net::sendto(socket, advert, SendFlags::DONTWAIT, &address)
+            }
+            Takes::Frames { .. } => rustix::net::send(socket, advert, SendFlags::DONTWAIT),
+        };
+        sent.map(drop).map_err(|errno| Errno::from_raw(errno.raw_os_error()))
     }
 }
 

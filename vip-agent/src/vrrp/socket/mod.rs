@@ -7,6 +7,7 @@ mod announce;
 mod arrival;
 mod groups;
 mod packet;
+mod unicast_filter;
 
 use std::fmt;
 use std::io;
@@ -22,6 +23,7 @@ pub use self::announce::AnnounceSender;
 pub use self::groups::MulticastGroups;
 pub(crate) use self::groups::solicited_node;
 pub use self::packet::{CapturedFrame, PacketReceiver};
+pub use self::unicast_filter::UnicastFilter;
 
 /// An interface of this network namespace. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -22,11 +22,13 @@ fn a_stopped_owner_is_fenced_whatever_it_wakes_up_to() {
             priority: 1,
             interval: Centiseconds::new(100).unwrap().into(),
             address: Ordering::Less,
+            sender: PEER,
         }),
         Event::Advert(PeerAdvert {
             priority: 200,
             interval: Centiseconds::new(100).unwrap().into(),
             address: Ordering::Less,
+            sender: PEER,
         }),
     ];
     for event in events {

@@ -4,8 +4,10 @@ mod active;
 mod announcements;
 mod backup;
 mod draining;
+mod fallen;
 mod fault;
 mod lease;
+mod nopreempt;
 mod properties;
 mod reconfigure;
 mod rig;
@@ -17,6 +19,6 @@ mod version_2;
 
 use std::cmp::Ordering;
 
-use self::rig::{Rig, Sent};
+use self::rig::{PEER, Rig, Sent};
 use super::{Action, Cause, Event, PeerAdvert, State};
 use crate::types::{AdvertInterval, Centiseconds, Priority, Seconds};

@@ -1,8 +1,10 @@
 //! Whatever happens in whatever order.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use proptest::prelude::*;
+use proptest::sample::select;
 
 use super::super::{LEASE_INTERVALS, Machine, Output, Parameters};
 use super::*;
@@ -61,8 +63,11 @@ prop_compose! {
 /// What comes from outside; the results of sends are reported as they are asked for.
 fn event() -> impl Strategy<Value = Event> {
     let ordering = prop_oneof![Just(Ordering::Less), Just(Ordering::Equal), Just(Ordering::Greater)];
-    let advert = (any::<u8>(), interval(), ordering)
-        .prop_map(|(priority, interval, address)| Event::Advert(PeerAdvert { priority, interval, address }));
+    let sender = select(&[[10, 0, 0, 2], [10, 0, 0, 3]][..]).prop_map(IpAddr::from);
+    let advert =
+        (any::<u8>(), interval(), ordering, sender).prop_map(|(priority, interval, address, sender)| {
+            Event::Advert(PeerAdvert { priority, interval, address, sender })
+        });
     prop_oneof![
         6 => advert,
         2 => Just(Event::Startup),
@@ -73,6 +78,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Drain),
         2 => Just(Event::Undrain),
         1 => Just(Event::Timer),
+        1 => Just(Event::GroupLost),
+        1 => Just(Event::GroupHandedOver),
     ]
 }
 
@@ -216,7 +223,8 @@ proptest! {
         prop_assume!(parameters.hold_down < Duration::from_secs(3600));
         let mut check = Check::new(parameters);
         check.handle(Event::Startup);
-        let end = check.now + parameters.hold_down + parameters.interval.duration() * 6;
+        // A question waits for its answer.
+        let end = check.now + parameters.hold_down + parameters.interval.duration() * 6 + Duration::from_millis(50);
         let mut wake_ups: u128 = 0;
         while check.machine.next_timer() <= end {
             check.step(Step::WaitForTimer(Duration::ZERO));

@@ -1,6 +1,7 @@
 //! One machine on a virtual clock, its actions carried out as the driver does. Times are milliseconds since the start.
 
 use std::cmp::Ordering;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::super::{
@@ -14,6 +15,7 @@ pub(super) enum Sent {
     Advert,
     Leaving,
     Yielding,
+    Question,
 }
 
 /// How the local addresses behave.
@@ -40,6 +42,9 @@ pub(super) struct Rig {
     /// Everything carried out, in order.
     pub(super) actions: Vec<(f64, Action)>,
 }
+
+/// Who advertises unless a test says otherwise.
+pub(super) const PEER: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 2));
 
 pub(super) fn duration(ms: f64) -> Duration {
     Duration::from_nanos((ms * 1e6).round() as u64)
@@ -125,6 +130,12 @@ impl Rig {
         })
     }
 
+    /// What it knows of another owner from before a restart.
+    pub(super) fn remembering(mut self, interval_cs: u16) -> Self {
+        self.machine = self.machine.remembering(Some(Centiseconds::new(interval_cs).unwrap().into()));
+        self
+    }
+
     pub(super) fn muted(mut self) -> Self {
         self.muted = true;
         self
@@ -189,7 +200,14 @@ impl Rig {
 
     pub(super) fn advert_from(&mut self, priority: u8, address: Ordering) -> &mut Self {
         let interval = self.machine.parameters().interval;
-        self.event(Event::Advert(PeerAdvert { priority, interval, address }))
+        self.event(Event::Advert(PeerAdvert { priority, interval, address, sender: PEER }))
+    }
+
+    /// An advertisement by router 10.0.0.NUMBER.
+    pub(super) fn advert_by(&mut self, number: u8, priority: u8) -> &mut Self {
+        let interval = self.machine.parameters().interval;
+        let sender = Ipv4Addr::new(10, 0, 0, number).into();
+        self.event(Event::Advert(PeerAdvert { priority, interval, address: Ordering::Less, sender }))
     }
 
     pub(super) fn advert_announcing(&mut self, priority: u8, interval_cs: u16) -> &mut Self {
@@ -198,7 +216,7 @@ impl Rig {
 
     /// An advertisement of the version and with the interval given, from a lower address.
     pub(super) fn advert_of(&mut self, priority: u8, interval: AdvertInterval) -> &mut Self {
-        self.event(Event::Advert(PeerAdvert { priority, interval, address: Ordering::Less }))
+        self.event(Event::Advert(PeerAdvert { priority, interval, address: Ordering::Less, sender: PEER }))
     }
 
     /// The timer, if it is due: what the driver does once its queues are empty.
@@ -264,6 +282,7 @@ impl Rig {
                 }
                 Action::AdvertiseLeaving if !self.muted => self.wire.push((at, Sent::Leaving)),
                 Action::AdvertiseYielding if !self.muted => self.wire.push((at, Sent::Yielding)),
+                Action::Ask if !self.muted => self.wire.push((at, Sent::Question)),
                 Action::HoldLease(until) if self.muted => {
                     self.word = self.word.min(until);
                     report = Some(Event::AdvertFailed);
@@ -283,6 +302,7 @@ impl Rig {
                 Action::Unstage | Action::UnstageAfterGrace => self.staged_at = None,
                 Action::AdvertiseLeaving
                 | Action::AdvertiseYielding
+                | Action::Ask
                 | Action::ForwardToFormer
                 | Action::ForwardNothing => {}
             }

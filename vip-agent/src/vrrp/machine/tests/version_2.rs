@@ -48,12 +48,19 @@ fn priority_zero_shortens_the_wait_to_the_skew_whatever_the_interval() {
 fn higher_and_equal_priorities_hold_a_backup_and_lower_ones_do_not() {
     for (priority, timer) in [(101, 1000.0 + TAKEOVER), (100, 1000.0 + TAKEOVER), (99, TAKEOVER)] {
         let mut rig = Rig::new().version_2(1).backup();
-        rig.at(1000.0).advert(priority);
+        rig.at(1000.0).advert_by(7, priority);
         assert_eq!(rig.timer_at(), Some(timer), "{priority}");
     }
     let mut rig = Rig::new().version_2(1).no_preempt().backup();
     rig.at(1000.0).advert(99);
     assert_eq!(rig.timer_at(), Some(1000.0 + TAKEOVER));
+}
+
+#[test]
+fn an_owner_that_falls_below_a_backup_is_replaced_after_a_skew_whatever_the_interval() {
+    let mut rig = Rig::new().version_2(10).backup();
+    rig.at(1000.0).advert(99).at(2000.0);
+    assert_eq!(rig.history(), [(1609.375, State::Active, Cause::Preempt)]);
 }
 
 #[test]
