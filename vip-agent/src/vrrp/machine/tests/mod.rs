@@ -8,6 +8,7 @@ mod fallen;
 mod fault;
 mod lease;
 mod nopreempt;
+mod owner_dead;
 mod properties;
 mod reconfigure;
 mod rig;
@@ -20,5 +21,5 @@ mod version_2;
 use std::cmp::Ordering;
 
 use self::rig::{PEER, Rig, Sent};
-use super::{Action, Cause, Event, PeerAdvert, State};
+use super::{Action, Cause, Event, OwnerLife, PeerAdvert, State};
 use crate::types::{AdvertInterval, Centiseconds, Priority, Seconds};
