@@ -16,7 +16,7 @@ use super::checks::{Feature, diagnose};
 use super::counters::Counters;
 use super::events::{ForeignOwnerEvents, ProgramLog, ToTracing};
 use super::tables::Tables;
-use super::{DataplaneError, OwnershipWords, loader, sys};
+use super::{DataplaneError, OwnershipWords, PeerWords, loader, sys};
 
 /// A map that agent and program share.
 #[derive(Debug)]
@@ -79,6 +79,7 @@ pub(super) struct World {
     /// Descriptors of [`MAPS`], for pinning and for what the kernel says about them.
     pub(super) maps: Vec<(&'static str, OwnedFd)>,
     pub(super) words: OwnershipWords,
+    pub(super) peers: PeerWords,
     pub(super) tables: Tables,
     pub(super) counters: Counters,
     pub(super) events: Option<ForeignOwnerEvents>,
@@ -107,6 +108,7 @@ impl World {
             verified_instructions: program.verified_instructions,
             maps: pinned,
             words: words.map_err(map_error("DEADLINES"))?,
+            peers: PeerWords::map(maps.fd("PEERS")?).map_err(map_error("PEERS"))?,
             tables: Tables::take(&mut maps)?,
             counters: Counters::take(&mut maps)?,
             events: Some(ForeignOwnerEvents::take(&mut maps)?),

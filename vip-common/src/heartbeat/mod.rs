@@ -74,7 +74,7 @@ impl Kind {
 }
 
 /// What a heartbeat promises: its body.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Promise {
     /// Microseconds until the next one.
     pub interval: u32,
@@ -191,6 +191,11 @@ impl RouterSet {
         self.0[id as usize / 64] & 1 << (id % 64) != 0
     }
 
+    /// Whether a VRID is in both.
+    pub fn intersects(&self, other: &Self) -> bool {
+        self.0.iter().zip(other.0).any(|(one, other)| one & other != 0)
+    }
+
     /// Whether there is none.
     pub const fn is_empty(&self) -> bool {
         matches!(self.0, [0, 0, 0, 0])
@@ -207,6 +212,11 @@ pub struct Owned {
 }
 
 impl Owned {
+    /// Whether a virtual router is in both.
+    pub fn intersects(&self, other: &Self) -> bool {
+        self.v4.intersects(&other.v4) || self.v6.intersects(&other.v6)
+    }
+
     /// Whether it owns nothing.
     pub const fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()

@@ -13,8 +13,9 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::detecting::{self, Detecting};
 use super::groups::Groups;
-use super::{Command, InstanceId, Report, Retired, Router, Shared};
+use super::{Command, InstanceId, Report, Retired, Router, Shared, Snapshot};
 use crate::types::{Family, MonotonicTime};
 use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::Event;
@@ -66,6 +67,7 @@ pub(super) struct EventLoop {
     armed_for: MonotonicTime,
     routers: Vec<Option<Box<Router>>>,
     groups: Groups,
+    detecting: Detecting,
     listeners: Vec<Option<Listener>>,
     pulse: Pulse,
     rehearsed: MonotonicTime,
@@ -99,6 +101,7 @@ impl EventLoop {
             armed_for: MonotonicTime::NEVER,
             routers: Vec::new(),
             groups: Groups::default(),
+            detecting: Detecting::default(),
             listeners: Vec::new(),
             pulse: Pulse { next: MonotonicTime::now() + PULSE, last_beats: 0, silent: 0 },
             rehearsed: MonotonicTime::ZERO,
@@ -124,6 +127,8 @@ impl EventLoop {
         self.rehearse();
         // Before any timer: an advertisement that waits in a queue may be the reason not to act on it.
         self.drain_listeners();
+        // So may a sign of life be.
+        self.detect();
         self.act_on_timers();
         self.look_for_pulse();
         Ok(())
@@ -147,10 +152,21 @@ impl EventLoop {
                     let _ = rustix::io::read(&self.timer, &mut count);
                     self.armed_for = MonotonicTime::NEVER;
                 }
+                detecting::EVENT => self.detecting.is_readable(),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn detect(&mut self) {
+        let late = self.detecting.look();
+        let moved = self.shared.moved.swap(false, Ordering::Relaxed);
+        self.detecting.say(moved, self.routers.iter().flatten().map(|router| &**router));
+        if late {
+            let routers = self.routers.iter_mut().flatten();
+            routers.for_each(|router| self.detecting.tell(router, &self.shared));
+        }
     }
 
     fn arm(&mut self) -> io::Result<()> {
@@ -162,6 +178,7 @@ impl EventLoop {
             if router.membership().is_none() { router.next_timer().min(rehearsal) } else { rehearsal }
         });
         let mut next = timers.min().unwrap_or(MonotonicTime::NEVER).min(self.pulse.next);
+        next = next.min(self.detecting.next_timer());
         self.groups.each(&mut self.routers, &self.shared, |group| {
             next = next.min(sync_group::next_timer(group));
         });
@@ -306,9 +323,13 @@ impl EventLoop {
             Command::Found(id, address, mac) => self.with(id, |router, _| router.learn(address, mac)),
             Command::Listen(receiver) => self.listen(receiver),
             Command::Unlisten(ifindex, family) => self.unlisten(ifindex, family),
+            Command::Detect(detection) => self.detecting.start(&self.epoll, detection, &self.shared),
+            Command::Undetect(ifindex) => self.detecting.stop(&self.epoll, ifindex, &self.shared),
             Command::Stop => self.stopping = true,
             Command::Inspect(id, number) => {
-                let snapshot = self.router(id).map(|router| router.snapshot());
+                let snapshot = self.routers.get(usize::from(id.0)).and_then(Option::as_ref).map(|router| {
+                    Snapshot { covered: self.detecting.covered(router), ..router.snapshot() }
+                });
                 self.shared.answer(number, snapshot);
             }
             Command::Announce(id) => self.with(id, Router::announce_again),

@@ -4,6 +4,7 @@
 //! timer: no netlink, no files, no locks, no allocation once an instance is in place. The tokio runtime prepares all
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
+mod detecting;
 mod event_loop;
 mod former;
 mod groups;
@@ -16,7 +17,7 @@ use std::io;
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -25,6 +26,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+pub use self::detecting::Detection;
 pub use self::realtime::Realtime;
 pub use self::router::{Binding, Family, Router};
 pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
@@ -91,6 +93,10 @@ pub enum Command {
     Listen(Box<PacketReceiver>),
     /// Stop listening for this family on the interface with this index.
     Unlisten(u32, IpFamily),
+    /// Take part in fast detection on an interface; what did so there before comes back as [`Retired::Detection`].
+    Detect(Box<Detection>),
+    /// Take no part any more on the interface with this index.
+    Undetect(u32),
     /// Say how the instance is, for the question with this number.
     Inspect(InstanceId, u64),
     /// End the thread.
@@ -148,6 +154,8 @@ pub enum Retired {
     Binding(Box<Binding>),
     /// A socket that is no longer listened to.
     Receiver(Box<PacketReceiver>),
+    /// Fast detection on an interface that takes part no more.
+    Detection(Box<Detection>),
 }
 
 /// The runtime's end: commands in, reports out.
@@ -174,6 +182,8 @@ struct Shared {
     answers: ArrayQueue<(u64, Option<Snapshot>)>,
     answer_waits: OwnedFd,
     lost_reports: AtomicU64,
+    /// Some instance has moved since this was last asked: who owns what is to be looked at anew.
+    moved: AtomicBool,
     /// Counted up by the runtime: a sign of life (see [`Driver::beat`]).
     beats: AtomicU64,
 }
@@ -194,6 +204,7 @@ impl Driver {
             answers: ArrayQueue::new(ANSWERS),
             answer_waits: counter()?,
             lost_reports: AtomicU64::new(0),
+            moved: AtomicBool::new(false),
             beats: AtomicU64::new(0),
         });
         let report_waits = watch(&shared.report_waits)?;
@@ -310,6 +321,9 @@ impl Drop for Obituary {
 
 impl Shared {
     fn report(&self, report: Report) {
+        if let Report::Moved { .. } = report {
+            self.moved.store(true, Ordering::Relaxed);
+        }
         if self.reports.push(report).is_err() {
             self.lost_reports.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,5 +1,7 @@
 //! One virtual router in the driver: its machine, sockets, prebuilt frames and ownership word.
 
+mod detecting;
+
 use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -14,9 +16,10 @@ use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
 use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, Priority, VirtualRouterId};
 use crate::vrrp::codec::LEAVING;
+use crate::vrrp::detect;
 use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::{
-    Action, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
+    Action, Event, LEASE_INTERVALS, Machine, Output, OwnerLife, Parameters, PeerAdvert, State, Transition,
 };
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
@@ -29,6 +32,8 @@ pub struct Binding {
     pub ifindex: u32,
     /// Whether the VIPs are on that interface, too: then the source of an advertisement is its sender's MAC there.
     pub one_link: bool,
+    /// How fast detection takes part there, if it does.
+    pub detect: Option<detect::Settings>,
     /// One per family of the VIPs; IPv4 first, it breaks ties.
     pub families: ArrayVec<Family, 2>,
     /// Frames for the interface that carries the VIPs.
@@ -70,6 +75,8 @@ pub struct Router {
     peers: ArrayVec<SnapshotPeer, PEERS>,
     /// Who was last heard as owner, and how.
     owner: Option<Owner>,
+    /// What the machine was told of it by fast detection.
+    life: OwnerLife,
     former: Former,
     faulty: bool,
     runtime_silent: bool,
@@ -121,6 +128,7 @@ impl Router {
             binding: None,
             peers: ArrayVec::new(),
             owner: None,
+            life: OwnerLife::Alive,
             former: Former::default(),
             faulty: false,
             runtime_silent: false,
@@ -336,7 +344,7 @@ impl Router {
     /// An event whose cause is now.
     pub(super) fn tell(&mut self, event: Event, shared: &Shared) {
         let since = match (event, self.owner) {
-            (Event::Timer, Some(owner)) => owner.heard,
+            (Event::Timer, Some(_)) => self.owner_seen(),
             _ => MonotonicTime::now(),
         };
         self.handle(event, since, shared);
@@ -389,6 +397,7 @@ impl Router {
             refusal: self.refusal.clone(),
             runtime_silent: self.runtime_silent,
             hands_over: self.machine.is_handing_over(),
+            covered: None,
         }
     }
 

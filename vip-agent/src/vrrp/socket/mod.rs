@@ -6,6 +6,7 @@ mod advert;
 mod announce;
 mod arrival;
 mod groups;
+mod heartbeat;
 mod packet;
 mod unicast_filter;
 
@@ -22,6 +23,7 @@ pub use self::advert::{AdvertSender, SendError};
 pub use self::announce::AnnounceSender;
 pub use self::groups::MulticastGroups;
 pub(crate) use self::groups::solicited_node;
+pub use self::heartbeat::HeartbeatSocket;
 pub use self::packet::{CapturedFrame, PacketReceiver};
 pub use self::unicast_filter::UnicastFilter;
 
