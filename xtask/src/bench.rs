@@ -12,7 +12,9 @@ pub(crate) enum Bench {
     Failover,
     /// What the program costs per packet: target/bench/throughput.json
     Dataplane,
-    /// Both.
+    /// 255 instances with 4096 VIPs, beside keepalived's: target/bench/scale.json
+    Scale,
+    /// All of them.
     All,
 }
 
@@ -22,7 +24,8 @@ impl Bench {
         match self {
             Self::Failover => &["vip-failover"],
             Self::Dataplane => &["vip-bench-dataplane"],
-            Self::All => &["vip-failover", "vip-bench-dataplane"],
+            Self::Scale => &["vip-scale"],
+            Self::All => &["vip-failover", "vip-bench-dataplane", "vip-scale"],
         }
     }
 }

@@ -8,6 +8,7 @@ mod elevate;
 mod fingerprint;
 mod release;
 mod setup;
+mod sim;
 mod test;
 mod workspace;
 
@@ -56,6 +57,12 @@ enum Task {
     },
     /// Run the lints and all tests
     Test(test::Selection),
+    /// Play VRRP networks by seed: 2000 of each family, or the one that failed
+    Sim {
+        /// Options of the simulator: --help lists them
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Measure; results in target/bench
     Bench {
         /// What
@@ -108,6 +115,10 @@ fn perform(arguments: Arguments) -> Result<()> {
         Task::Test(selection) => {
             let toolchain = with_program(&[Need::Lab, Need::Lints])?;
             test::all(&selection, &toolchain)?;
+        }
+        Task::Sim { options } => {
+            with_program(&[])?;
+            sim::play(&options)?;
         }
         Task::Bench { bench, options } => {
             with_program(&[Need::Lab])?;

@@ -3,7 +3,6 @@
 //!
 //! Needs root; touches no network but its own nameless namespaces.
 
-mod machine;
 mod measure;
 mod plot;
 mod record;
@@ -20,8 +19,8 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde::Serialize;
 use vip_lab::Lab;
+use vip_lab::machine::Machine;
 
-use machine::Machine;
 use record::{Cell, Contender, Event, Move, interval_text};
 use router::Starter;
 use summary::{Budget, Group};

@@ -5,10 +5,10 @@ use std::fmt::Write as _;
 
 use vip_lab::stats::Sample;
 
-use crate::machine::Machine;
 use crate::record::{Cell, Contender, Event, Move};
 use crate::summary::{Metric, cells};
 use crate::table::{span, vip_counts};
+use vip_lab::machine::Machine;
 
 const WIDTH: f64 = 960.0;
 const LEFT: f64 = 190.0;

@@ -7,10 +7,10 @@ use anyhow::{Context, Error, Result, bail};
 use vip_lab::wire::Wire;
 use vip_lab::{Lab, Stamp};
 
-use crate::machine::load;
 use crate::measure::{Wanted, Word, client_view, is_advert_of, wire_times};
 use crate::record::{Cell, ClientView, Event, Move, WireTimes};
 use crate::router::{Router, Starter};
+use vip_lab::machine::load;
 
 /// Priorities of `node1`, which owns whenever it can, and of `node2`.
 const PRIORITIES: [u8; 2] = [200, 100];

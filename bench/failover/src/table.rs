@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use vip_lab::stats::Sample;
 
-use crate::machine::Machine;
 use crate::record::{Contender, Event, Move, interval_text};
 use crate::summary::{Budget, Metric, cells};
+use vip_lab::machine::Machine;
 
 /// Everything, section by section.
 pub(crate) fn markdown(machine: &Machine, moves: &[Move], budgets: &[Budget]) -> String {

@@ -44,6 +44,8 @@ pub struct KeepalivedBuilder {
     node: Node,
     peers: Vec<Node>,
     vips: Vec<(IpAddr, u8)>,
+    /// Further instances: virtual router id and VIPs.
+    others: Vec<(u8, Vec<(IpAddr, u8)>)>,
     version: u8,
     state: &'static str,
     priority: u8,
@@ -55,6 +57,13 @@ pub struct KeepalivedBuilder {
     log_detail: bool,
     global_lines: String,
     instance_lines: String,
+}
+
+/// One `vrrp_instance`.
+struct Instance<'a> {
+    name: String,
+    vrid: u8,
+    vips: Vec<&'a (IpAddr, u8)>,
 }
 
 /// A running keepalived: a parent and its VRRP child. Killed on drop.
@@ -73,6 +82,7 @@ impl KeepalivedBuilder {
             node,
             peers,
             vips,
+            others: Vec::new(),
             version: 3,
             state: "BACKUP",
             priority: 100,
@@ -154,6 +164,12 @@ impl KeepalivedBuilder {
         self
     }
 
+    /// One more virtual router, with everything else as the first.
+    pub fn also(mut self, vrid: u8, vips: impl IntoIterator<Item = (IpAddr, u8)>) -> Self {
+        self.others.push((vrid, vips.into_iter().collect()));
+        self
+    }
+
     /// A line for `global_defs`, such as `vrrp_skip_check_adv_addr`.
     pub fn global(mut self, line: &str) -> Self {
         self.global_lines.push_str(&format!("    {line}\n"));
@@ -174,17 +190,29 @@ impl KeepalivedBuilder {
             self.version,
             self.global_lines
         );
-        let (ipv4, ipv6): (Vec<_>, Vec<_>) = self.vips.iter().partition(|(vip, _)| vip.is_ipv4());
-        for (name, vips) in [("VI_4", ipv4), ("VI_6", ipv6)] {
-            if !vips.is_empty() {
-                self.write_instance(&mut text, name, &vips);
-            }
+        for instance in self.instances() {
+            self.write_instance(&mut text, &instance);
         }
         text
     }
 
-    fn write_instance(&self, text: &mut String, name: &str, vips: &[&(IpAddr, u8)]) {
-        let Self { state, vrid, priority, .. } = self;
+    fn instances(&self) -> Vec<Instance<'_>> {
+        let others = self.others.iter().map(|(vrid, vips)| (format!("_{vrid}"), *vrid, vips));
+        let routers = std::iter::once((String::new(), self.vrid, &self.vips)).chain(others);
+        let by_family = routers.flat_map(|(suffix, vrid, vips)| {
+            let (ipv4, ipv6): (Vec<_>, Vec<_>) = vips.iter().partition(|(vip, _)| vip.is_ipv4());
+            [("VI_4", ipv4), ("VI_6", ipv6)].map(|(family, vips)| Instance {
+                name: format!("{family}{suffix}"),
+                vrid,
+                vips,
+            })
+        });
+        by_family.filter(|instance| !instance.vips.is_empty()).collect()
+    }
+
+    fn write_instance(&self, text: &mut String, instance: &Instance<'_>) {
+        let Instance { name, vrid, vips } = instance;
+        let Self { state, priority, .. } = self;
         let seconds = self.interval.as_secs_f64();
         // Writing to a String cannot fail.
         let _ = write!(
@@ -341,11 +369,10 @@ impl Keepalived {
     /// # Errors
     /// They have not after `timeout`: with the log.
     pub fn wait_state(&self, state: &str, timeout: Duration) -> Result<()> {
-        let instances: Vec<&str> =
-            ["VI_4", "VI_6"].into_iter().filter(|name| self.builder.config().contains(name)).collect();
+        let instances = self.builder.instances();
         until(timeout, || {
             let log = self.log();
-            instances.iter().all(|instance| last_state(&log, instance) == Some(state))
+            instances.iter().all(|instance| last_state(&log, &instance.name) == Some(state))
         })
         .with_context(|| format!("{}: keepalived is not {state}\n{}", self.node().name(), self.log()))
     }

@@ -27,6 +27,7 @@ pub mod hogs;
 mod inject;
 pub mod keepalived;
 mod mac;
+pub mod machine;
 pub mod node;
 mod packet_socket;
 pub mod process;

@@ -1,5 +1,6 @@
 //! Processes inside a node: killed with the lab, logged to a file, signalled by name.
 
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -257,6 +258,14 @@ impl Process {
             .with_context(|| format!("read VmRSS in {path}"))
     }
 
+    /// CPU time that it has taken so far, by thread name: interrupts that it was there for are in there.
+    ///
+    /// # Errors
+    /// It has exited.
+    pub fn cpu_time(&self) -> Result<BTreeMap<String, Duration>> {
+        cpu_time(self.pid)
+    }
+
     fn child(&self) -> std::sync::MutexGuard<'_, Child> {
         self.child.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
@@ -267,6 +276,24 @@ impl Drop for Process {
         // With all that it has started. An exited process is reaped already, and nothing is left to do.
         let _ = self.kill_group();
     }
+}
+
+/// See [`Process::cpu_time`]; for a process that another one started.
+///
+/// # Errors
+/// There is none of this id.
+pub fn cpu_time(pid: Pid) -> Result<BTreeMap<String, Duration>> {
+    let mut times = BTreeMap::<String, Duration>::new();
+    let threads = format!("/proc/{pid}/task");
+    for thread in std::fs::read_dir(&threads).with_context(|| format!("read {threads}"))? {
+        let path = thread?.path();
+        // A thread may end while we look.
+        let read = |name: &str| std::fs::read_to_string(path.join(name)).unwrap_or_default();
+        let nanos = read("schedstat").split(' ').next().and_then(|nanos| nanos.parse().ok());
+        *times.entry(read("comm").trim().to_owned()).or_default() +=
+            Duration::from_nanos(nanos.unwrap_or_default());
+    }
+    Ok(times)
 }
 
 /// Reads to the end without moving the offset at which the process writes.

@@ -5,15 +5,16 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use super::place::Place;
+use super::sockets::Sockets;
 use crate::config;
 use crate::dataplane::announce::{Announcements, Answering, frame_to_itself, questions};
 use crate::types::{Family, MacAddr};
 use crate::vrrp::codec::{DecodeOptions, Dialect, EncodeError, Fields, LEAVING, advert_group};
 use crate::vrrp::driver;
-use crate::vrrp::machine::Parameters;
+use crate::vrrp::machine::{AdvertPhase, Parameters};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Rules, Senders};
-use crate::vrrp::socket::{AdvertSender, AnnounceSender, OpenError};
+use crate::vrrp::socket::OpenError;
 
 /// Why an instance cannot work on its interfaces.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +32,7 @@ pub(super) fn parameters(instance: &config::Instance) -> Parameters {
     Parameters {
         priority: instance.priority,
         interval: instance.protocol.advert_interval(),
+        phase: Some(AdvertPhase::of(instance.virtual_router_id)),
         preempt: instance.preempt,
         preempt_delay: instance.preempt_delay,
         hold_down: instance.hold_down,
@@ -50,26 +52,34 @@ pub(super) fn answering(instance: &config::Instance, place: &Place) -> Answering
     }
 }
 
-/// Opens the sockets and builds the frames.
+/// Opens the sockets that are not open yet, and builds the frames.
 pub(super) fn bind(
     instance: &config::Instance,
     place: &Place,
     router: bool,
+    sockets: &mut Sockets,
 ) -> Result<Box<driver::Binding>, BindError> {
-    let families = place.sources.iter().map(|&source| family(instance, place, source));
+    let families = place.sources.iter().map(|&source| family(instance, place, source, sockets));
+    let families = families.collect::<Result<ArrayVec<_, 2>, _>>()?;
     let vips = || instance.vips.iter().map(|vip| vip.address);
     Ok(Box::new(driver::Binding {
         ifindex: place.advert.index,
         one_link: place.advert.index == place.vip.index,
-        families: families.collect::<Result<ArrayVec<_, 2>, _>>()?,
+        detect: instance.detect.as_ref().map(|detect| detect.settings),
+        families,
         announcements: Announcements::build(vips(), answering(instance, place), router),
         questions: questions(vips(), place.mac, place.link_local),
         rehearsal: [frame_to_itself(place.mac)],
-        announcer: AnnounceSender::open(&place.vip)?,
+        announcer: sockets.of_announcements(&place.vip)?,
     }))
 }
 
-fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<driver::Family, BindError> {
+fn family(
+    instance: &config::Instance,
+    place: &Place,
+    source: IpAddr,
+    sockets: &mut Sockets,
+) -> Result<driver::Family, BindError> {
     let family = Family::of(source);
     let of_family = |address: &IpAddr| Family::of(*address) == family;
     let mut vips: Vec<IpAddr> = instance.vips.iter().map(|vip| vip.address).filter(of_family).collect();
@@ -93,12 +103,12 @@ fn family(instance: &config::Instance, place: &Place, source: IpAddr) -> Result<
     let (sender, adverts, leaving, yielding) = if instance.virtual_mac && instance.unicast.is_none() {
         let frames = |priority, mac| PreparedAdverts::build_frame(&fields(priority), source, mac);
         let mac = MacAddr::of_virtual_router(instance.virtual_router_id, family);
-        let sender = AdvertSender::open_for_frames(&place.advert)?;
+        let sender = sockets.of_frames(&place.advert)?;
         let yielding = frames(priority, place.advert_mac)?;
         (sender, frames(priority, mac)?, frames(LEAVING, mac)?, Some(yielding))
     } else {
         let adverts = |priority| PreparedAdverts::build(&fields(priority), source, &destinations);
-        (AdvertSender::open(&place.advert, source)?, adverts(priority)?, adverts(LEAVING)?, None)
+        (sockets.of_adverts(&place.advert, source)?, adverts(priority)?, adverts(LEAVING)?, None)
     };
     Ok(driver::Family {
         sender,

@@ -11,6 +11,7 @@ use super::Agent;
 use super::binding::{answering, bind};
 use super::instance::{Exit, Home, Managed};
 use super::place::{Misplaced, Place, off_subnet, place};
+use super::sockets::{Memberships, Sockets};
 use crate::config::{self, LocalAddress};
 use crate::dataplane::{Dataplane, DataplaneError, LinkSlot, RouterSlot};
 use crate::errors::in_full;
@@ -22,7 +23,7 @@ use crate::net::sysctl::{self, SysctlError};
 use crate::types::{Family, MacAddr};
 use crate::vrrp::driver::Command;
 use crate::vrrp::machine::Event;
-use crate::vrrp::socket::{Interface, MulticastGroups, PacketReceiver, UnicastFilter};
+use crate::vrrp::socket::{Interface, PacketReceiver, UnicastFilter};
 
 impl Agent {
     /// Links or addresses have changed.
@@ -113,9 +114,9 @@ impl Agent {
     async fn move_in(&mut self, index: usize, place: Place) -> anyhow::Result<()> {
         let config = self.instances[index].config.clone();
         let router = sysctl::forwards_ipv6(&place.vip.name).unwrap_or(false);
-        let binding = bind(&config, &place, router)?;
+        let binding = bind(&config, &place, router, &mut self.sockets)?;
         self.check_tags(&place)?;
-        let groups = join_groups(&config, &place)?;
+        let groups = join_groups(&config, &place, &mut self.sockets)?;
         let virtual_macs = place.virtual_macs(&config);
         let filter = self.receive_at(&place.attach, &virtual_macs).await?;
         for vip in off_subnet(&config, &place, &self.links) {
@@ -155,6 +156,7 @@ impl Agent {
             return Err(error.into());
         }
         self.listen().await?;
+        self.keep_detecting().await;
         self.keep_peers_resolved();
         self.give(index, binding).await;
         Ok(())
@@ -268,7 +270,10 @@ impl Agent {
 
     /// Lets go of interfaces that nobody needs any more.
     pub(super) async fn tidy(&mut self) {
-        let used: BTreeSet<u32> = self.homes().map(|home| home.place.attach.index).collect();
+        // It needs the program where an instance may not.
+        self.keep_detecting().await;
+        let mut used = self.detection_needs();
+        used.extend(self.homes().map(|home| home.place.attach.index));
         let unused: Vec<u32> = self
             .dataplane
             .attached()
@@ -447,8 +452,12 @@ fn silence_arp(config: &config::Instance, place: &Place, journal: &Journal) -> a
 }
 
 /// Without membership the NIC's filter drops solicitations for the VIPs.
-fn join_groups(config: &config::Instance, place: &Place) -> anyhow::Result<MulticastGroups> {
-    let mut groups = MulticastGroups::new(&place.vip);
+fn join_groups(
+    config: &config::Instance,
+    place: &Place,
+    sockets: &mut Sockets,
+) -> anyhow::Result<Memberships> {
+    let mut groups = sockets.memberships(&place.vip);
     for vip in config.vips_v6() {
         groups.join(vip)?;
     }

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::binding::parameters;
 use super::place::Place;
+use super::sockets::Memberships;
 use crate::config::{self, LocalAddress};
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
@@ -15,7 +16,7 @@ use crate::status::Takeover;
 use crate::types::{MacAddr, MonotonicTime, Priority};
 use crate::vrrp::driver::InstanceId;
 use crate::vrrp::machine::{Parameters, State};
-use crate::vrrp::socket::{MulticastGroups, UnicastFilter};
+use crate::vrrp::socket::UnicastFilter;
 
 /// See the module.
 #[derive(Debug)]
@@ -79,7 +80,7 @@ pub(super) struct Home {
     /// VIPs in the program's tables.
     pub(super) vips: Vec<IpAddr>,
     /// Solicited-node groups of the IPv6 VIPs, without which the NIC drops solicitations for them.
-    pub(super) groups: MulticastGroups,
+    pub(super) groups: Memberships,
     /// Virtual MACs in the program's tables.
     pub(super) virtual_macs: Vec<MacAddr>,
     /// Those in the NIC's filter, without which it drops frames to them.

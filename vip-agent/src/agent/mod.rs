@@ -5,6 +5,7 @@
 
 mod alarms;
 mod binding;
+mod detecting;
 mod drain;
 mod health;
 mod housing;
@@ -15,6 +16,7 @@ mod place;
 mod reload;
 mod reports;
 mod requests;
+mod sockets;
 mod start;
 mod status;
 mod watch;
@@ -75,9 +77,12 @@ pub struct Agent {
     dataplane: Dataplane,
     driver: Driver,
     watch: Watch,
+    /// Shared by instances.
+    sockets: sockets::Sockets,
     instances: Vec<Managed>,
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
+    detecting: detecting::Detecting,
     alarms: Alarms,
     tracker: Tracker,
     /// Sync groups by the driver's ids, which are their places here.
@@ -153,7 +158,7 @@ impl Agent {
             tokio::select! {
                 // Reports first: local addresses wait for them.
                 biased;
-                report = self.driver.report() => self.on_report(report).await?,
+                report = self.driver.report() => self.on_reports(report).await?,
                 links = inputs.watcher.changed() => self.on_links(links).await,
                 _ = inputs.signals.terminate.recv() => self.stop("SIGTERM").await,
                 _ = inputs.signals.interrupt.recv() => self.stop("SIGINT").await,

@@ -63,6 +63,7 @@ impl Agent {
             self.config = old;
             return Err(error);
         }
+        self.prepare_addresses(&new.instances).await?;
         self.apply(&old, &new).await;
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(&loaded.source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
@@ -83,6 +84,13 @@ impl Agent {
             .collect();
         check_places(self, &fresh)?;
         check_clashes(self, &new.instances)
+    }
+
+    /// Writes all addresses down at once: each time waits for the disk.
+    pub(super) async fn prepare_addresses(&self, instances: &[config::Instance]) -> anyhow::Result<()> {
+        let on_lo = instances.iter().filter(|instance| instance.local_address != LocalAddress::Never);
+        let vips: Vec<_> = on_lo.flat_map(|instance| &instance.vips).map(|vip| vip.address).collect();
+        Ok(self.addresses.prepare(&vips).await?)
     }
 
     async fn apply(&mut self, old: &Config, new: &Config) {
@@ -148,7 +156,7 @@ impl Agent {
         let parameters = self.instances[index].parameters();
         self.driver.send(Command::Reconfigure(id, parameters, new.grace)).await;
         if self.instances[index].needs_addresses() {
-            self.add_addresses(index, &self.instances[index].vips()).await;
+            self.add_addresses(&self.instances[index].vips()).await;
         } else if old.stands_on_lo() != new.stands_on_lo() {
             self.take_off_lo(&self.instances[index].vips()).await;
         }
@@ -168,7 +176,7 @@ impl Agent {
         let managed = &self.instances[index];
         let Some(home) = &managed.home else { return Ok(()) };
         let router = sysctl::forwards_ipv6(&home.place.vip.name).unwrap_or(false);
-        let binding = bind(&managed.config, &home.place, router)?;
+        let binding = bind(&managed.config, &home.place, router, &mut self.sockets)?;
         self.change_vips(index, gone, come, router)?;
         self.give(index, binding).await;
         Ok(())
@@ -195,10 +203,11 @@ impl Agent {
         }
         self.start_groups().await;
         let gone = |managed: &Managed| managed.exit == Exit::Left && managed.linger.is_none();
+        let mut unneeded = Vec::new();
         while let Some(index) = self.instances.iter().position(gone) {
-            let left = self.dismantle(index).await;
-            self.take_off_lo(&left.vips()).await;
+            unneeded.extend(self.dismantle(index).await.vips());
         }
+        self.take_off_lo(&unneeded).await;
         self.tidy().await;
         self.answer_reload();
     }
@@ -269,7 +278,7 @@ impl Agent {
         self.driver.send(Command::Add(id, Box::new(router))).await;
         self.settle(index).await;
         if always {
-            self.add_addresses(index, &vips).await;
+            self.add_addresses(&vips).await;
         }
         if drained {
             self.driver.send(Command::Tell(id, Event::Drain)).await;

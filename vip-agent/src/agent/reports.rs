@@ -8,6 +8,7 @@ use anyhow::bail;
 use vip_common::maps::ForeignOwner;
 
 use super::Agent;
+use super::linger::Moving;
 use crate::net::neighbors::{Neighbor, mac_of};
 use crate::status::Takeover;
 use crate::types::{MacAddr, MonotonicTime};
@@ -31,24 +32,31 @@ pub(super) struct Claim {
     heard: MonotonicTime,
 }
 
+/// Reports followed without a look at anything else: what all instances of an interface say at a takeover.
+const AT_ONCE: usize = 1024;
+
 impl Agent {
-    pub(super) async fn on_report(&mut self, report: Report) -> anyhow::Result<()> {
+    /// Follows a report and those that wait behind it: addresses of instances that move together move together.
+    pub(super) async fn on_reports(&mut self, first: Report) -> anyhow::Result<()> {
+        let mut moving = Moving::default();
+        self.on_report(first, &mut moving).await?;
+        for _ in 1..AT_ONCE {
+            let Some(report) = self.driver.waiting_report() else { break };
+            self.on_report(report, &mut moving).await?;
+        }
+        self.move_addresses(&mut moving).await;
+        Ok(())
+    }
+
+    async fn on_report(&mut self, report: Report, moving: &mut Moving) -> anyhow::Result<()> {
         match report {
             Report::Moved { id, transition, phases, at } => {
                 if let Some(index) = self.index_of(id) {
                     self.moved(index, transition, phases, at).await;
                 }
             }
-            Report::Stage(id) => {
-                if let Some(index) = self.index_of(id) {
-                    self.stage(index).await;
-                }
-            }
-            Report::Unstage(id, when) => {
-                if let Some(index) = self.index_of(id) {
-                    self.unstage(index, when).await;
-                }
-            }
+            Report::Stage(id) => self.stage_later(id, moving).await,
+            Report::Unstage(id, when) => self.unstage_later(id, when, moving).await,
             Report::Refused(id, error) => {
                 if let Some(index) = self.index_of(id) {
                     let instance = self.instances[index].name();
@@ -82,6 +90,7 @@ impl Agent {
             lost,
             "the VRRP driver reported more than could be followed: asking it how things are"
         );
+        let mut moving = Moving::default();
         for index in 0..self.instances.len() {
             let Some(snapshot) = self.driver.inspect(self.instances[index].id).await else { continue };
             let managed = &mut self.instances[index];
@@ -89,12 +98,16 @@ impl Agent {
                 tracing::info!(instance = managed.name(), to = word(&snapshot.state), "has moved meanwhile");
                 managed.entered(snapshot.state, MonotonicTime::now());
             }
+            let id = managed.id;
             match snapshot.state {
-                State::Active => self.stage(index).await,
+                State::Active => self.stage_later(id, &mut moving).await,
                 State::Draining => {}
-                State::Initialize | State::Backup | State::Fault => self.unstage(index, Unstage::Now).await,
+                State::Initialize | State::Backup | State::Fault => {
+                    self.unstage_later(id, Unstage::Now, &mut moving).await;
+                }
             }
         }
+        self.move_addresses(&mut moving).await;
         self.remove_left().await;
     }
 

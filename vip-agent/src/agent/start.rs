@@ -74,8 +74,10 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         dataplane,
         driver: Driver::start(Arc::clone(&lifeline)).context("starting the VRRP driver thread")?,
         watch: Watch::new(lifeline),
+        sockets: super::sockets::Sockets::default(),
         instances: Vec::new(),
         listening: BTreeSet::new(),
+        detecting: super::detecting::Detecting::default(),
         alarms: super::Alarms::default(),
         tracker: Tracker::default(),
         groups: Vec::new(),
@@ -116,6 +118,7 @@ impl Agent {
         if let Some(pin_dir) = &self.config.pin_dir {
             self.journal.record_pin_dir(pin_dir.clone())?;
         }
+        self.prepare_addresses(&self.config.instances).await?;
         self.set_probes();
         for instance in self.config.instances.clone() {
             let name = instance.name.clone();

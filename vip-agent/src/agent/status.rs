@@ -1,12 +1,15 @@
 //! Status as the contract has it, from what the agent knows and the driver says.
 
+use std::time::Duration;
+
 use super::Agent;
 use super::alarms::rfc3339;
 use super::instance::{Exit, Managed};
 use super::reports::word;
 use crate::health::View;
-use crate::status::{AdvertStatus, InstanceStatus, PeerStatus, ProbeStatus, Status};
+use crate::status::{AdvertStatus, DetectStatus, InstanceStatus, PeerStatus, ProbeStatus, Status};
 use crate::types::MonotonicTime;
+use crate::vrrp::detect::Covered;
 use crate::vrrp::driver::Snapshot;
 use crate::vrrp::machine::State;
 
@@ -96,6 +99,10 @@ fn instance(
                 address: peer.address,
                 priority: peer.priority,
                 last_advert_ms: u64::try_from(now.since(peer.heard).as_millis()).unwrap_or(u64::MAX),
+                detect: snapshot
+                    .covered
+                    .filter(|_| snapshot.active_router == Some(peer.address))
+                    .map(|covered| detect(covered, now)),
             })
             .collect(),
         probes: Vec::new(),
@@ -111,6 +118,11 @@ fn instance(
         },
         connections_cut: managed.connections_cut,
     }
+}
+
+fn detect(covered: Covered, now: MonotonicTime) -> DetectStatus {
+    let ms = |span: Duration| span.as_micros() as f64 / 1000.0;
+    DetectStatus { last_ms: ms(now.since(covered.heard)), echo_ms: ms(covered.echo) }
 }
 
 /// Why it is not Active.

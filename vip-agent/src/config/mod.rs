@@ -6,6 +6,7 @@
 
 mod address;
 mod checks;
+mod detect;
 mod diff;
 pub mod duration;
 mod field;
@@ -39,7 +40,8 @@ pub use model::{
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
-pub use secrets::{PasswordFileError, Secrets, read_password_file};
+pub use detect::Detect;
+pub use secrets::{KeyFileError, PasswordFileError, Secrets, read_detect_key_file, read_password_file};
 
 pub use crate::types::XdpModeChoice;
 

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use vip_common::heartbeat::Key;
+
 use crate::vrrp::auth::{AUTH_LEN, Password, PasswordError};
 
 /// Permission bits by which others than the owner read or write a file.
@@ -15,13 +17,18 @@ const OTHERS: u32 = 0o066;
 pub struct Secrets<'a> {
     /// Reads the file that a `password_file` names.
     pub password_file: &'a dyn Fn(&Path) -> Result<Password, PasswordFileError>,
+    /// Reads the file that a `key_file` of `detect` names.
+    pub detect_key_file: &'a dyn Fn(&Path) -> Result<Key, KeyFileError>,
     /// Permissions of the configuration file if they let others than its owner read it: a password in it is pointed out.
     pub shared_mode: Option<u32>,
 }
 
 impl Secrets<'_> {
     /// For a text that stands alone: password files are not read, and each is an error.
-    pub const NONE: Self = Self { password_file: &|_| Err(PasswordFileError::NotRead), shared_mode: None };
+    pub const NONE: Self = Self {
+        password_file: &|_| Err(PasswordFileError::NotRead), detect_key_file: &|_| Err(KeyFileError::Refused(PasswordFileError::NotRead)),
+        shared_mode: None,
+    };
 }
 
 /// A password file that does not serve. Says nothing of what is in it.
@@ -58,6 +65,14 @@ pub enum PasswordFileError {
 /// # Errors
 /// It cannot be read, may be read or written by group or others, or holds no password.
 pub fn read_password_file(path: &Path) -> Result<Password, PasswordFileError> {
+    let bytes = read_secret(path, 4 * AUTH_LEN as u64)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| PasswordFileError::NotText)?;
+    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+    Ok(Password::new(line)?)
+}
+
+/// Reads the beginning of a file that nobody else may read or write: as much as shows that it is too long.
+fn read_secret(path: &Path, most: u64) -> Result<Vec<u8>, PasswordFileError> {
     // A pipe must not make the agent wait.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
@@ -68,11 +83,35 @@ pub fn read_password_file(path: &Path) -> Result<Password, PasswordFileError> {
         return Err(PasswordFileError::Shared { mode, path: path.display().to_string() });
     }
     let mut bytes = Vec::new();
-    // Enough to see that it is too long.
-    file.take(4 * AUTH_LEN as u64).read_to_end(&mut bytes)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| PasswordFileError::NotText)?;
-    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
-    Ok(Password::new(line)?)
+    file.take(most).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// A key file that does not serve. Says nothing of what is in it.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// As with a password file.
+    #[error(transparent)]
+    Refused(#[from] PasswordFileError),
+    /// Something else than a key.
+    #[error("holds no key: 32 hexadecimal digits, as `openssl rand -hex 16` makes them, with or without a line end")]
+    NoKey,
+}
+
+/// Reads the key of fast detection: 32 hexadecimal digits, 128 bits.
+///
+/// # Errors
+/// It cannot be read, may be read or written by group or others, or holds no key.
+pub fn read_detect_key_file(path: &Path) -> Result<Key, KeyFileError> {
+    let bytes = read_secret(path, 64)?;
+    let digits: [u8; 32] = bytes.trim_ascii_end().try_into().map_err(|_| KeyFileError::NoKey)?;
+    let mut key = [0; 16];
+    for (byte, digits) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let (high, low) = digit(digits[0]).zip(digit(digits[1])).ok_or(KeyFileError::NoKey)?;
+        *byte = high << 4 | low;
+    }
+    Ok(Key::new(key))
 }
 
 /// A file's permissions if others than its owner read or write it.
@@ -156,6 +195,22 @@ mod tests {
             assert_eq!(PasswordFile::of(content, 0o600).refusal(), format!("{expected} {alone}"));
         }
         assert_eq!(PasswordFile::of([0xff, 0xfe], 0o600).refusal(), "is no UTF-8 text");
+    }
+
+    #[test]
+    fn a_key_of_fast_detection_is_32_hexadecimal_digits() {
+        for content in ["000102030405060708090a0b0c0d0e0f", "000102030405060708090A0B0C0D0E0F\n"] {
+            let file = PasswordFile::of(content, 0o600);
+            assert_eq!(read_detect_key_file(&file.path).unwrap(), Key::new(std::array::from_fn(|at| at as u8)));
+        }
+        let digits = "000102030405060708090a0b0c0d0e0f";
+        for content in ["", "0", &digits[1..], &format!("{digits}0"), &digits.replace('a', "g"), &format!(" {digits}")] {
+            let error = read_detect_key_file(&PasswordFile::of(content, 0o600).path).unwrap_err();
+            assert!(matches!(error, KeyFileError::NoKey), "{content:?}");
+            assert!(content.is_empty() || !error.to_string().contains(&digits[1..]), "{error}");
+        }
+        let shared = read_detect_key_file(&PasswordFile::of(digits, 0o640).path).unwrap_err();
+        assert!(matches!(shared, KeyFileError::Refused(PasswordFileError::Shared { mode: 0o640, .. })));
     }
 
     #[test]

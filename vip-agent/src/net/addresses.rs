@@ -29,7 +29,7 @@ use super::{NetlinkError, Rtnetlink};
 use crate::types::MonotonicTime;
 
 /// lo's index in every network namespace (LOOPBACK_IFINDEX of the kernel).
-const LO: u32 = 1;
+pub(super) const LO: u32 = 1;
 
 /// IFA_PROTO of our addresses; 0-3 are the kernel's, no other is assigned (linux/if_addr.h). `ip address` shows it.
 pub const ADDRESS_PROTOCOL: u8 = 0x76;
@@ -191,8 +191,7 @@ enum Holder {
 
 impl Shared {
     async fn write_down(&self, vips: &[IpAddr]) -> Result<(), JournalError> {
-        let known = self.journal.entries().addresses;
-        let new: Vec<_> = vips.iter().copied().filter(|vip| !known.contains(vip)).collect();
+        let new = self.journal.unrecorded(vips);
         if new.is_empty() {
             return Ok(());
         }

@@ -79,6 +79,11 @@ impl Entries {
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
+
+    /// Whether this sysctl's former value is written down, whichever it was.
+    fn knows(&self, saved: &SavedSysctl) -> bool {
+        self.sysctls.iter().any(|known| known.sysctl == saved.sysctl)
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -137,6 +142,12 @@ impl Journal {
         self.lock().clone()
     }
 
+    /// Those of `addresses` that are not written down.
+    pub fn unrecorded(&self, addresses: &[IpAddr]) -> Vec<IpAddr> {
+        let entries = self.lock();
+        addresses.iter().copied().filter(|address| !entries.addresses.contains(address)).collect()
+    }
+
     /// Whether nothing is to be undone.
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
@@ -148,8 +159,12 @@ impl Journal {
     /// # Errors
     /// Not on disk; then the change must not be made.
     pub fn record_sysctl(&self, saved: SavedSysctl) -> Result<(), JournalError> {
+        // Every instance of an interface asks for it, and a change begins with a copy of everything.
+        if self.lock().knows(&saved) {
+            return Ok(());
+        }
         self.change(|entries| {
-            if !entries.sysctls.iter().any(|known| known.sysctl == saved.sysctl) {
+            if !entries.knows(&saved) {
                 entries.sysctls.push(saved);
             }
         })

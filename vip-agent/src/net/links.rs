@@ -274,6 +274,12 @@ impl LinkTable {
         }
     }
 
+    /// The links, but nothing of what stands on loopback interfaces.
+    fn without_loopback_addresses(mut self) -> Self {
+        self.links.values_mut().filter(|link| link.loopback).for_each(|link| link.addresses.clear());
+        self
+    }
+
     fn put_link(&mut self, mut link: LinkState) -> bool {
         let old = self.links.get_mut(&link.ifindex);
         link.addresses = old.as_ref().map(|old| old.addresses.clone()).unwrap_or_default();

@@ -2,6 +2,7 @@
 
 mod allocation;
 mod announcing;
+mod batches;
 mod filtering;
 mod fixture;
 mod receiving;

@@ -159,7 +159,7 @@ fn anchors_and_merge_keys_spare_repetition() {
 #[test]
 fn every_example_is_valid_and_says_what_its_effective_form_says() {
     let password = Password::new("secret12").unwrap();
-    let secrets = Secrets { password_file: &|_| Ok(password), shared_mode: None };
+    let secrets = Secrets { password_file: &|_| Ok(password), ..Secrets::NONE };
     let read = |text: &str| parse_with(text, "example", "node", &secrets).unwrap();
     let (mut folders, mut examples) = (vec![docs().join("examples")], 0);
     while let Some(folder) = folders.pop() {

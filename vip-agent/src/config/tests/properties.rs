@@ -136,7 +136,7 @@ prop_compose! {
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
             interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, accept, strict,
             virtual_mac, unicast, vips, local_address, announce, grace,
-            track: Vec::new(), sync_group: None,
+            track: Vec::new(), sync_group: None, detect: None,
         }
     }
 }
@@ -197,7 +197,7 @@ proptest! {
     #[test]
     fn the_effective_form_reads_back_as_the_same_configuration(config in any_config()) {
         let text = effective(&config);
-        let secrets = Secrets { password_file: &|_| Ok(password()), shared_mode: None };
+        let secrets = Secrets { password_file: &|_| Ok(password()), ..Secrets::NONE };
         let read = parse_with(&text, "effective", "another-node", &secrets);
         prop_assert!(read.is_ok(), "{}\n{}", read.unwrap_err(), text);
         prop_assert_eq!(read.unwrap().0, config);

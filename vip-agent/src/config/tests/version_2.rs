@@ -26,7 +26,7 @@ fn secret12() -> Password {
 
 /// With password files that all hold `secret12`, and the configuration in a file that only its owner reads.
 fn read(text: &str) -> Result<(Config, Problems), Problems> {
-    let secrets = Secrets { password_file: &|_| Ok(secret12()), shared_mode: None };
+    let secrets = Secrets { password_file: &|_| Ok(secret12()), ..Secrets::NONE };
     parse_with(text, "file.yaml", "this-node", &secrets)
 }
 
@@ -169,7 +169,7 @@ fn a_password_file_that_does_not_serve_is_named_with_its_place() {
         password_file: &|path: &Path| {
             Err(PasswordFileError::Shared { mode: 0o644, path: path.display().to_string() })
         },
-        shared_mode: None,
+        ..Secrets::NONE
     };
     let text = version_2("auth: {password_file: /etc/pass}");
     let found = parse_with(&text, "file.yaml", "n", &secrets).unwrap_err().to_string();

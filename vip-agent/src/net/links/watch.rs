@@ -1,5 +1,7 @@
 //! Follows the links: events are applied as they come, and everything is read again where some were lost.
 
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,11 +12,13 @@ use rtnetlink::MulticastGroup;
 use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::proto::sys::{AsyncSocket, SocketAddr, TokioSocket, protocols};
+use socket2::SockFilter;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 use tracing::{debug, warn};
 
 use super::LinkTable;
+use crate::net::addresses::LO;
 use crate::net::{NetlinkError, Rtnetlink};
 
 /// How events are collected; the default is what the agent uses.
@@ -32,7 +36,7 @@ impl Default for WatchOptions {
     }
 }
 
-/// A subscription to the links of this network namespace.
+/// A subscription to the links of this network namespace with their addresses, those of lo aside.
 #[derive(Debug)]
 pub struct LinkWatcher {
     tables: watch::Receiver<Arc<LinkTable>>,
@@ -177,7 +181,7 @@ impl Follower {
     /// Reads everything; the events that came meanwhile are older or tell it again.
     async fn read_all(&mut self) -> Result<(), NetlinkError> {
         loop {
-            self.table = LinkTable::read(&self.rtnetlink).await?;
+            self.table = LinkTable::read(&self.rtnetlink).await?.without_loopback_addresses();
             tokio::task::yield_now().await;
             if self.take_in_waiting() {
                 return Ok(());
@@ -229,10 +233,34 @@ fn open(options: WatchOptions) -> Result<(Events, AbortHandle), NetlinkError> {
     if let Err(error) = sized {
         debug!(%error, "the receive buffer for link events stays at its default");
     }
+    leave_out_addresses_of_lo(socket.socket_ref()).map_err(NetlinkError::Open)?;
     let groups = [MulticastGroup::Link, MulticastGroup::Ipv4Ifaddr, MulticastGroup::Ipv6Ifaddr];
     let mask = groups.iter().fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
     socket.socket_mut().bind(&SocketAddr::new(0, mask)).map_err(NetlinkError::Open)?;
     let (connection, _, events) = rtnetlink::from_socket(socket);
     let connection = tokio::spawn(connection).abort_handle();
     Ok((events.map(|(message, _)| message).boxed(), connection))
+}
+
+/// VIPs come and go on lo by the thousand, and are renewed every few seconds: their events would fill the queue, and wake
+/// everybody who follows the links for nothing.
+fn leave_out_addresses_of_lo(socket: &impl AsFd) -> io::Result<()> {
+    const LOAD_HALF: u16 = 0x28; // BPF_LD | BPF_H | BPF_ABS
+    const LOAD_WORD: u16 = 0x20; // BPF_LD | BPF_W | BPF_ABS
+    const JUMP_IF_EQUAL: u16 = 0x15; // BPF_JMP | BPF_JEQ | BPF_K
+    const RETURN: u16 = 0x06; // BPF_RET | BPF_K
+    // Netlink is in the host's order, which loads take for the network's.
+    let kind = |kind: u16| u32::from(kind.to_be());
+    let filter = [
+        // nlmsg_type.
+        SockFilter::new(LOAD_HALF, 0, 0, 4),
+        SockFilter::new(JUMP_IF_EQUAL, 1, 0, kind(libc::RTM_NEWADDR)),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 3, kind(libc::RTM_DELADDR)),
+        // ifa_index, behind the header (16) and family, prefix, flags and scope of one byte each.
+        SockFilter::new(LOAD_WORD, 0, 0, 20),
+        SockFilter::new(JUMP_IF_EQUAL, 0, 1, LO.to_be()),
+        SockFilter::new(RETURN, 0, 0, 0),
+        SockFilter::new(RETURN, 0, 0, u32::MAX),
+    ];
+    socket2::SockRef::from(socket).attach_filter(&filter)
 }

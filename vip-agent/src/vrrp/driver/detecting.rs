@@ -7,6 +7,7 @@ use rustix::event::epoll;
 use rustix::fd::OwnedFd;
 use vip_common::heartbeat::{Claims, Key, Kind, Message, Owned};
 
+use super::routers::Routers;
 use super::{Report, Retired, Router, Shared};
 use crate::dataplane::PeerWords;
 use crate::types::MonotonicTime;
@@ -70,11 +71,11 @@ impl Detection {
     }
 
     /// What the routers here own, would take over, and how often they want to say so.
-    fn ask_routers<'a>(&mut self, routers: impl Iterator<Item = &'a Router>, now: MonotonicTime) {
+    fn ask_routers(&mut self, routers: &Routers, now: MonotonicTime) {
         let (mut owned, mut watched) = (Owned::default(), Owned::default());
         let (mut interval, mut multiplier) = (Duration::MAX, u8::MAX);
         let ifindex = self.ifindex();
-        for router in routers {
+        for (_, router) in routers.iter() {
             let Some(settings) = router.detects_on(ifindex) else { continue };
             if router.answers(now) {
                 router.add_to(&mut owned);
@@ -151,11 +152,11 @@ impl Detecting {
 
     /// Says what is due; to be called after [`Self::look`], or the living would be asked. `moved`: routers may own other VIPs
     /// than before.
-    pub(super) fn say<'a>(&mut self, moved: bool, routers: impl Iterator<Item = &'a Router> + Clone) {
+    pub(super) fn say(&mut self, moved: bool, routers: &Routers) {
         for detection in &mut self.links {
             let now = MonotonicTime::now();
             if moved || detection.link.next_timer(now) <= now {
-                detection.ask_routers(routers.clone(), now);
+                detection.ask_routers(routers, now);
                 detection.send();
             }
         }

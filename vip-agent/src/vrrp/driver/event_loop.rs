@@ -1,4 +1,4 @@
-//! The loop: wait, take commands, drain the sockets, then act on timers.
+//! The loop: wait, take commands, drain the sockets, then act on timers ([`conduct::turn`]).
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -15,18 +15,16 @@ use rustix::time::{
 
 use super::detecting::{self, Detecting};
 use super::groups::Groups;
+use super::outbox::{self, Outbox};
+use super::routers::Routers;
 use super::{Command, InstanceId, Report, Retired, Router, Shared, Snapshot};
 use crate::types::{Family, MonotonicTime};
+use crate::vrrp::conduct::{self, FRAMES_PER_WAKE};
 use crate::vrrp::discard::Discard;
 use crate::vrrp::machine::Event;
 use crate::vrrp::receive::Packet;
 use crate::vrrp::socket::PacketReceiver;
-use crate::vrrp::sync_group::{self, Before};
-
-/// Frames read from one socket per wake-up. More than a default receive buffer (212 992 bytes) holds of frames this
-/// small, so that all that was waiting is read before a timer is acted on; and a bound, so that a flood cannot keep the
-/// timers waiting.
-const FRAMES_PER_WAKE: usize = 512;
+use crate::vrrp::sync_group::{self, Before, Members as _};
 
 /// Commands taken per wake-up.
 const COMMANDS_PER_WAKE: usize = 64;
@@ -64,10 +62,14 @@ pub(super) struct EventLoop {
     shared: Arc<Shared>,
     epoll: OwnedFd,
     timer: OwnedFd,
+    /// When the timer expires, or before: see [`EventLoop::arm`].
     armed_for: MonotonicTime,
-    routers: Vec<Option<Box<Router>>>,
+    routers: Routers,
     groups: Groups,
     detecting: Detecting,
+    outbox: Outbox,
+    /// Timers and commands acted on since announcements were made.
+    acted: usize,
     listeners: Vec<Option<Listener>>,
     pulse: Pulse,
     rehearsed: MonotonicTime,
@@ -99,9 +101,11 @@ impl EventLoop {
             epoll,
             timer,
             armed_for: MonotonicTime::NEVER,
-            routers: Vec::new(),
+            routers: Routers::default(),
             groups: Groups::default(),
             detecting: Detecting::default(),
+            outbox: Outbox::default(),
+            acted: 0,
             listeners: Vec::new(),
             pulse: Pulse { next: MonotonicTime::now() + PULSE, last_beats: 0, silent: 0 },
             rehearsed: MonotonicTime::ZERO,
@@ -114,6 +118,7 @@ impl EventLoop {
         while !self.stopping {
             if let Err(error) = self.turn() {
                 self.shared.report(Report::Died(format!("the VRRP driver's event loop: {error}")));
+                self.shared.wake_runtime();
                 return false;
             }
         }
@@ -121,22 +126,23 @@ impl EventLoop {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        self.arm()?;
-        self.wait()?;
-        self.take_commands();
-        self.rehearse();
-        // Before any timer: an advertisement that waits in a queue may be the reason not to act on it.
-        self.drain_listeners();
-        // So may a sign of life be.
-        self.detect();
-        self.act_on_timers();
+        let busy = self.routers.is_announcing();
+        if !busy {
+            self.arm()?;
+        }
+        self.wait(busy)?;
+        conduct::turn(self);
+        self.announce();
         self.look_for_pulse();
+        self.shared.wake_runtime();
         Ok(())
     }
 
-    fn wait(&mut self) -> io::Result<()> {
+    /// Waits for something to do, or only looks: `busy`.
+    fn wait(&mut self, busy: bool) -> io::Result<()> {
         let mut events = [MaybeUninit::<epoll::Event>::uninit(); EVENTS];
-        let (events, _) = match epoll::wait(&self.epoll, &mut events, None) {
+        let not_at_all = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let (events, _) = match epoll::wait(&self.epoll, &mut events, busy.then_some(&not_at_all)) {
             Ok(events) => events,
             Err(rustix::io::Errno::INTR) => return Ok(()),
             Err(error) => return Err(error.into()),
@@ -162,27 +168,19 @@ impl EventLoop {
     fn detect(&mut self) {
         let late = self.detecting.look();
         let moved = self.shared.moved.swap(false, Ordering::Relaxed);
-        self.detecting.say(moved, self.routers.iter().flatten().map(|router| &**router));
+        self.detecting.say(moved, &self.routers);
         if late {
-            let routers = self.routers.iter_mut().flatten();
-            routers.for_each(|router| self.detecting.tell(router, &self.shared));
+            self.routers.each(|router| self.detecting.tell(router, &self.shared));
         }
     }
 
+    /// Sets the timer, unless it expires early enough: most adverts put off what is next by less than that is away, and a
+    /// wake-up for nothing once in a while is cheaper than a system call for each of them.
     fn arm(&mut self) -> io::Result<()> {
-        let now = MonotonicTime::now();
-        let timers = self.routers.iter().flatten().map(|router| {
-            let rehearsal = router.takes_over_at().before(REHEARSAL_LEAD);
-            let rehearsal = if now < rehearsal { rehearsal } else { MonotonicTime::NEVER };
-            // A member's timer is its group's.
-            if router.membership().is_none() { router.next_timer().min(rehearsal) } else { rehearsal }
-        });
-        let mut next = timers.min().unwrap_or(MonotonicTime::NEVER).min(self.pulse.next);
-        next = next.min(self.detecting.next_timer());
-        self.groups.each(&mut self.routers, &self.shared, |group| {
-            next = next.min(sync_group::next_timer(group));
-        });
-        if next == self.armed_for {
+        let rehearsal = self.routers.next_takeover().0.before(REHEARSAL_LEAD);
+        let rehearsal = if MonotonicTime::now() < rehearsal { rehearsal } else { MonotonicTime::NEVER };
+        let next = self.next_due().min(rehearsal).min(self.pulse.next).min(self.detecting.next_timer());
+        if self.armed_for <= next {
             return Ok(());
         }
         self.armed_for = next;
@@ -205,20 +203,15 @@ impl EventLoop {
     /// 0.1 ms to wake, and forgets.
     fn rehearse(&mut self) {
         let now = MonotonicTime::now();
-        if now.since(self.rehearsed) < REHEARSED_FOR {
+        let (due, Some(router)) = self.routers.next_takeover() else { return };
+        let is_near = due.before(REHEARSAL_LEAD) <= now && now + REHEARSAL_NEEDS <= due;
+        if !is_near || now.since(self.rehearsed) < REHEARSED_FOR {
             return;
         }
-        let is_near = |at: MonotonicTime| at.before(REHEARSAL_LEAD) <= now && now + REHEARSAL_NEEDS <= at;
-        let routers = self.routers.iter().flatten();
-        let Some(router) = routers
-            .filter(|router| is_near(router.takes_over_at()))
-            .min_by_key(|router| router.takes_over_at())
-        else {
-            return;
-        };
         router.rehearse();
-        let due = router.takes_over_at();
-        while MonotonicTime::now() < due {
+        // Others may be due before.
+        let next = self.routers.next().min(due);
+        while MonotonicTime::now() < next {
             std::hint::spin_loop();
         }
         self.rehearsed = due;
@@ -238,15 +231,17 @@ impl EventLoop {
                 for frame in frames {
                     // What is no advertisement at all belongs to no instance, nor does a frame longer than any.
                     let Ok(packet) = Packet::parse(frame.bytes) else { continue };
-                    let route = routes[usize::from(packet.virtual_router_id.get())];
-                    let Some(id) = route else { continue };
-                    let Some(router) = self.routers[usize::from(id.0)].as_mut() else { continue };
-                    if frame.truncated {
-                        router.discarded(&packet, Discard::Truncated, &self.shared);
-                        continue;
-                    }
-                    let before = Before::of(router.machine());
-                    let Some(advert) = router.receive(&packet, frame.arrival, &self.shared) else { continue };
+                    let Some(id) = routes[usize::from(packet.virtual_router_id.get())] else { continue };
+                    let heard = self.routers.with(id, |router| {
+                        if frame.truncated {
+                            router.discarded(&packet, Discard::Truncated, &self.shared);
+                            return None;
+                        }
+                        let before = Before::of(router.machine());
+                        let advert = router.receive(&packet, frame.arrival, &self.shared)?;
+                        Some((before, advert))
+                    });
+                    let Some((before, advert)) = heard.flatten() else { continue };
                     self.groups.with(id, &mut self.routers, &self.shared, |group, member| {
                         sync_group::heard(group, member, before, advert, MonotonicTime::now());
                     });
@@ -257,16 +252,37 @@ impl EventLoop {
 
     fn act_on_timers(&mut self) {
         let now = MonotonicTime::now();
-        for router in self.routers.iter_mut().flatten() {
-            if router.membership().is_none() && router.next_timer() <= now {
-                router.tell(Event::Timer, &self.shared);
+        for _ in 0..outbox::MOST {
+            let Some(id) = self.routers.due(now) else { break };
+            self.acted += 1;
+            if let Some(work) = self.routers.with(id, |router| router.on_timer(&self.shared)).flatten() {
+                self.outbox.push(id, work);
             }
         }
+        self.outbox.send(&mut self.routers, &self.shared);
+        let acted = &mut self.acted;
         self.groups.each(&mut self.routers, &self.shared, |group| {
             if sync_group::next_timer(group) <= now {
+                *acted += group.count();
                 sync_group::on_timer(group, now);
             }
         });
+    }
+
+    /// When the next timer of an instance or a group is due.
+    fn next_due(&mut self) -> MonotonicTime {
+        self.routers.next().min(self.groups.next(&mut self.routers, &self.shared))
+    }
+
+    /// Makes some announcements, once nobody's advertisement is due: what all instances own, and until when, comes first. A
+    /// loop that is never done with the rest must announce as well, so it does once all may have had their turn.
+    fn announce(&mut self) {
+        let more_is_due = !self.shared.commands.is_empty() || self.next_due() <= MonotonicTime::now();
+        if more_is_due && self.acted < self.routers.len() {
+            return;
+        }
+        self.acted = 0;
+        self.routers.announce(&self.shared);
     }
 
     fn look_for_pulse(&mut self) {
@@ -280,15 +296,14 @@ impl EventLoop {
             if beats == self.pulse.last_beats { self.pulse.silent.saturating_add(1) } else { 0 };
         self.pulse.last_beats = beats;
         let silent = self.pulse.silent >= SILENT_PULSES;
-        for router in self.routers.iter_mut().flatten() {
-            router.runtime_is_silent(silent, &self.shared);
-        }
+        self.routers.each(|router| router.runtime_is_silent(silent, &self.shared));
         self.groups.each(&mut self.routers, &self.shared, |group| sync_group::share_faults(group));
     }
 
     fn take_commands(&mut self) {
         for _ in 0..COMMANDS_PER_WAKE {
             let Some(command) = self.shared.commands.pop() else { return };
+            self.acted += 1;
             self.take(command);
         }
         // The rest with the next turn, after sockets and timers have had theirs.
@@ -298,23 +313,19 @@ impl EventLoop {
     fn take(&mut self, command: Command) {
         match command {
             Command::Add(id, router) => {
-                let index = usize::from(id.0);
-                if self.routers.len() <= index {
-                    self.routers.resize_with(index + 1, || None);
-                }
-                self.routers[index] = Some(router);
+                self.routers.add(id, router);
                 self.reroute();
                 self.regroup();
             }
             Command::Remove(id) => {
-                if let Some(router) = self.routers.get_mut(usize::from(id.0)).and_then(Option::take) {
+                if let Some(router) = self.routers.remove(id) {
                     self.reroute();
                     self.regroup();
                     self.shared.report(Report::Retired(Retired::Router(router)));
                 }
             }
             Command::Bind(id, binding) => {
-                let former = self.router(id).and_then(|router| router.bind(binding));
+                let former = self.routers.with(id, |router| router.bind(binding)).flatten();
                 self.reroute();
                 if let Some(binding) = former {
                     self.shared.report(Report::Retired(Retired::Binding(binding)));
@@ -327,14 +338,14 @@ impl EventLoop {
             Command::Undetect(ifindex) => self.detecting.stop(&self.epoll, ifindex, &self.shared),
             Command::Stop => self.stopping = true,
             Command::Inspect(id, number) => {
-                let snapshot = self.routers.get(usize::from(id.0)).and_then(Option::as_ref).map(|router| {
+                let snapshot = self.routers.get(id).map(|router| {
                     Snapshot { covered: self.detecting.covered(router), ..router.snapshot() }
                 });
                 self.shared.answer(number, snapshot);
             }
             Command::Announce(id) => self.with(id, Router::announce_again),
             Command::Reconfigure(id, parameters, grace) => {
-                let before = self.router(id).map(|router| Before::of(router.machine()));
+                let before = self.routers.get(id).map(|router| Before::of(router.machine()));
                 self.with(id, |router, shared| router.reconfigure(parameters, grace, shared));
                 self.groups.with(id, &mut self.routers, &self.shared, |group, member| {
                     before.into_iter().for_each(|before| sync_group::follow(group, member, before));
@@ -346,19 +357,22 @@ impl EventLoop {
 
     /// An instance is told something by the runtime, and so is its sync group what follows from it.
     fn tell(&mut self, id: InstanceId, event: Event) {
-        let Some(router) = self.routers.get_mut(usize::from(id.0)).and_then(Option::as_mut) else { return };
-        let tells = router.note_condition(event);
-        if router.membership().is_some() && event == Event::Shutdown {
-            // What it does from here on is no longer the group's.
-            router.leave_group();
-            self.regroup();
-            return self.with(id, |router, shared| router.tell(event, shared));
-        }
-        if router.membership().is_none() {
-            if tells {
-                router.tell(event, &self.shared);
+        let shared = &self.shared;
+        let told = self.routers.with(id, |router| {
+            let tells = router.note_condition(event);
+            let is_member = router.membership().is_some();
+            // What a leaving member does from here on is no longer the group's.
+            let leaves = is_member && event == Event::Shutdown;
+            if leaves {
+                router.leave_group();
             }
-            return;
+            if leaves || tells && !is_member {
+                router.tell(event, shared);
+            }
+            leaves
+        });
+        if told == Some(true) {
+            return self.regroup();
         }
         self.groups.with(id, &mut self.routers, &self.shared, |group, member| match event {
             Event::Fault | Event::Recovered => sync_group::share_faults(group),
@@ -372,14 +386,8 @@ impl EventLoop {
         self.groups.each(&mut self.routers, &self.shared, |group| sync_group::share_faults(group));
     }
 
-    fn router(&mut self, id: InstanceId) -> Option<&mut Router> {
-        self.routers.get_mut(usize::from(id.0))?.as_deref_mut()
-    }
-
     fn with(&mut self, id: InstanceId, act: impl FnOnce(&mut Router, &Shared)) {
-        if let Some(router) = self.routers.get_mut(usize::from(id.0)).and_then(Option::as_mut) {
-            act(router, &self.shared);
-        }
+        self.routers.with(id, |router| act(router, &self.shared));
     }
 
     fn listen(&mut self, receiver: Box<PacketReceiver>) {
@@ -414,13 +422,29 @@ impl EventLoop {
         for listener in self.listeners.iter_mut().flatten() {
             listener.routes.fill(None);
             let (ifindex, family) = (listener.receiver.interface().index, listener.receiver.family());
-            for (index, router) in self.routers.iter().enumerate() {
-                let Some(router) = router.as_ref().filter(|router| router.listens_on(ifindex, family)) else {
-                    continue;
-                };
-                let id = u16::try_from(index).expect("instance ids are u16");
-                listener.routes[usize::from(router.virtual_router_id().get())] = Some(InstanceId(id));
+            for (id, router) in self.routers.iter().filter(|(_, router)| router.listens_on(ifindex, family)) {
+                listener.routes[usize::from(router.virtual_router_id().get())] = Some(id);
             }
         }
+    }
+}
+
+impl conduct::Turn for EventLoop {
+    fn take_commands(&mut self) {
+        Self::take_commands(self);
+        // Whoever announces has no time to spend.
+        if !self.routers.is_announcing() {
+            self.rehearse();
+        }
+    }
+
+    fn drain_sockets(&mut self) {
+        self.drain_listeners();
+        // A sign of life may be the reason not to act on an expiry, too.
+        self.detect();
+    }
+
+    fn act_on_timers(&mut self) {
+        Self::act_on_timers(self);
     }
 }

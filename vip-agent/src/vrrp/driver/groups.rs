@@ -1,78 +1,75 @@
 //! Sync groups in the driver: whose routers belong together, and the way to them for [`crate::vrrp::sync_group`].
 
+use super::routers::Routers;
 use super::{InstanceId, Router, Shared};
+use crate::types::MonotonicTime;
 use crate::vrrp::machine::{Event, Machine};
-use crate::vrrp::sync_group::Members;
+use crate::vrrp::sync_group::{self, Members};
 
 /// All groups, by their ids.
 #[derive(Debug, Default)]
-pub(super) struct Groups(Vec<Vec<u16>>);
+pub(super) struct Groups(Vec<Vec<InstanceId>>);
 
 /// One group's routers.
 pub(super) struct Group<'a> {
-    routers: &'a mut [Option<Box<Router>>],
-    /// Their places among all routers.
-    members: &'a [u16],
+    routers: &'a mut Routers,
+    members: &'a [InstanceId],
     shared: &'a Shared,
 }
 
 impl Groups {
     /// Works out the members anew. Allocates only for a group or a member that was never there before.
-    pub(super) fn regroup(&mut self, routers: &mut [Option<Box<Router>>]) {
+    pub(super) fn regroup(&mut self, routers: &mut Routers) {
         self.0.iter_mut().for_each(Vec::clear);
-        for (index, router) in (0..).zip(routers.iter()) {
-            let Some(membership) = router.as_ref().and_then(|router| router.membership()) else { continue };
+        for (id, router) in routers.iter() {
+            let Some(membership) = router.membership() else { continue };
             let group = usize::from(membership.group.0);
             if self.0.len() <= group {
                 self.0.resize_with(group + 1, Vec::new);
             }
-            self.0[group].push(index);
+            self.0[group].push(id);
         }
         for members in &self.0 {
-            let rank = |index: u16| {
-                let router = routers[usize::from(index)].as_ref();
-                router.and_then(|router| router.membership()).map(|membership| membership.rank)
-            };
-            let first = members.iter().copied().min_by_key(|&index| rank(index));
-            for &index in members {
-                if let Some(router) = &mut routers[usize::from(index)] {
-                    router.let_break_ties(Some(index) == first);
-                }
+            let rank = |id: InstanceId| routers.get(id)?.membership().map(|membership| membership.rank);
+            let first = members.iter().copied().min_by_key(|&id| rank(id));
+            for &id in members {
+                routers.with(id, |router| router.let_break_ties(Some(id) == first));
             }
         }
     }
 
     /// Does something with each group that has members.
-    pub(super) fn each(
-        &self,
-        routers: &mut [Option<Box<Router>>],
-        shared: &Shared,
-        mut act: impl FnMut(&mut Group<'_>),
-    ) {
+    pub(super) fn each(&self, routers: &mut Routers, shared: &Shared, mut act: impl FnMut(&mut Group<'_>)) {
         for members in self.0.iter().filter(|members| !members.is_empty()) {
             act(&mut Group { routers: &mut *routers, members, shared });
         }
+    }
+
+    /// When the next group needs its timers; NEVER if none does.
+    pub(super) fn next(&self, routers: &mut Routers, shared: &Shared) -> MonotonicTime {
+        let mut next = MonotonicTime::NEVER;
+        self.each(routers, shared, |group| next = next.min(sync_group::next_timer(group)));
+        next
     }
 
     /// Does something with the group that an instance is a member of, if it is, and its place there.
     pub(super) fn with(
         &self,
         id: InstanceId,
-        routers: &mut [Option<Box<Router>>],
+        routers: &mut Routers,
         shared: &Shared,
         act: impl FnOnce(&mut Group<'_>, usize),
     ) {
-        let router = routers.get(usize::from(id.0)).and_then(Option::as_ref);
-        let Some(membership) = router.and_then(|router| router.membership()) else { return };
+        let Some(membership) = routers.get(id).and_then(Router::membership) else { return };
         let Some(members) = self.0.get(usize::from(membership.group.0)) else { return };
-        let Some(member) = members.iter().position(|index| *index == id.0) else { return };
+        let Some(member) = members.iter().position(|other| *other == id) else { return };
         act(&mut Group { routers, members, shared }, member);
     }
 }
 
 impl Group<'_> {
     fn router(&self, member: usize) -> &Router {
-        let router = self.routers[usize::from(self.members[member])].as_ref();
+        let router = self.routers.get(self.members[member]);
         router.expect("whenever routers come or go the groups are worked out anew")
     }
 }
@@ -87,9 +84,7 @@ impl Members for Group<'_> {
     }
 
     fn tell(&mut self, member: usize, event: Event) {
-        if let Some(router) = &mut self.routers[usize::from(self.members[member])] {
-            router.tell(event, self.shared);
-        }
+        self.routers.with(self.members[member], |router| router.tell(event, self.shared));
     }
 
     fn is_faulty(&self, member: usize) -> bool {

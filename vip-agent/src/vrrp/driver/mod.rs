@@ -4,14 +4,18 @@
 //! timer: no netlink, no files, no locks, no allocation once an instance is in place. The tokio runtime prepares all
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
+mod announcing;
 mod detecting;
 mod event_loop;
 mod former;
 mod groups;
+mod outbox;
 pub(crate) mod realtime;
 mod router;
+mod routers;
 mod snapshot;
 mod stopwatch;
+mod timers;
 
 use std::io;
 use std::net::IpAddr;
@@ -184,6 +188,8 @@ struct Shared {
     lost_reports: AtomicU64,
     /// Some instance has moved since this was last asked: who owns what is to be looked at anew.
     moved: AtomicBool,
+    /// Whether the runtime is to be woken for reports.
+    reported: AtomicBool,
     /// Counted up by the runtime: a sign of life (see [`Driver::beat`]).
     beats: AtomicU64,
 }
@@ -205,6 +211,7 @@ impl Driver {
             answer_waits: counter()?,
             lost_reports: AtomicU64::new(0),
             moved: AtomicBool::new(false),
+            reported: AtomicBool::new(false),
             beats: AtomicU64::new(0),
         });
         let report_waits = watch(&shared.report_waits)?;
@@ -256,6 +263,11 @@ impl Driver {
                 return Report::Died(format!("waiting for the VRRP driver's reports: {error}"));
             }
         }
+    }
+
+    /// The next report, if there is one already.
+    pub fn waiting_report(&self) -> Option<Report> {
+        self.shared.reports.pop()
     }
 
     /// How an instance is; `None` if the driver does not know it, or does not answer within a second.
@@ -315,11 +327,13 @@ impl Drop for Obituary {
     fn drop(&mut self) {
         if std::thread::panicking() {
             self.0.report(Report::Died("the VRRP driver panicked".to_owned()));
+            self.0.wake_runtime();
         }
     }
 }
 
 impl Shared {
+    /// Leaves a report for the runtime, which hears of it by [`Self::wake_runtime`].
     fn report(&self, report: Report) {
         if let Report::Moved { .. } = report {
             self.moved.store(true, Ordering::Relaxed);
@@ -327,7 +341,15 @@ impl Shared {
         if self.reports.push(report).is_err() {
             self.lost_reports.fetch_add(1, Ordering::Relaxed);
         }
-        count(&self.report_waits);
+        self.reported.store(true, Ordering::Relaxed);
+    }
+
+    /// Once per turn of the loop, not for each report: a takeover of all instances makes many, and nobody's first
+    /// announcement is to wait for the runtime to be woken.
+    fn wake_runtime(&self) {
+        if self.reported.swap(false, Ordering::Relaxed) {
+            count(&self.report_waits);
+        }
     }
 
     fn answer(&self, number: u64, snapshot: Option<Snapshot>) {

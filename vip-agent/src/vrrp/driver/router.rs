@@ -1,26 +1,27 @@
 //! One virtual router in the driver: its machine, sockets, prebuilt frames and ownership word.
 
+mod acting;
 mod detecting;
 
-use std::cmp::Ordering;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+pub(super) use self::acting::{Refusal, Work};
+use super::announcing::{Announcing, Urgency};
 use super::former::{Former, Owner};
 use super::snapshot::{AdvertCounts, Mismatch, PEERS, Snapshot, SnapshotPeer};
 use super::stopwatch::Stopwatch;
-use super::{InstanceId, Membership, Report, SeenOwner, Shared, Unstage};
+use super::{InstanceId, Membership, Report, SeenOwner, Shared};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
-use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, Priority, VirtualRouterId};
-use crate::vrrp::codec::LEAVING;
+use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
+use crate::vrrp::conduct;
 use crate::vrrp::detect;
 use crate::vrrp::discard::Discard;
-use crate::vrrp::machine::{
-    Action, Event, LEASE_INTERVALS, Machine, Output, OwnerLife, Parameters, PeerAdvert, State, Transition,
-};
+use crate::vrrp::machine::{Event, LEASE_INTERVALS, Machine, OwnerLife, Parameters, PeerAdvert, State};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
@@ -42,15 +43,15 @@ pub struct Binding {
     pub questions: Vec<Frame>,
     /// One that tells nobody anything when a takeover is rehearsed.
     pub rehearsal: [Frame; 1],
-    /// Socket for all of these.
-    pub announcer: AnnounceSender,
+    /// Socket for all of these, shared by the instances on that interface.
+    pub announcer: Arc<AnnounceSender>,
 }
 
 /// One family of an instance: its socket, its advertisements and what it accepts.
 #[derive(Debug)]
 pub struct Family {
-    /// Sends the advertisements.
-    pub sender: AdvertSender,
+    /// Sends the advertisements: shared by the instances that send from the same address on the same interface.
+    pub sender: Arc<AdvertSender>,
     /// Our advertisement, for each destination.
     pub adverts: PreparedAdverts,
     /// The same with priority 0.
@@ -95,15 +96,8 @@ pub struct Router {
     /// The owner that was reported last, for the memory of what it announced.
     seen: Option<SeenOwner>,
     seen_reported: MonotonicTime,
+    announcing: Option<Announcing>,
 }
-
-/// Announcements handed to the kernel in one system call. Each costs the kernel some microseconds, so that more would
-/// take longer than a takeover has until the first are out; and no more than these follow a lease that ends meanwhile.
-const ANNOUNCED_AT_ONCE: usize = 32;
-
-/// How long frames to a virtual MAC may be on their way while it moves: the tail of a queue, or of the system calls of a new
-/// owner's first adverts.
-const TRANSIT: Duration = Duration::from_millis(10);
 
 /// Complaints about one instance are reported once in this time.
 const REPORT_GAP: Duration = Duration::from_secs(1);
@@ -137,6 +131,7 @@ impl Router {
             refusal_reported: MonotonicTime::ZERO,
             refusal: None,
             refused_family: 0,
+            announcing: None,
             membership: None,
             breaks_ties: true,
             seen: None,
@@ -212,9 +207,16 @@ impl Router {
         let _ = binding.announcer.send(&binding.rehearsal);
     }
 
+    pub(super) fn is_bound(&self) -> bool {
+        self.binding.is_some()
+    }
+
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
         let former = std::mem::replace(&mut self.binding, binding);
         self.say_our_priority();
+        if let Some(announcing) = &mut self.announcing {
+            announcing.begin_again(Urgency::Takeover);
+        }
         former
     }
 
@@ -251,7 +253,7 @@ impl Router {
         let advert = PeerAdvert {
             priority: received.advert.priority,
             interval: received.advert.interval,
-            address: if ties { received.source.cmp(&family.rules.own) } else { Ordering::Less },
+            address: conduct::tie_break(ties, &received.source, &family.rules.own),
             sender: received.source,
         };
         if let Some(remark) = received.remark {
@@ -343,11 +345,14 @@ impl Router {
 
     /// An event whose cause is now.
     pub(super) fn tell(&mut self, event: Event, shared: &Shared) {
-        let since = match (event, self.owner) {
+        self.handle(event, self.cause_of(event), shared);
+    }
+
+    fn cause_of(&self, event: Event) -> MonotonicTime {
+        match (event, self.owner) {
             (Event::Timer, Some(_)) => self.owner_seen(),
             _ => MonotonicTime::now(),
-        };
-        self.handle(event, since, shared);
+        }
     }
 
     /// Notes what the runtime says of the instance; whether its machine, if in no group, is to be told.
@@ -398,175 +403,6 @@ impl Router {
             runtime_silent: self.runtime_silent,
             hands_over: self.machine.is_handing_over(),
             covered: None,
-        }
-    }
-
-    fn handle(&mut self, event: Event, since: MonotonicTime, shared: &Shared) {
-        let now = MonotonicTime::now();
-        let output = self.machine.handle(event, now);
-        let stopwatch = Stopwatch::start(since, now, MonotonicTime::now());
-        self.carry_out(output, stopwatch, shared);
-    }
-
-    fn carry_out(&mut self, output: Output, mut stopwatch: Stopwatch, shared: &Shared) {
-        let promoted = output.transition.is_some_and(|transition| transition.to == State::Active);
-        if promoted || output.actions.contains(&Action::UnstageAfterGrace) {
-            self.words.expect(self.slot, stopwatch.detected + TRANSIT);
-        }
-        let mut leaving = Ok(());
-        for action in output.actions {
-            match action {
-                Action::Advertise => {
-                    if let Err(error) = self.advertise(&mut stopwatch) {
-                        self.refused(error, output.transition, shared);
-                        return;
-                    }
-                }
-                Action::AdvertiseLeaving => {
-                    leaving = self.send_in_all(stopwatch.detected, |family| &family.leaving);
-                }
-                Action::AdvertiseYielding => {
-                    drop(self.send_in_all(stopwatch.detected, |family| {
-                        family.yielding.as_ref().unwrap_or(&family.adverts)
-                    }));
-                }
-                Action::Ask => self.ask(),
-                Action::HoldLease(until) => match std::mem::replace(&mut leaving, Ok(())) {
-                    Ok(()) => self.words.store(self.slot, until),
-                    Err(error) => {
-                        self.words.cap(self.slot, until);
-                        self.refused(error, None, shared);
-                    }
-                },
-                Action::Release => {
-                    self.words.store(self.slot, MonotonicTime::ZERO);
-                    stopwatch.flip();
-                }
-                Action::ForwardToFormer => self.forward_to_former(),
-                Action::ForwardNothing => {
-                    self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO);
-                }
-                // The former owner may not have heard of a takeover yet: it would be taken for a rival.
-                Action::Announce => self.announce(output.transition.is_none(), &mut stopwatch),
-                Action::Stage => shared.report(Report::Stage(self.id)),
-                Action::Unstage => shared.report(Report::Unstage(self.id, Unstage::Now)),
-                Action::UnstageAfterGrace => shared.report(Report::Unstage(self.id, Unstage::AfterGrace)),
-            }
-        }
-        if let Some(transition) = output.transition {
-            shared.report(Report::Moved {
-                id: self.id,
-                transition,
-                phases: stopwatch.phases(),
-                at: stopwatch.decided,
-            });
-        }
-    }
-
-    /// Sends in every family. Only if all were accepted the lease runs on: losing in one family loses both.
-    fn advertise(&mut self, stopwatch: &mut Stopwatch) -> Result<(), Option<SendError>> {
-        let decided = stopwatch.detected;
-        self.send_in_all(decided, |family| &family.adverts)?;
-        // From the decision, not from the send: a thread that was stopped in between must not resume as an owner.
-        self.words.store(self.slot, decided + self.lease());
-        stopwatch.flip();
-        self.adverts.sent += 1;
-        self.refusal = None;
-        self.machine.handle(Event::AdvertSent(decided), decided);
-        Ok(())
-    }
-
-    /// What one accepted advertisement is good for.
-    fn lease(&self) -> Duration {
-        self.machine.parameters().interval.duration() * LEASE_INTERVALS
-    }
-
-    /// Sends until one family is refused; `None` = there are no sockets at present, or the time for it is over.
-    fn send_in_all(
-        &mut self,
-        decided: MonotonicTime,
-        adverts: impl Fn(&Family) -> &PreparedAdverts,
-    ) -> Result<(), Option<SendError>> {
-        let binding = self.binding.as_ref().ok_or(None)?;
-        // A family that was refused goes first the next time. Otherwise peers would hear in the other one, again and
-        // again, that we own, and we never would.
-        let order = if self.refused_family == 0 { [0, 1] } else { [1, 0] };
-        for index in order {
-            let Some(family) = binding.families.get(index) else { continue };
-            // A thread that was stopped since the decision, perhaps between two families: an heir that hears it now would
-            // yield to nobody.
-            if MonotonicTime::now() >= decided + self.lease() {
-                return Err(None);
-            }
-            if let Err(error) = family.sender.send(adverts(family)) {
-                self.refused_family = index;
-                return Err(Some(error));
-            }
-        }
-        Ok(())
-    }
-
-    /// From the interface's own MAC: the virtual one is where the owner is that we ask for.
-    fn ask(&mut self) {
-        let own = self.machine.parameters().priority.get();
-        for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
-            let (question, otherwise) = match &mut family.yielding {
-                Some(yielding) => (yielding, own),
-                None => (&mut family.leaving, LEAVING),
-            };
-            question.set_priority(Priority::LOWEST.get());
-            let _ = family.sender.send(question);
-            question.set_priority(otherwise);
-        }
-    }
-
-    /// The advertisement was refused: what was to follow it is off, and so is a takeover that it was to begin.
-    fn refused(&mut self, error: Option<SendError>, transition: Option<Transition>, shared: &Shared) {
-        self.adverts.refused += 1;
-        self.words.expect(self.slot, MonotonicTime::ZERO);
-        let now = MonotonicTime::now();
-        self.refusal.clone_from(&error);
-        if let Some(error) = error
-            && now.since(self.refusal_reported) >= REPORT_GAP
-        {
-            self.refusal_reported = now;
-            shared.report(Report::Refused(self.id, error));
-        }
-        let mut output = self.machine.handle(Event::AdvertFailed, now);
-        if let (Some(promotion), Some(fall)) = (transition, &mut output.transition) {
-            // Nobody saw us Active.
-            fall.from = promotion.from;
-            if fall.from == fall.to {
-                output.transition = None;
-            }
-        }
-        self.carry_out(output, Stopwatch::start(now, now, now), shared);
-    }
-
-    fn announce(&mut self, ask_for_rivals: bool, stopwatch: &mut Stopwatch) {
-        let Some(binding) = &self.binding else { return };
-        let Binding { announcements, questions, announcer, .. } = &**binding;
-        let (words, slot) = (&self.words, self.slot);
-        // Asked before each system call: a process that was stopped in between must not announce what it lost.
-        let owned = || MonotonicTime::now() < words.load(slot);
-        let questions: &[Frame] = if ask_for_rivals { questions } else { &[] };
-        let batches = [&announcements.first, &announcements.second, questions];
-        for batch in batches.into_iter().flat_map(|frames| frames.chunks(ANNOUNCED_AT_ONCE)) {
-            if !owned() {
-                return;
-            }
-            // A full queue costs an announcement; repeats and refreshes make up for it.
-            let _ = announcer.send(batch);
-            stopwatch.announce();
-        }
-    }
-
-    fn forward_to_former(&mut self) {
-        let now = MonotonicTime::now();
-        let former = self.owner.and_then(|owner| self.former.mac_of(owner, self.tells_its_mac(owner)));
-        match former {
-            Some(mac) if !self.grace.is_zero() => self.words.hand_over(self.slot, mac, now + self.grace),
-            _ => self.words.hand_over(self.slot, MacAddr::default(), MonotonicTime::ZERO),
         }
     }
 }

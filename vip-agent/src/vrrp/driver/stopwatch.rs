@@ -18,6 +18,7 @@ pub struct Phases {
 }
 
 /// The stages of one change of state as they are reached.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Stopwatch {
     /// The `now` of the event.
     pub(super) detected: MonotonicTime,

@@ -65,16 +65,15 @@ impl Active {
         }
     }
 
-    /// Schedules the next regular advertisement without drift; a late one does not make the next come early.
+    /// Schedules the next regular advertisement without drift. Without a phase a late one does not make the next come early.
     pub(super) fn advertise(&mut self, now: MonotonicTime, parameters: &Parameters, output: &mut Output) {
-        let interval = parameters.interval.duration();
-        let on_schedule = self.next_advert + interval;
+        let on_schedule = self.next_advert + parameters.interval.duration();
         if self.next_advert == self.next_reply {
             // The reply that was put off.
             self.next_reply = now + reply_gap(parameters);
         }
-        self.next_advert =
-            if self.next_advert <= now && on_schedule > now { on_schedule } else { now + interval };
+        let keeps_time = parameters.phase.is_none() && self.next_advert <= now && on_schedule > now;
+        self.next_advert = if keeps_time { on_schedule } else { parameters.next_advert(now) };
         output.actions.push(Action::Advertise);
     }
 
@@ -85,6 +84,7 @@ impl Active {
             return;
         }
         self.next_reply = now + reply_gap(parameters);
+        // Not by the phase, or a flood of rivals' adverts would be answered at its gap and by the regular ones as well.
         self.next_advert = now + parameters.interval.duration();
         output.actions.push(Action::Advertise);
     }
@@ -151,7 +151,7 @@ impl Machine {
         let settles = unheard && cause == Cause::Timeout && self.parameters.defers();
         let mut active = Active {
             lease_until: MonotonicTime::ZERO,
-            next_advert: now + self.parameters.interval.duration(),
+            next_advert: self.parameters.next_advert(now),
             next_reply: now,
             next_announce: MonotonicTime::NEVER,
             last_announce: now,

@@ -10,7 +10,7 @@ use crate::types::{AdvertInterval, MonotonicTime, Priority};
 /// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for the
 /// longest skew + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy machine the addresses take tens of
 /// milliseconds.
-const STAGING_PATIENCE: Duration = Duration::from_millis(75);
+pub const STAGING_PATIENCE: Duration = Duration::from_millis(75);
 
 /// How long an owner has to answer a question ([`Action::Ask`]): keepalived takes 1.3 ms, and some tens on a busy machine.
 /// And not longer than two intervals: Backups of lower priority take the question for a sign of life, wait three and a
@@ -165,10 +165,25 @@ impl Backup {
         }
     }
 
-    pub(super) fn reconfigure(&mut self, first_interval: AdvertInterval) {
+    pub(super) fn reconfigure(
+        &mut self,
+        before: &Parameters,
+        after: &Parameters,
+        first_interval: AdvertInterval,
+        now: MonotonicTime,
+        output: &mut Output,
+    ) {
         if !self.learned || self.interval.version() != first_interval.version() {
             self.learned = false;
             self.interval = first_interval;
+        }
+        // An owner that was to be replaced may be one that holds us now. Its next advertisement tells.
+        let may_hold = after.priority < before.priority || self.tolerates_lower(after, now);
+        if may_hold
+            && self.is_preempting(now)
+            && let Some(heard) = self.lower_heard
+        {
+            self.wait_from(heard, output);
         }
     }
 
@@ -203,7 +218,11 @@ impl Backup {
     /// The owner holds us: learn its interval and wait again.
     fn rearm(&mut self, announced: AdvertInterval, now: MonotonicTime, output: &mut Output) {
         self.learn(announced);
-        self.down_at = DownTimer::Silence(now);
+        self.wait_from(now, output);
+    }
+
+    fn wait_from(&mut self, since: MonotonicTime, output: &mut Output) {
+        self.down_at = DownTimer::Silence(since);
         self.lower_heard = None;
         self.held_by = None;
         self.asked = None;

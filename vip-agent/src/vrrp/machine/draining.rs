@@ -8,6 +8,10 @@ use super::{
 };
 use crate::types::MonotonicTime;
 
+/// How soon priority 0 is said once more at the latest. Each one starts a Backup's skew anew: the slowest heir's skew and its
+/// patience for addresses must end before we do.
+const SAY_AGAIN: Duration = Duration::from_millis(10);
+
 /// What a former owner had on its way when it heard priority 0, in its other family, arrives within this time; an heir
 /// does not.
 const CROSSING: Duration = Duration::from_millis(1);
@@ -19,7 +23,7 @@ pub(super) struct Draining {
     /// Where the lease ended before the drain.
     lease_until: MonotonicTime,
     begun: MonotonicTime,
-    /// When priority 0 is said once more, in case the first was lost. Soon, because each one starts a Backup's skew anew.
+    /// When priority 0 is said once more, in case the first was lost.
     say_again: MonotonicTime,
     /// What comes after it.
     pub(super) then: Then,
@@ -78,7 +82,7 @@ impl Machine {
             answers_until: Some(until),
             lease_until,
             begun: now,
-            say_again: now + longest_skew / 16,
+            say_again: now + SAY_AGAIN.min(longest_skew / 16),
             then,
             group_handed_over: false,
         };

@@ -38,7 +38,9 @@ use serde::Serialize;
 
 use self::active::Active;
 use self::backup::Backup;
+pub use self::backup::STAGING_PATIENCE;
 use self::draining::{Draining, Then};
+pub use self::timing::AdvertPhase;
 use crate::types::{AdvertInterval, MonotonicTime, Priority, Version};
 
 /// How long a leaving owner goes on answering beyond the longest skew: time for the heir's staging and its first frame.
@@ -59,6 +61,8 @@ pub struct Parameters {
     pub priority: Priority,
     /// Interval of our own advertisements; tells the version.
     pub interval: AdvertInterval,
+    /// When regular advertisements go out; `None` = every interval from the takeover on.
+    pub phase: Option<AdvertPhase>,
     /// Whether a lower-priority owner is replaced.
     pub preempt: bool,
     /// How long a lower-priority owner is seen before it is replaced.
@@ -84,6 +88,13 @@ impl Parameters {
     /// The version that this router speaks.
     pub const fn version(&self) -> Version {
         self.interval.version()
+    }
+
+    /// When the regular advertisement after one at `now` goes out: in an interval at the latest, so that no Backup waits
+    /// for longer than it should.
+    fn next_advert(&self, now: MonotonicTime) -> MonotonicTime {
+        let interval = self.interval.duration();
+        self.phase.map_or(now + interval, |phase| phase.next(interval, now))
     }
 }
 
@@ -413,7 +424,9 @@ impl Machine {
         }
         let first_interval = self.first_interval();
         match &mut self.phase {
-            Phase::Backup(backup) => backup.reconfigure(first_interval),
+            Phase::Backup(backup) => {
+                backup.reconfigure(&before, &parameters, first_interval, now, &mut output);
+            }
             Phase::Active(active) => active.reconfigure(&before, &parameters, now, &mut output),
             Phase::Initialize { .. } | Phase::Draining(_) | Phase::Fault => {}
         }

@@ -17,13 +17,15 @@
 //! Frames fail for the same obstacles (ENETDOWN, ENOBUFS, EMSGSIZE, ENXIO), but a firewall's output chain does not see
 //! them, and a source address that is gone is not missed: follow the addresses by netlink.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, BorrowedFd};
 
+use arrayvec::ArrayVec;
 use nix::errno::Errno;
 use nix::sys::socket::{setsockopt, sockopt};
-use rustix::net::{SendFlags, sockopt as option};
+use rustix::net::addr::SocketAddrArg;
+use rustix::net::{MMsgHdr, SendAncillaryBuffer, SendFlags, SocketAddrAny, sendmmsg, sockopt as option};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 
 use super::{Interface, OpenError, address_bytes, link_address, receive_nothing, set_control_priority};
@@ -33,7 +35,10 @@ use crate::vrrp::prepared::PreparedAdverts;
 /// Internetwork control (RFC 9568 does not say; every implementation sends it).
 const TRAFFIC_CLASS: u32 = 0xc0;
 
-/// Sends the adverts of one instance and family.
+/// Adverts per system call: its cost is spread thin, and the headers (8 KiB) fit the stack. The kernel takes 1024.
+const BATCH: usize = 32;
+
+/// Sends the adverts of instances that have interface, family and source address in common.
 #[derive(Debug)]
 pub struct AdvertSender {
     socket: Socket,
@@ -54,6 +59,15 @@ enum Takes {
         /// The interface, for somebody who sends in our stead.
         link: SockAddr,
     },
+}
+
+/// One advert of a batch.
+#[derive(Clone, Copy)]
+struct Message<'a> {
+    /// Whose, by its place in the list.
+    of: usize,
+    destination: IpAddr,
+    advert: &'a [u8],
 }
 
 /// This host did not accept an advert for sending: nothing was renewed.
@@ -141,6 +155,57 @@ impl AdvertSender {
             }
         }
         result
+    }
+
+    /// Sends the adverts of several instances, each to every destination, in as few system calls as possible. Tells for
+    /// each refusal whose advert it was, by its place in the list; what is not refused was accepted, as by [`Self::send`].
+    pub fn send_each(&self, adverts: &[&PreparedAdverts], mut refused: impl FnMut(usize, SendError)) {
+        let mut messages = adverts.iter().enumerate().flat_map(|(of, adverts)| {
+            adverts.iter().map(move |(destination, advert)| Message { of, destination, advert })
+        });
+        loop {
+            let batch: ArrayVec<Message<'_>, BATCH> = messages.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                return;
+            }
+            self.send_batch(&batch, &mut refused);
+        }
+    }
+
+    /// The kernel stops at the first refusal, and says why only if it is that of the first message.
+    fn send_batch(&self, batch: &[Message<'_>], mut refused: impl FnMut(usize, SendError)) {
+        let mut rest = batch;
+        while let Some(&Message { of, destination, .. }) = rest.first() {
+            match self.send_some(rest) {
+                Ok(accepted @ 1..) => rest = rest.get(accepted..).unwrap_or_default(),
+                Err(rustix::io::Errno::INTR) => {}
+                refusal => {
+                    let errno =
+                        refusal.err().map_or(Errno::EAGAIN, |errno| Errno::from_raw(errno.raw_os_error()));
+                    refused(of, SendError { errno, destination, interface: self.interface.clone() });
+                    rest = &rest[1..];
+                }
+            }
+        }
+    }
+
+    /// One sendmmsg(2): how many were accepted before the first refusal, or the refusal if it was the first.
+    fn send_some(&self, messages: &[Message<'_>]) -> rustix::io::Result<usize> {
+        let addresses: ArrayVec<SocketAddrAny, BATCH> =
+            messages.iter().map(|to| socket_address(&self.interface, to.destination).as_any()).collect();
+        let slices: ArrayVec<[IoSlice<'_>; 1], BATCH> =
+            messages.iter().map(|message| [IoSlice::new(message.advert)]).collect();
+        let mut controls: ArrayVec<SendAncillaryBuffer<'_, '_, '_>, BATCH> =
+            messages.iter().map(|_| SendAncillaryBuffer::default()).collect();
+        let parts = addresses.iter().zip(&slices).zip(&mut controls);
+        let mut headers: ArrayVec<MMsgHdr<'_>, BATCH> = parts
+            .map(|((address, slice), control)| match self.takes {
+                Takes::Payloads { .. } => MMsgHdr::new_with_addr(address, slice, control),
+                // Where a frame goes is written in it.
+                Takes::Frames { .. } => MMsgHdr::new(slice, control),
+            })
+            .collect();
+        sendmmsg(&self.socket, &mut headers, SendFlags::DONTWAIT)
     }
 
     /// Does all that sending does in this host, where that can be done without sending.

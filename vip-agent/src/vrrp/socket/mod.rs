@@ -28,7 +28,7 @@ pub use self::packet::{CapturedFrame, PacketReceiver};
 pub use self::unicast_filter::UnicastFilter;
 
 /// An interface of this network namespace. Cheap to clone.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Interface {
     /// Its index: names it for good, while names can change.
     pub index: u32,

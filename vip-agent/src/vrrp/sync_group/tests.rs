@@ -113,6 +113,7 @@ impl Node {
         let mut parameters = Parameters {
             priority: Priority::new(priority).unwrap(),
             interval: Centiseconds::SECOND.into(),
+            phase: None,
             preempt: true,
             preempt_delay: Duration::ZERO,
             hold_down: Duration::ZERO,

@@ -16,7 +16,22 @@ fn a_draining_owner_goes_on_answering_until_it_hears_the_heir() {
 fn priority_zero_is_said_twice_and_nothing_after_it() {
     let mut rig = Rig::new().active();
     rig.at(200.0).event(Event::Drain).at(1290.0);
-    assert_eq!(rig.wire, [(200.0, Sent::Leaving), (262.5, Sent::Leaving)]);
+    assert_eq!(rig.wire, [(200.0, Sent::Leaving), (210.0, Sent::Leaving)]);
+}
+
+#[test]
+fn the_slowest_heir_takes_over_before_the_drain_is_off_even_if_it_heard_only_the_second_priority_zero() {
+    for interval in [1, 10, 100, 4095] {
+        let mut owner = Rig::new().interval_cs(interval).active();
+        owner.event(Event::Drain).at(20.0);
+        let second = owner.wire[1].0;
+        let mut heir = Rig::new().priority(1).interval_cs(interval).staging_hangs().backup();
+        heir.at(second).advert(0).at(50_000.0);
+        let (at, state, cause) = heir.history()[0];
+        assert_eq!((state, cause), (State::Active, Cause::PriorityZero));
+        let until = owner.answers_until().unwrap();
+        assert!(at + 5.0 < until, "at {interval} cs: {at} ms, {until} ms");
+    }
 }
 
 #[test]

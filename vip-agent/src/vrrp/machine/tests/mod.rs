@@ -9,6 +9,7 @@ mod fault;
 mod lease;
 mod nopreempt;
 mod owner_dead;
+mod phase;
 mod properties;
 mod reconfigure;
 mod rig;

@@ -6,9 +6,9 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::{LEASE_INTERVALS, Machine, Output, Parameters};
+use super::super::{AdvertPhase, LEASE_INTERVALS, Machine, Output, Parameters};
 use super::*;
-use crate::types::MonotonicTime;
+use crate::types::{MonotonicTime, VirtualRouterId};
 
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -45,6 +45,7 @@ prop_compose! {
     fn parameters()(
         priority in prop_oneof![1..=255_u8, Just(1), Just(254), Just(255)],
         interval in interval(),
+        phase in phase(),
         preempt: bool,
         preempt_delay in span(),
         hold_down in prop_oneof![3 => Just(Duration::ZERO), 1 => span()],
@@ -55,9 +56,13 @@ prop_compose! {
     ) -> Parameters {
         Parameters {
             priority: Priority::new(priority).unwrap(),
-            interval, preempt, preempt_delay, hold_down, staging, announce_repeat, announce_interval, announce_refresh,
+            interval, phase, preempt, preempt_delay, hold_down, staging, announce_repeat, announce_interval, announce_refresh,
         }
     }
+}
+
+fn phase() -> impl Strategy<Value = Option<AdvertPhase>> {
+    proptest::option::of((1..=255_u8).prop_map(|id| AdvertPhase::of(VirtualRouterId::new(id).unwrap())))
 }
 
 /// What comes from outside; the results of sends are reported as they are asked for.

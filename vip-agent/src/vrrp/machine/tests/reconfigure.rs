@@ -56,6 +56,39 @@ fn a_backup_that_has_heard_nobody_waits_by_its_new_interval() {
 }
 
 #[test]
+fn a_backup_about_to_preempt_waits_for_an_owner_that_holds_it_by_the_new_parameters() {
+    let changes: [fn(&mut super::super::Parameters); 3] = [
+        |p| p.preempt = false,
+        |p| p.preempt_delay = std::time::Duration::from_secs(60),
+        |p| p.priority = Priority::new(40).unwrap(),
+    ];
+    for change in changes {
+        let mut rig = Rig::new().staging_takes(1.0).started();
+        rig.at(1000.0).advert(50).at(2000.0).advert(50).at(3000.0).advert(50).at(3100.0).reconfigure(change);
+        for second in 4..10 {
+            rig.at(f64::from(second) * 1000.0).advert(50);
+        }
+        assert_eq!(rig.state(), State::Backup);
+    }
+}
+
+#[test]
+fn an_address_owner_that_is_one_no_longer_is_held_by_a_lower_owner() {
+    let mut rig = Rig::new().priority(255).no_preempt().active();
+    rig.stopped_until(3500.0).timer().at(4000.0).advert(50).at(5000.0).advert(50);
+    rig.reconfigure(priority(200)).at(7000.0).advert(50).at(9000.0);
+    assert_eq!(rig.state(), State::Backup);
+}
+
+#[test]
+fn a_backup_that_is_still_to_preempt_goes_on_after_a_reload() {
+    let mut rig = Rig::new().started();
+    rig.at(1000.0).advert(50).at(2000.0).advert(50).reconfigure(priority(200));
+    rig.at(3000.0).advert(50).at(4000.0);
+    assert_eq!(rig.history()[1..], [(3218.75, State::Active, Cause::Preempt)]);
+}
+
+#[test]
 fn an_owner_tells_its_peers_at_once() {
     let mut rig = Rig::new().active();
     rig.at(300.0).reconfigure(priority(50)).at(1400.0);

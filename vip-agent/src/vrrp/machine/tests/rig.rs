@@ -57,6 +57,7 @@ impl Rig {
         let parameters = Parameters {
             priority: Priority::new(100).unwrap(),
             interval: Centiseconds::new(100).unwrap().into(),
+            phase: None,
             preempt: true,
             preempt_delay: Duration::ZERO,
             hold_down: Duration::ZERO,
@@ -80,6 +81,10 @@ impl Rig {
             transitions: Vec::new(),
             actions: Vec::new(),
         }
+    }
+
+    pub(super) fn parameters(&self) -> Parameters {
+        self.parameters
     }
 
     pub(super) fn with(mut self, change: impl FnOnce(&mut Parameters)) -> Self {

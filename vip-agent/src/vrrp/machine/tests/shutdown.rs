@@ -58,7 +58,7 @@ fn a_drained_router_shuts_down_silently() {
     let mut rig = Rig::new().active();
     rig.event(Event::Drain).at(600.0).advert(50).at(5000.0).event(Event::Shutdown);
     assert_eq!(rig.history().last(), Some(&(5000.0, State::Initialize, Cause::Shutdown)));
-    assert_eq!(rig.wire.last(), Some(&(62.5, Sent::Leaving)));
+    assert_eq!(rig.wire.last(), Some(&(10.0, Sent::Leaving)));
 }
 
 #[test]

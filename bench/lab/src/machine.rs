@@ -8,32 +8,32 @@ use serde::{Deserialize, Serialize};
 
 /// The machine, the software and the moment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Machine {
+pub struct Machine {
     /// `uname -r`.
-    pub(crate) kernel: String,
+    pub kernel: String,
     /// Model of the first CPU.
-    pub(crate) cpu: String,
+    pub cpu: String,
     /// How many CPUs this process may use.
-    pub(crate) cpus: usize,
+    pub cpus: usize,
     /// RAM in MiB.
-    pub(crate) memory_mib: u64,
+    pub memory_mib: u64,
     /// First line of `vip-agent --version`, and the commit where it is known.
-    pub(crate) viplane: String,
+    pub viplane: String,
     /// First line of `keepalived --version`.
-    pub(crate) keepalived: String,
+    pub keepalived: String,
     /// RFC 3339, UTC.
-    pub(crate) date: String,
+    pub date: String,
     /// As given.
-    pub(crate) command_line: Vec<String>,
+    pub command_line: Vec<String>,
     /// Load averages of 1, 5 and 15 minutes before the first round.
-    pub(crate) load_before: String,
+    pub load_before: String,
     /// After the last one; the benchmark's own load is in there.
-    pub(crate) load_after: String,
+    pub load_after: String,
 }
 
 impl Machine {
     /// Of now; `agent` is the binary that is measured.
-    pub(crate) fn describe(agent: &Path) -> Self {
+    pub fn describe(agent: &Path) -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let memory = read("/proc/meminfo").lines().find_map(|line| {
@@ -64,13 +64,13 @@ impl Machine {
     }
 
     /// Notes the load at the end.
-    pub(crate) fn finish(&mut self) {
+    pub fn finish(&mut self) {
         self.load_after = loads();
     }
 }
 
 /// Load average of the last minute.
-pub(crate) fn load() -> f64 {
+pub fn load() -> f64 {
     loads().split(' ').next().and_then(|load| load.parse().ok()).unwrap_or(f64::NAN)
 }
 
