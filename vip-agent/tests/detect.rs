@@ -46,6 +46,14 @@ fn covered_pair(lab: &Lab) -> Result<[Agent; 2]> {
     Ok(agents)
 }
 
+/// The first owns, the others watch it.
+fn three(lab: &Lab) -> Result<[Agent; 3]> {
+    let [first, second] = covered_pair(lab)?;
+    let third = detecting(lab, 3).start()?;
+    wait_covered(&third)?;
+    Ok([first, second, third])
+}
+
 fn cause(agent: &Agent) -> Result<Option<String>> {
     Ok(agent.edge()?.last_takeover.map(|takeover| takeover.cause))
 }
@@ -119,11 +127,8 @@ fn an_agent_that_fails(
 #[test]
 fn hosts_die_one_after_the_other_and_the_next_by_priority_takes_over() -> Result<()> {
     let lab = lab(3)?;
-    let agents = [1, 2, 3].map(|number| detecting(&lab, number).start());
-    let [first, second, third] = agents;
-    let (first, second, third) = (first?, second?, third?);
+    let [first, second, third] = three(&lab)?;
     for (owner, backups) in [(&first, vec![&second, &third]), (&second, vec![&third])] {
-        owner.wait_state("active", SOON)?;
         for backup in &backups {
             wait_covered(backup)?;
         }
@@ -139,13 +144,7 @@ fn hosts_die_one_after_the_other_and_the_next_by_priority_takes_over() -> Result
 #[test]
 fn a_backup_whose_own_link_is_deaf_takes_nothing_over() -> Result<()> {
     let lab = lab(3)?;
-    let agents = [1, 2, 3].map(|number| detecting(&lab, number).start());
-    let [first, second, third] = agents;
-    let (first, second, third) = (first?, second?, third?);
-    first.wait_state("active", SOON)?;
-    for backup in [&second, &third] {
-        wait_covered(backup)?;
-    }
+    let [_first, _second, third] = three(&lab)?;
     // Both others are known to answer for a while: a census comes once a second.
     std::thread::sleep(ms(1500));
     let before = third.edge()?.transitions;

@@ -190,8 +190,8 @@ impl Link {
     fn hears(&self, silent: &Peer, asked: MonotonicTime) -> bool {
         let answer_else = |peer: &&Peer| {
             peer.claims.node != silent.claims.node
-                && peer.signs.answered != MonotonicTime::ZERO
                 && silent.signs.last().since(peer.signs.answered) < LATELY
+                && !peer.was_silent_before(silent)
         };
         let mut others = self.peers.iter().filter(answer_else).peekable();
         others.peek().is_none() || others.any(|peer| peer.signs.asked >= asked)

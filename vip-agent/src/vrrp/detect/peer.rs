@@ -60,6 +60,11 @@ impl Peer {
         self.unanswered = self.unanswered.saturating_add(1);
     }
 
+    /// Whether it left questions unanswered before the other one did: it may be dead, and tells nothing about our own link.
+    pub(super) fn was_silent_before(&self, other: &Self) -> bool {
+        self.signs.answered == MonotonicTime::ZERO || self.unanswered > other.unanswered + 1
+    }
+
     /// How often it promised to be heard.
     pub(super) fn interval(&self) -> Duration {
         Duration::from_micros(self.signs.promise.interval.into())

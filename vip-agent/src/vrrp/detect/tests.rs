@@ -236,6 +236,18 @@ fn where_others_answered_one_of_them_must_have_answered_since() {
 }
 
 #[test]
+fn who_died_before_tells_nothing_about_our_own_link() {
+    let mut rig = Rig::new().with_another_backup().started();
+    rig.other = Some(Host::Dead);
+    // The owner's heartbeats were late once, so that everybody was asked.
+    rig.owner = Host::AgentDead;
+    rig.until(START + 10_000);
+    rig.owner = Host::Dead;
+    rig.until(START + 30_000);
+    assert!(rig.dead().is_some(), "{:?}", rig.told);
+}
+
+#[test]
 fn an_owner_that_never_answers_is_not_covered() {
     let mut rig = Rig::new();
     rig.claim(OWNER, ours(), 1);
