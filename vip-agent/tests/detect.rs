@@ -171,7 +171,9 @@ fn lost_heartbeats_alone_and_hogs_move_nothing() -> Result<()> {
             lab.node(1).name()
         );
         let table = "table netdev lab";
-        lab.switch().node().nft(&format!("{table}\ndelete {table}\n{table} {{\nchain lab {{\n{rule}\n}}\n}}\n"))
+        lab.switch()
+            .node()
+            .nft(&format!("{table}\ndelete {table}\n{table} {{\nchain lab {{\n{rule}\n}}\n}}\n"))
     };
     lose(10)?;
     std::thread::sleep(Duration::from_secs(times(4, 600) as u64));

@@ -153,7 +153,9 @@ fn a_dead_agents_watcher_says_priority_0_from_the_virtual_mac_and_the_heir_gets_
     for (v6, mac) in [false, true].into_iter().zip(VIRTUAL) {
         let of_family = |frame: &&Frame| {
             frame.source == mac
-                && frame.advert().is_some_and(|advert| advert.source.is_ipv6() == v6 && advert.hop_limit == 255)
+                && frame
+                    .advert()
+                    .is_some_and(|advert| advert.source.is_ipv6() == v6 && advert.hop_limit == 255)
         };
         ensure!(zeros.iter().filter(of_family).count() == 2, "{zeros:#?}");
     }

@@ -16,7 +16,8 @@ use vip_common::filter::{self, Bit};
 use vip_common::heartbeat::Peers;
 use vip_common::maps::{
     Deadline, EVENT_BYTES, FlowKey, ForeignOwner, Handover, HeartbeatLink, MAX_HANDOVER_FLOWS, MAX_LINKS,
-    MAX_PEERS, MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
+    MAX_PEERS, MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VirtualMacKey,
+    VlanKey,
 };
 use vip_common::reason::Reason;
 

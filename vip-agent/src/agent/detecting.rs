@@ -91,7 +91,8 @@ impl Agent {
             self.dataplane.insert_vlan(tags, interface.index)?;
         }
         let node = self.detecting.node;
-        self.dataplane.detect_on(interface.index, HeartbeatLink { key: *key, node, mac: mac.0, slot: slot.get() })?;
+        self.dataplane
+            .detect_on(interface.index, HeartbeatLink { key: *key, node, mac: mac.0, slot: slot.get() })?;
         Ok(Detection::new(socket, self.dataplane.peers(), *key, node))
     }
 
@@ -101,11 +102,15 @@ impl Agent {
             let (Some(home), Some(detect)) = (&managed.home, &managed.config.detect) else { continue };
             let interface = home.place.advert.clone();
             let Ok(tags) = self.links.attach_point(interface.index) else {
-                tracing::warn!(instance = managed.name(), "no fast detection: XDP cannot see the frames of {interface}");
+                tracing::warn!(
+                    instance = managed.name(),
+                    "no fast detection: XDP cannot see the frames of {interface}"
+                );
                 continue;
             };
             let parent = self.links.get(tags.ifindex).map(|link| link.name.as_str().into());
-            let attach = Interface { index: tags.ifindex, name: parent.unwrap_or_else(|| interface.name.clone()) };
+            let attach =
+                Interface { index: tags.ifindex, name: parent.unwrap_or_else(|| interface.name.clone()) };
             let mac = home.place.advert_mac;
             let known = wanted.entry(interface.index);
             known.or_insert(Wanted { interface, mac, key: detect.key, attach, tags });

@@ -42,7 +42,9 @@ pub(super) fn detect(
     adverts: Option<AdvertInterval>,
     secrets: &Secrets<'_>,
 ) -> Option<Option<Detect>> {
-    instance.or("detect", None, |field| if field.is_null() { Some(None) } else { read(field, adverts, secrets).map(Some) })
+    instance.or("detect", None, |field| {
+        if field.is_null() { Some(None) } else { read(field, adverts, secrets).map(Some) }
+    })
 }
 
 fn read(field: &Field<'_>, adverts: Option<AdvertInterval>, secrets: &Secrets<'_>) -> Option<Detect> {

@@ -6,7 +6,7 @@ use super::address;
 use super::detect::detect;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
-use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, VipAddress, Protocol};
+use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, Protocol, VipAddress};
 use super::probe::track;
 use super::protocol::protocol;
 use super::schema::{UP_TO_AN_HOUR, interface};

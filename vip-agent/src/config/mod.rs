@@ -28,6 +28,7 @@ mod unicast;
 mod tests;
 
 pub(crate) use address::{node, vip};
+pub use detect::Detect;
 pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
 pub use interface::{
     InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,
@@ -40,7 +41,6 @@ pub use model::{
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
-pub use detect::Detect;
 pub use secrets::{KeyFileError, PasswordFileError, Secrets, read_detect_key_file, read_password_file};
 
 pub use crate::types::XdpModeChoice;

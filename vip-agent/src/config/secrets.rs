@@ -26,7 +26,8 @@ pub struct Secrets<'a> {
 impl Secrets<'_> {
     /// For a text that stands alone: password files are not read, and each is an error.
     pub const NONE: Self = Self {
-        password_file: &|_| Err(PasswordFileError::NotRead), detect_key_file: &|_| Err(KeyFileError::Refused(PasswordFileError::NotRead)),
+        password_file: &|_| Err(PasswordFileError::NotRead),
+        detect_key_file: &|_| Err(KeyFileError::Refused(PasswordFileError::NotRead)),
         shared_mode: None,
     };
 }
@@ -94,7 +95,9 @@ pub enum KeyFileError {
     #[error(transparent)]
     Refused(#[from] PasswordFileError),
     /// Something else than a key.
-    #[error("holds no key: 32 hexadecimal digits, as `openssl rand -hex 16` makes them, with or without a line end")]
+    #[error(
+        "holds no key: 32 hexadecimal digits, as `openssl rand -hex 16` makes them, with or without a line end"
+    )]
     NoKey,
 }
 
@@ -201,10 +204,15 @@ mod tests {
     fn a_key_of_fast_detection_is_32_hexadecimal_digits() {
         for content in ["000102030405060708090a0b0c0d0e0f", "000102030405060708090A0B0C0D0E0F\n"] {
             let file = PasswordFile::of(content, 0o600);
-            assert_eq!(read_detect_key_file(&file.path).unwrap(), Key::new(std::array::from_fn(|at| at as u8)));
+            assert_eq!(
+                read_detect_key_file(&file.path).unwrap(),
+                Key::new(std::array::from_fn(|at| at as u8))
+            );
         }
         let digits = "000102030405060708090a0b0c0d0e0f";
-        for content in ["", "0", &digits[1..], &format!("{digits}0"), &digits.replace('a', "g"), &format!(" {digits}")] {
+        for content in
+            ["", "0", &digits[1..], &format!("{digits}0"), &digits.replace('a', "g"), &format!(" {digits}")]
+        {
             let error = read_detect_key_file(&PasswordFile::of(content, 0o600).path).unwrap_err();
             assert!(matches!(error, KeyFileError::NoKey), "{content:?}");
             assert!(content.is_empty() || !error.to_string().contains(&digits[1..]), "{error}");

@@ -32,7 +32,8 @@ impl PeerWords {
         let slots = (0..PEER_WAYS).filter_map(|way| u16::try_from(peer_slots(node) + way).ok().map(PeerSlot));
         let free = |slot: &PeerSlot| self.word(*slot, PeerWord::Node).load(Ordering::Relaxed) == 0;
         let slot = slots.into_iter().find(free)?;
-        for word in [PeerWord::Heard, PeerWord::Sent, PeerWord::Promise, PeerWord::Answered, PeerWord::Asked] {
+        for word in [PeerWord::Heard, PeerWord::Sent, PeerWord::Promise, PeerWord::Answered, PeerWord::Asked]
+        {
             self.word(slot, word).store(0, Ordering::Relaxed);
         }
         self.word(slot, PeerWord::Interface).store(ifindex.into(), Ordering::Relaxed);

@@ -4,7 +4,9 @@ use std::io;
 use std::net::IpAddr;
 
 use aya::maps::{HashMap, MapData, MapError};
-use vip_common::maps::{HeartbeatLink, MAX_LINKS, MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey};
+use vip_common::maps::{
+    HeartbeatLink, MAX_LINKS, MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
+};
 
 use super::DataplaneError;
 use super::filter::Filter;

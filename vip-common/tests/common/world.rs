@@ -7,7 +7,8 @@ use vip_common::decision::{self, Action, Arrival, Decision, Family, Tables};
 use vip_common::filter::{Bit, Filter};
 use vip_common::heartbeat::{self, Key, Peers};
 use vip_common::maps::{
-    FlowKey, Handover, HeartbeatLink, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey, peer_slots, vip_flags,
+    FlowKey, Handover, HeartbeatLink, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
+    peer_slots, vip_flags,
 };
 use vip_common::packet::Frame;
 use vip_common::packet::ipv6::Address;

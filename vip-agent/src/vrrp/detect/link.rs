@@ -136,7 +136,12 @@ impl Link {
     }
 
     /// Looks at what the program has noted. Whether anybody who is watched is late, so that [`Self::life`] has news.
-    pub fn look(&mut self, now: MonotonicTime, signs: impl Fn(PeerSlot) -> Signs, forget: impl Fn(PeerSlot)) -> bool {
+    pub fn look(
+        &mut self,
+        now: MonotonicTime,
+        signs: impl Fn(PeerSlot) -> Signs,
+        forget: impl Fn(PeerSlot),
+    ) -> bool {
         for peer in &mut self.peers {
             peer.update(signs(peer.slot));
         }
@@ -173,7 +178,8 @@ impl Link {
 
     /// The owner of a virtual router, if it is watched.
     pub fn covered(&self, family: Family, id: VirtualRouterId, now: MonotonicTime) -> Option<Covered> {
-        let owner = self.owners(family, id).filter(|peer| peer.is_covered()).max_by_key(|peer| peer.signs.heard)?;
+        let owner =
+            self.owners(family, id).filter(|peer| peer.is_covered()).max_by_key(|peer| peer.signs.heard)?;
         let Signs { heard, answered, asked, .. } = owner.signs;
         (now >= self.blind_until && now.since(heard) < LATELY)
             .then(|| Covered { heard, echo: answered.since(asked) })

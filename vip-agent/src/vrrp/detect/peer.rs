@@ -95,7 +95,11 @@ impl Peer {
 
     /// When to ask again who was asked at `last`: twice an interval, less often who is past hope.
     pub(super) fn ask_again_at(&self, multiplier: u8, last: MonotonicTime) -> MonotonicTime {
-        let patience = if self.unanswered > u32::from(multiplier) * 4 { self.interval() * 4 } else { self.interval() / 2 };
+        let patience = if self.unanswered > u32::from(multiplier) * 4 {
+            self.interval() * 4
+        } else {
+            self.interval() / 2
+        };
         self.ask_at(multiplier).max(last + patience)
     }
 

@@ -144,7 +144,8 @@ impl Rig {
             if !self.deaf {
                 let mut noted = self.noted.borrow_mut();
                 let signs = noted.entry(node as u16).or_default();
-                (signs.answered, signs.asked) = (MonotonicTime(self.now * US + 10 * US), MonotonicTime(asked));
+                (signs.answered, signs.asked) =
+                    (MonotonicTime(self.now * US + 10 * US), MonotonicTime(asked));
             }
         }
     }
@@ -154,7 +155,8 @@ impl Rig {
     }
 
     fn questions(&self) -> Vec<u64> {
-        let is_question = |frame: &Frame| matches!(frame, Frame::Message(Message { kind: Kind::Question, .. }));
+        let is_question =
+            |frame: &Frame| matches!(frame, Frame::Message(Message { kind: Kind::Question, .. }));
         self.sent.iter().filter(|(_, frame)| is_question(frame)).map(|(at, _)| *at).collect()
     }
 }
@@ -342,7 +344,9 @@ fn an_owner_says_so_every_interval_and_what_it_owns_thrice_when_that_changes() {
     rig.until(20_000);
     let heartbeats: Vec<_> = (rig.sent.iter())
         .filter_map(|(at, frame)| match frame {
-            Frame::Message(message) if message.kind == Kind::Heartbeat => Some((*at, Promise::of(message.body))),
+            Frame::Message(message) if message.kind == Kind::Heartbeat => {
+                Some((*at, Promise::of(message.body)))
+            }
             _ => None,
         })
         .collect();
@@ -362,7 +366,9 @@ fn an_owner_says_so_every_interval_and_what_it_owns_thrice_when_that_changes() {
     rig.until(30_000);
     let first = rig.sent.first().map(|(_, frame)| *frame);
     assert!(matches!(first, Some(Frame::Claims(claims)) if claims.owned.is_empty()), "{first:?}");
-    assert!(!rig.sent.iter().any(|(_, frame)| matches!(frame, Frame::Message(m) if m.kind == Kind::Heartbeat)));
+    assert!(
+        !rig.sent.iter().any(|(_, frame)| matches!(frame, Frame::Message(m) if m.kind == Kind::Heartbeat))
+    );
 }
 
 #[test]

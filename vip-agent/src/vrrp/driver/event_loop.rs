@@ -338,9 +338,10 @@ impl EventLoop {
             Command::Undetect(ifindex) => self.detecting.stop(&self.epoll, ifindex, &self.shared),
             Command::Stop => self.stopping = true,
             Command::Inspect(id, number) => {
-                let snapshot = self.routers.get(id).map(|router| {
-                    Snapshot { covered: self.detecting.covered(router), ..router.snapshot() }
-                });
+                let snapshot = self
+                    .routers
+                    .get(id)
+                    .map(|router| Snapshot { covered: self.detecting.covered(router), ..router.snapshot() });
                 self.shared.answer(number, snapshot);
             }
             Command::Announce(id) => self.with(id, Router::announce_again),

@@ -59,7 +59,8 @@ impl HeartbeatSocket {
 
     /// The payload of the next frame that has come up; `None` if there is none.
     pub fn receive<'a>(&self, buffer: &'a mut [u8; LONGEST]) -> Option<&'a [u8]> {
-        let length = rustix::net::recv(&self.socket, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT).ok()?.1;
+        let length =
+            rustix::net::recv(&self.socket, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT).ok()?.1;
         Some(buffer.get(HEADER..length).unwrap_or_default())
     }
 
