@@ -102,3 +102,20 @@ fn one_file_of_version_2_with_a_password_elects_one_owner() -> Result<()> {
     };
     pair(&[([10, 0, 0, 50].into(), 24)], old)?.elects_one_owner()
 }
+
+#[test]
+fn one_file_with_virtual_macs_weights_and_nopreempt_elects_one_owner() -> Result<()> {
+    let modes = |keepalived: KeepalivedBuilder| {
+        keepalived.virtual_mac().nopreempt().each_instance("track_interface {\n lo weight 10\n }")
+    };
+    let pair = pair(&[([10, 0, 0, 50].into(), 24)], modes)?;
+    pair.wait_state("backup")?;
+    let status = pair.node().command(binary()).args(["status", "--json"]).read()?;
+    let status: Value = serde_json::from_str(&status)?;
+    ensure!(status["instances"][0]["effective_priority"] == 110, "{status:#}");
+    let config = pair.node().command(binary()).args(["config", "--config", CONFIG]).read()?;
+    for line in ["virtual_mac: true", "preempt: false"] {
+        ensure!(config.contains(line), "{config}");
+    }
+    pair.elects_one_owner()
+}

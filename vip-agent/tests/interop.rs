@@ -102,13 +102,17 @@ impl Scene {
         Self { numbers: [2, 1], ..self }
     }
 
-    /// Plays in every speech at once, each in a lab of its own: for what does not watch the clock.
+    /// Plays in every speech at once, for what does not watch the clock.
     fn each(play: impl Fn(Self) -> Result<()> + Sync) -> Result<()> {
+        Self::at_once(&SPEECHES, play)
+    }
+
+    /// Plays in these speeches at once, each in a lab of its own.
+    fn at_once(speeches: &[Speech], play: impl Fn(Self) -> Result<()> + Sync) -> Result<()> {
         let play = &play;
         std::thread::scope(|scope| {
-            let plays = SPEECHES.map(|speech| {
-                scope.spawn(move || play(Self::new(speech)?).with_context(|| speech.to_string()))
-            });
+            let play = |speech: Speech| move || play(Self::new(speech)?).with_context(|| speech.to_string());
+            let plays: Vec<_> = speeches.iter().map(|&speech| scope.spawn(play(speech))).collect();
             plays.into_iter().try_for_each(|play| play.join().expect("a play that panics"))
         })
     }
@@ -267,14 +271,16 @@ enum End {
     Terminate,
 }
 
+/// Scenes played at once where the clock is watched: what they do most is wait for keepalived's start.
+const AT_ONCE: usize = 4;
+
 /// The owner ends; the other takes over in time. Up to three attempts: the machine is not ours alone.
 fn ends(ours_owns: bool, end: End) -> Result<()> {
     let intervals: &[Duration] =
         if times(0, 1) == 0 { &[ms(100)] } else { &[ms(10), ms(100), Duration::from_secs(1)] };
     for &interval in intervals {
-        for speech in SPEECHES {
-            ends_in_time(&Scene::new(speech)?, interval, ours_owns, end)
-                .with_context(|| format!("{speech}, {interval:?}"))?;
+        for speeches in SPEECHES.chunks(AT_ONCE) {
+            Scene::at_once(speeches, |scene| ends_in_time(&scene, interval, ours_owns, end))?;
         }
     }
     Ok(())
@@ -284,7 +290,7 @@ fn ends_in_time(scene: &Scene, interval: Duration, ours_owns: bool, end: End) ->
     let limit = active_down(100, interval) + if ours_owns { THEIR_TOLERANCE } else { TOLERANCE };
     let mut silences = Vec::new();
     while silences.iter().all(|silence| *silence > limit) {
-        ensure!(silences.len() < 3, "taken over after {silences:?}, the limit is {limit:?}");
+        ensure!(silences.len() < 3, "{interval:?}: taken over after {silences:?}, the limit is {limit:?}");
         silences.push(ends_once(scene, interval, ours_owns, end)?);
     }
     println!("{}, {interval:?}, {end:?}: {silences:?}", scene.speech);
@@ -470,8 +476,7 @@ fn a_keepalived_that_rejects_our_list_of_vips_and_owns_beside_us_raises_an_alarm
 
 #[test]
 fn the_vip_that_a_killed_keepalived_leaves_on_its_node_raises_an_alarm() -> Result<()> {
-    for speech in [SPEECHES[0], SPEECHES[3], SPEECHES[5], SPEECHES[7]] {
-        let scene = Scene::new(speech)?;
+    Scene::at_once(&[SPEECHES[0], SPEECHES[3], SPEECHES[5], SPEECHES[7]], |scene| {
         let theirs = scene.theirs(200).start()?;
         theirs.wait_state("MASTER", SOON)?;
         let ours = scene.ours(100).start()?;
@@ -479,13 +484,14 @@ fn the_vip_that_a_killed_keepalived_leaves_on_its_node_raises_an_alarm() -> Resu
         theirs.crash()?;
         ours.wait_state("active", SOON)?;
         // It says nothing any more, but its kernel answers for the VIP, and clients may believe it.
-        let mac = match (speech.virtual_mac, speech.vips[0].contains(':')) {
-            (false, _) => scene.their_node().mac(),
-            (true, v6) => virtual_mac::virtual_mac(v6),
+        let vip = scene.speech.vips[0];
+        let mac = if scene.speech.virtual_mac {
+            virtual_mac::virtual_mac(vip.contains(':'))
+        } else {
+            scene.their_node().mac()
         };
-        alarmed(&ours, "foreign_owner", speech.vips[0], mac).with_context(|| speech.to_string())?;
-    }
-    Ok(())
+        alarmed(&ours, "foreign_owner", vip, mac)
+    })
 }
 
 /// The alarm is in status, with the other's MAC, and was logged once.

@@ -26,42 +26,40 @@ fn reached(scene: &Scene, vip: &str) -> Result<()> {
 
 #[test]
 fn moves_between_the_two_change_nothing_in_a_clients_neighbour_cache() -> Result<()> {
-    for speech in SPEECHES.into_iter().filter(|speech| speech.virtual_mac) {
-        let scene = Scene::new(speech)?;
-        let vip = *speech.vips.last().context("a VIP")?;
+    let speeches: Vec<_> = SPEECHES.into_iter().filter(|speech| speech.virtual_mac).collect();
+    Scene::at_once(&speeches, |scene| {
+        let vip = *scene.speech.vips.last().context("a VIP")?;
         let theirs = scene.theirs(200).start()?;
         theirs.wait_state("MASTER", SOON)?;
         let ours = scene.ours(100).start()?;
         ours.wait_state("backup", SOON)?;
-        reached(&scene, vip).with_context(|| format!("{speech}: keepalived first"))?;
+        reached(&scene, vip).context("keepalived first")?;
         theirs.stop()?;
         ours.wait_state("active", SOON)?;
-        reached(&scene, vip).with_context(|| format!("{speech}: from keepalived to us"))?;
+        reached(&scene, vip).context("from keepalived to us")?;
         let again = theirs.builder().start()?;
         again.wait_state("MASTER", SOON)?;
         ours.wait_state("backup", SOON)?;
-        reached(&scene, vip).with_context(|| format!("{speech}: and back"))?;
+        reached(&scene, vip).context("and back")?;
         ensure!(again.complaints().is_empty(), "{:#?}", again.complaints());
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Only one of the two has virtual MACs: they are no part of the protocol.
 #[test]
 fn who_has_virtual_macs_and_who_has_not_get_along() -> Result<()> {
-    for (speech, ours_has) in
-        [(SPEECHES[0], true), (SPEECHES[0], false), (SPEECHES[2], true), (SPEECHES[2], false)]
-    {
-        let scene = Scene::new(speech)?;
-        let theirs = scene.theirs(100);
-        let theirs = if ours_has { theirs } else { theirs.virtual_mac() }.start()?;
-        theirs.wait_state("MASTER", SOON)?;
-        let ours = scene.ours(200).set_instance("virtual_mac", json!(ours_has)).start()?;
-        ours.wait_state("active", SOON)?;
-        theirs.wait_state("BACKUP", SOON)?;
-        scene
-            .peace(scene.our_node(), &ours, &theirs)
-            .with_context(|| format!("{speech}, ours {ours_has}"))?;
+    for ours_has in [true, false] {
+        Scene::at_once(&[SPEECHES[0], SPEECHES[2]], |scene| {
+            let theirs = scene.theirs(100);
+            let theirs = if ours_has { theirs } else { theirs.virtual_mac() }.start()?;
+            theirs.wait_state("MASTER", SOON)?;
+            let ours = scene.ours(200).set_instance("virtual_mac", json!(ours_has)).start()?;
+            ours.wait_state("active", SOON)?;
+            theirs.wait_state("BACKUP", SOON)?;
+            scene.peace(scene.our_node(), &ours, &theirs)
+        })
+        .with_context(|| format!("ours {ours_has}"))?;
     }
     Ok(())
 }

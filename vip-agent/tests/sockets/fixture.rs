@@ -136,7 +136,7 @@ pub(crate) fn adverts_for(vips: &[IpAddr], source: IpAddr, destinations: &[IpAdd
 /// One advert over a family as a whole frame from the virtual MAC, with what sends it.
 pub(crate) fn framed(wire: &Wire, family: Family) -> (AdvertSender, PreparedAdverts) {
     let source = near_source(family);
-    let vips = if family == Family::V4 { vec![ip("192.0.2.100")] } else { vec![ip("fe80::100")] };
+    let vips = vips(family);
     let id = VirtualRouterId::new(7).expect("a VRID");
     let fields = Fields { virtual_router_id: id, priority: 100, dialect: VERSION_3, addresses: &vips };
     let mac = MacAddr::of_virtual_router(id, family);

@@ -13,6 +13,8 @@ use vip_lab::Node;
 const PLACES: [&str; 3] = ["/run", "/var/lib/viplane", "/sys/fs/bpf"];
 /// The lab's own files, and names of network namespaces that `ip` makes.
 const NOT_OURS: [&str; 2] = ["/run/lab", "/run/netns"];
+/// Made to outlast the agent: what it must know of other owners when it comes back.
+const MEMORY: &str = "/var/lib/viplane/owners.json";
 const SYSCTLS: [&str; 5] = ["arp_ignore", "arp_announce", "arp_notify", "rp_filter", "forwarding"];
 
 /// What a node looks like, by what was asked.
@@ -64,7 +66,7 @@ fn list(path: &Path, files: &mut Vec<PathBuf>) {
     let Ok(entries) = fs::read_dir(path) else { return };
     for entry in entries.flatten() {
         let path = entry.path();
-        if NOT_OURS.iter().any(|known| path == Path::new(known)) {
+        if NOT_OURS.iter().chain([&MEMORY]).any(|known| path == Path::new(known)) {
             continue;
         }
         list(&path, files);

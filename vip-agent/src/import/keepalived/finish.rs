@@ -146,6 +146,7 @@ impl<'a> Context<'a> {
         let weights = match group {
             _ if work.draft.priority == Priority::OWNER => Weights::Owner,
             Some(group) if !group.keeps_weights => Weights::Grouped,
+            Some(group) if group.name.is_some() => Weights::Common,
             _ => Weights::Kept,
         };
         let of_group = if weights == Weights::Owner { Weights::Owner } else { Weights::Kept };

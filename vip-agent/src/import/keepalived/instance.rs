@@ -202,8 +202,7 @@ impl<'a> Draft<'a> {
             }
             "use_vmac" => self.virtual_mac(statement),
             "vmac_xmit_base" => {
-                let why =
-                    "there is no macvlan interface; with `virtual_mac`, adverts come from the virtual MAC";
+                let why = "there is no macvlan interface: multicast adverts come from the virtual MAC, unicast ones from the interface";
                 self.notes.add(Key::VirtualMac, statement, why);
             }
             "unicast_src_ip" => self.peers.source(statement, &mut self.notes),

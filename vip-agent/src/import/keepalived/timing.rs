@@ -80,13 +80,36 @@ impl<'a> Context<'a> {
     }
 }
 
-/// Makes the members of each sync group agree in what decides their one election: with the first one, but for the
-/// interval, which is that of the first member of version 2, whose peers take no other.
+/// The longest interval that both versions have.
+const LONGEST_OF_BOTH: Duration = Duration::from_secs(40);
+
+/// Whether some of its VIPs are served by version 3: all, or the IPv6 ones of version 2, by an instance beside it.
+fn speaks_3(draft: &Draft<'_>, globals: &Globals) -> bool {
+    version(draft, globals) == 3 || draft.vips.iter().any(|vip| vip.excluded && vip.address.address.is_ipv6())
+}
+
+/// Makes what moves together agree in what decides its one election. The members of a sync group: with the first one,
+/// but for the interval, which is that of the first member of version 2, whose peers take no other. And instances that
+/// become two.
 pub(super) fn agree(drafts: &mut [Draft<'_>], groups: &Groups<'_>, globals: &Globals) {
     let mut members: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
     for (draft, number) in drafts.iter().zip(0..) {
         if let Some(&group) = draft.block.argument().and_then(|name| groups.of.get(name)) {
             members.entry(group).or_default().push(number);
+        }
+    }
+    for draft in drafts.iter_mut() {
+        let interval = interval(draft, version(draft, globals));
+        if interval > LONGEST_OF_BOTH && version(draft, globals) == 2 && speaks_3(draft, globals) {
+            let why = format!(
+                "its IPv6 addresses take adverts of version 3, which say at most {}: its interval {} becomes {}; {}",
+                Span(steps(3).1),
+                Span(interval),
+                Span(LONGEST_OF_BOTH),
+                OTHER_INTERVAL,
+            );
+            draft.notes.add(Key::AdvertInterval, draft.block, why);
+            draft.advert_interval = Some((LONGEST_OF_BOTH, draft.block));
         }
     }
     for (group, members) in members {
@@ -95,6 +118,9 @@ pub(super) fn agree(drafts: &mut [Draft<'_>], groups: &Groups<'_>, globals: &Glo
         let fixed = members.iter().copied().find(|&member| version(&drafts[member], globals) == 2);
         let fixed = &drafts[fixed.unwrap_or(first)];
         let interval = interval(fixed, version(fixed, globals));
+        let both =
+            version(fixed, globals) == 2 && members.iter().any(|&member| speaks_3(&drafts[member], globals));
+        let interval = if both { interval.min(LONGEST_OF_BOTH) } else { interval };
         let election = Election { interval, ..Election::of(&drafts[first], globals) };
         let leader = drafts[first].block.argument().unwrap_or_default();
         for member in members {
@@ -102,6 +128,9 @@ pub(super) fn agree(drafts: &mut [Draft<'_>], groups: &Groups<'_>, globals: &Glo
         }
     }
 }
+
+const OTHER_INTERVAL: &str = "NOT COMPATIBLE with keepalived peers: version 2 takes no interval but its own; change it on \
+                              all nodes first";
 
 /// What the members of a sync group agree in.
 struct Election {
@@ -141,10 +170,7 @@ impl Election {
         if own.interval != self.interval {
             let (was, is) = (Span(own.interval), Span(self.interval));
             let consequence = match version {
-                2 => {
-                    "NOT COMPATIBLE with keepalived peers: version 2 takes no interval but its own; change it on all \
-                     nodes first"
-                }
+                2 => OTHER_INTERVAL,
                 _ => "version 3 learns it from whoever is Active",
             };
             note(Key::AdvertInterval, format_args!("its interval {was} becomes {is}; {consequence}"));

@@ -32,10 +32,31 @@ impl Kind {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Weights {
     Kept,
+    /// Of a member of a sync group that keeps weights: they move the priority that it has in common with the others.
+    Common,
     /// Of a member of a sync group.
     Grouped,
     /// Of the address owner, whose priority does not change.
     Owner,
+}
+
+impl Weights {
+    /// What is to be said of a weight.
+    fn remark(self) -> Option<&'static str> {
+        match self {
+            Self::Kept => None,
+            Self::Common => Some(
+                "counts for all members of the sync group, which have one priority here; keepalived moves this one's alone",
+            ),
+            Self::Grouped => Some(
+                "keepalived gives members of a sync group no weights: down is a fault, and so it is here; let the group \
+                 track it, or write another probe with this weight",
+            ),
+            Self::Owner => {
+                Some("the address owner's priority does not change: down is a fault, as with keepalived")
+            }
+        }
+    }
 }
 
 /// How a probe finds out.
@@ -128,18 +149,11 @@ impl Probes {
             }
         };
         let (mut weight, reverse) = options(line, &source, notes, at);
-        if weights != Weights::Kept && weight != 0 {
-            weight = 0;
-            let why = match weights {
-                Weights::Owner => {
-                    "the address owner's priority does not change: down is a fault, as with keepalived"
-                }
-                _ => {
-                    "keepalived gives members of a sync group no weights: down is a fault, and so it is here; let the \
-                     group track it, or write another probe with this weight"
-                }
-            };
+        if let (Some(why), true) = (weights.remark(), weight != 0) {
             notes.add(at, line, why);
+        }
+        if matches!(weights, Weights::Grouped | Weights::Owner) {
+            weight = 0;
         }
         let Some(check) = source.check else {
             notes.add(at, line, "could not become a probe: see the remark at its definition");

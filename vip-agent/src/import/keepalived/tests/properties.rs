@@ -116,6 +116,42 @@ fn instance() -> impl Strategy<Value = String> {
     })
 }
 
+/// Two to four instances in one sync group, which agree in little.
+fn sync_group() -> impl Strategy<Value = String> {
+    const STATEMENTS: &[&str] = &[
+        "version 2",
+        "version 3",
+        "advert_int 0.25",
+        "advert_int 2",
+        "advert_int 41",
+        "advert_int 255",
+        "priority 50",
+        "priority 255",
+        "state MASTER",
+        "nopreempt",
+        "preempt_delay 5",
+        "preempt_delay 900",
+        "use_vmac\n vmac_xmit_base",
+        "no_accept",
+        "strict_mode",
+        "track_interface {\n eth2 weight 20\n }",
+        "virtual_ipaddress_excluded {\n fd00::ID\n }",
+        "unicast_src_ip 10.0.0.200\n unicast_peer {\n 10.0.0.201\n }",
+    ];
+    let statements = prop::collection::vec(prop::sample::subsequence(STATEMENTS, 0..6), 2..5);
+    (statements, any::<bool>()).prop_map(|(instances, keeps_weights)| {
+        let instance = |(id, statements): (usize, &Vec<&str>)| {
+            let lines = statements.join("\n ").replace("ID", &id.to_string());
+            format!(
+                "vrrp_instance I{id} {{\n interface eth0\n virtual_router_id {id}\n virtual_ipaddress {{\n 10.0.0.{id}\n }}\n {lines}\n}}\n"
+            )
+        };
+        let all: String = (1..).zip(&instances).map(instance).collect();
+        let weights = if keeps_weights { "sync_group_tracking_weight\n" } else { "" };
+        format!("{all}vrrp_sync_group G {{\n group {{\n I1\n I2\n I3\n I4\n }}\n{weights}}}\n")
+    })
+}
+
 fn valid(imported: &Imported) -> Result<(), TestCaseError> {
     prop_assert_eq!(imported.problems(), Vec::<String>::new(), "{}", imported.yaml);
     Ok(())
@@ -141,6 +177,13 @@ proptest! {
         if let Ok(imported) = try_import(instances.concat().as_bytes()) {
             valid(&imported)?;
         }
+    }
+
+    #[test]
+    fn any_members_of_a_sync_group_come_to_agree(text in sync_group()) {
+        let imported = try_import(text.as_bytes()).unwrap();
+        valid(&imported)?;
+        prop_assert!(!imported.yaml.contains("NOT SERVED, and"), "{}", imported.yaml);
     }
 
     #[test]

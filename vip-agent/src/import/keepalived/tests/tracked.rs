@@ -129,7 +129,13 @@ fn a_group_can_keep_its_members_weights() {
         let yaml = import(&format!("{PAIR}vrrp_sync_group G1 {{\n group {{ A B }}\n {keyword}\n}}\n"));
         says(
             &yaml,
-            &["- name: link-eth1-plus5", "track: [link-eth1-plus5]", "sync_group: G1", "sync_group: G1"],
+            &[
+                "- name: link-eth1-plus5",
+                "eth1 weight 5: counts for all members of the sync group",
+                "track: [link-eth1-plus5]",
+                "sync_group: G1",
+                "sync_group: G1",
+            ],
         );
     }
 }
@@ -186,6 +192,41 @@ fn members_of_a_group_come_to_agree_in_what_decides_their_election() {
             "its interval 3s becomes 2s; NOT COMPATIBLE with keepalived peers",
             "advert_interval: 2s",
             "preempt: false",
+        ],
+    );
+}
+
+#[test]
+fn an_interval_that_version_3_cannot_say_is_shortened_where_both_versions_move_together() {
+    let instance = |name: &str, id: u8, lines: &str| {
+        format!(
+            "vrrp_instance {name} {{\n interface eth0\n virtual_router_id {id}\n virtual_ipaddress {{ 10.0.0.{id} }}\n{lines}\n}}\n"
+        )
+    };
+    let group = import(&format!(
+        "vrrp_sync_group G {{\n group {{ A B }}\n}}\n{}{}",
+        instance("A", 1, "version 3"),
+        instance("B", 2, "advert_int 60"),
+    ));
+    says(
+        &group,
+        &[
+            "its interval 1s becomes 40s; version 3 learns it",
+            "advert_interval: 40s",
+            "its interval 1m becomes 40s; NOT COMPATIBLE",
+            "advert_interval: 40s",
+        ],
+    );
+    let families = import(&instance("A", 1, "advert_int 60\nvirtual_ipaddress_excluded { fd00::1 }"));
+    says(
+        &families,
+        &[
+            "version: 2",
+            "its IPv6 addresses take adverts of version 3",
+            "its interval 1m becomes 40s; NOT COMPATIBLE",
+            "advert_interval: 40s",
+            "version: 3",
+            "advert_interval: 40s",
         ],
     );
 }
