@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use vip_agent::types::{AdvertInterval, Centiseconds, MonotonicTime, Priority};
 use vip_agent::vrrp::conduct::{self, Effects as _, FRAMES_PER_WAKE, Message};
-use vip_agent::vrrp::machine::{Action, Event, Machine, Output, PeerAdvert, State, Transition};
+use vip_agent::vrrp::machine::{Action, Cause, Event, Machine, Output, PeerAdvert, State, Transition};
 
 use crate::mutation::Mutation;
 use crate::network::{Network, What};
@@ -156,6 +156,7 @@ impl Turning<'_> {
                 advert.priority = parameters.priority.get();
             }
             Mutation::ReversedTie if self.node == 0 => advert.address = advert.address.reverse(),
+            Mutation::HeedQuestions if advert.priority == Priority::LOWEST.get() => advert.priority += 1,
             Mutation::DeafToLeaving if advert.priority == 0 => return None,
             Mutation::Impatient => {
                 if let AdvertInterval::V3(interval) = advert.interval
@@ -257,6 +258,12 @@ impl conduct::Effects for Turning<'_> {
         &mut self.router_mut().machine
     }
 
+    fn begins(&mut self, output: &Output, _at: MonotonicTime) {
+        if let Some(transition) = output.transition {
+            self.router_mut().gives_back = transition.cause == Cause::HandBack;
+        }
+    }
+
     fn now(&self) -> MonotonicTime {
         self.router().clock.read(self.cursor)
     }
@@ -278,6 +285,9 @@ impl conduct::Effects for Turning<'_> {
         self.stall();
         if family == self.first_family() {
             (self.accepted, self.said) = (true, false);
+        }
+        if message == Message::Question {
+            self.router_mut().asked = self.network.now;
         }
         let (node, cursor, decided) = (self.node, self.cursor, self.network.now);
         let router = self.router();
@@ -329,6 +339,9 @@ impl conduct::Effects for Turning<'_> {
     }
 
     fn hold(&mut self, until: MonotonicTime) {
+        if self.router().gives_back && self.network.mutated(Mutation::GiveBackAtOnce) {
+            return self.release();
+        }
         self.stall();
         self.network.check_hold(self.node, self.asked_at, until, self.accepted);
         self.store(until, self.accepted, None);

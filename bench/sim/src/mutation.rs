@@ -53,6 +53,10 @@ mutations! {
     SilentYield = "silent-yield",
     /// Every lower advert is answered at once.
     UnboundedReplies = "unbounded-replies",
+    /// A question is heard as the advert of an owner.
+    HeedQuestions = "heed-questions",
+    /// Who gives the VIPs back falls silent at once.
+    GiveBackAtOnce = "give-back-at-once",
     /// Announcements go out without a look at the word.
     AnnounceBlindly = "announce-blindly",
 }

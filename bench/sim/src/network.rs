@@ -179,7 +179,7 @@ impl Network {
         let to = usize::from(frame.to);
         let node = &mut self.nodes[to];
         if frame.from == ROGUE {
-            self.watch.disturb(self.now);
+            self.watch.stranger_arrived(to, self.now);
         }
         if node.host == Host::Off || node.agent == Agent::Dead {
             return;
@@ -189,7 +189,8 @@ impl Network {
             return;
         }
         node.inbox.push_back(frame);
-        if frame.from != ROGUE {
+        let unheeded = node.has_asked() && frame.is_question() && (frame.from < frame.to || frame.family > 0);
+        if frame.from != ROGUE && !unheeded {
             self.watch.arrived(&frame);
         }
         if self.lateness.is_zero() {

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use vip_agent::types::MonotonicTime;
+use vip_agent::types::{MonotonicTime, Priority};
 use vip_agent::vrrp::conduct::FRAMES_PER_WAKE;
 use vip_agent::vrrp::machine::{Event, Machine, Parameters};
 
@@ -43,6 +43,13 @@ pub(crate) struct Frame {
     pub(crate) interval: Interval,
     /// When its sender decided to send it.
     pub(crate) decided: Instant,
+}
+
+impl Frame {
+    /// Whether it may be a question: an owner with the lowest priority says the same.
+    pub(crate) fn is_question(&self) -> bool {
+        self.priority == Priority::LOWEST.get()
+    }
 }
 
 /// What the runtime asks of the driver.
@@ -109,6 +116,10 @@ pub(crate) struct Node {
     pub(crate) renewal: Renewal,
     /// When it last began to wait as a Backup.
     pub(crate) listens_since: Instant,
+    /// It gives the VIPs back, or did so last.
+    pub(crate) gives_back: bool,
+    /// When it last asked whether there is an owner.
+    pub(crate) asked: Instant,
     pub(crate) announced: Instant,
     /// Takes no part in the run.
     pub(crate) absent: bool,
@@ -142,6 +153,8 @@ impl Node {
                 paused: Duration::ZERO,
             },
             listens_since: Instant::START,
+            gives_back: false,
+            asked: Instant::START,
             announced: Instant::START,
             absent: false,
         }
@@ -160,6 +173,16 @@ impl Node {
     /// Whether the agent can act.
     pub(crate) fn acts(&self, now: Instant) -> bool {
         self.host == Host::Up && self.agent == Agent::Running && self.busy_until <= now
+    }
+
+    /// Whether an owner of lower priority keeps the VIPs.
+    pub(crate) fn defers(&self) -> bool {
+        !self.parameters.preempt && self.parameters.priority != Priority::OWNER
+    }
+
+    /// Whether it has asked since it began to wait: of others that ask it heeds only greater addresses.
+    pub(crate) fn has_asked(&self) -> bool {
+        self.asked > self.listens_since
     }
 
     /// Whether nothing keeps the agent from being heard and from hearing.

@@ -95,6 +95,8 @@ mutations_caught! {
     a_backup_that_waits_too_short_is_caught: Impatient in "crash" by Overlap within 50;
     a_loser_that_goes_on_answering_is_caught: KeepAnswering in "split" by Overlap within 20;
     a_loser_that_yields_in_silence_is_caught: SilentYield in "split" by Announcement within 50;
+    questions_heard_as_adverts_of_an_owner_are_caught: HeedQuestions in "crash" by Presence within 50;
+    silence_before_the_former_owner_has_the_vips_back_is_caught: GiveBackAtOnce in "split" by Handover within 200;
     replies_without_a_limit_are_caught: UnboundedReplies in "flood" by Storm within 20;
     announcements_without_a_look_at_the_word_are_caught: AnnounceBlindly in "chaos" by Announcement within 100;
 }

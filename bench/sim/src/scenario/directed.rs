@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use vip_agent::types::Priority;
-use vip_agent::vrrp::machine::Event;
+use vip_agent::vrrp::machine::{DRAIN_MARGIN, Event};
 
 use super::{Outcome, Run};
 use crate::act::Act;
@@ -97,12 +97,19 @@ pub(super) fn split(run: &mut Run) -> Outcome {
     }
 
     let healed = run.network.now;
+    run.network.watch.unbroken = !owners.is_empty();
     run.repair();
     let disputed = run.network.longest_dispute();
     run.network.run(disputed * 2)?;
+    if owners.len() > 1 && owners.iter().any(|owner| run.network.nodes[*owner].defers()) {
+        // Who must not preempt gives back what it took; the former owner may have yielded, and is an heir now.
+        let leaving = run.longest_interval() + DRAIN_MARGIN;
+        run.network.run(leaving)?;
+    }
     let owner = run.only_owner()?;
     run.network.run(Duration::from_millis(100))?;
     run.check_announcements(owner)?;
+    run.network.watch.unbroken = false;
     let announced = run.network.nodes[owner].announced;
     run.expect(owners.len() < 2 || announced > healed, Invariant::Announcement, || {
         format!("n{owner} has not announced since the heal at {:.3} ms", healed.millis())

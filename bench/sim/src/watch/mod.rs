@@ -73,6 +73,8 @@ struct Count {
 pub(crate) struct Watch {
     directions: [[Direction; MOST_NODES]; MOST_NODES],
     counts: [Count; MOST_NODES],
+    /// When each was last sent something by a stranger.
+    strangers: [Instant; MOST_NODES],
     any_together: bool,
     /// Since when nobody answers; in the future while somebody does.
     silent_since: Instant,
@@ -97,6 +99,7 @@ impl Watch {
         Self {
             directions: [[direction; MOST_NODES]; MOST_NODES],
             counts: [Count { since: Instant::START, messages: 0, moves: 0 }; MOST_NODES],
+            strangers: [Instant::START; MOST_NODES],
             any_together: false,
             silent_since: Instant::START,
             disturbed: Instant::START,
@@ -122,6 +125,12 @@ impl Watch {
     pub(crate) fn arrived(&mut self, frame: &Frame) {
         let direction = &mut self.directions[usize::from(frame.from)][usize::from(frame.to)];
         direction.heard = direction.heard.max(frame.decided);
+    }
+
+    /// Somebody who is no router of the run was heard.
+    pub(crate) fn stranger_arrived(&mut self, to: usize, at: Instant) {
+        self.strangers[to] = at;
+        self.disturb(at);
     }
 
     pub(crate) fn lost(&mut self, frame: &Frame, at: Instant) {
@@ -163,8 +172,14 @@ impl Watch {
         self.longest_delay * 2 + self.lateness * 4 + reply_gap
     }
 
+    /// What a router that gives the VIPs back adds to that: priority 0 said once more, and what that is answered by.
+    fn second_exchange(&self) -> Duration {
+        SAY_AGAIN + self.exchange()
+    }
+
     /// Active_Down of a priority by the longest interval in use, and what chance may add: clocks, delays, lateness, and
-    /// addresses that take their time.
+    /// addresses that take their time, or an answer to a question that does: never both, a question is put when nobody
+    /// answers.
     pub(crate) fn longest_wait(&self, priority: u8) -> Duration {
         let interval = self.longest_interval;
         let skew = interval * (256 - u32::from(priority)) / 256;
@@ -174,6 +189,9 @@ impl Watch {
 
 /// Of production's machine: how soon a rival is answered again.
 const SHORTEST_REPLY_GAP: Duration = Duration::from_millis(10);
+
+/// Of production's machine: after which time priority 0 is said once more at the latest.
+const SAY_AGAIN: Duration = Duration::from_millis(10);
 
 /// The longest that a span of a node's clock may be in truth.
 pub(crate) fn by_slow_clock(span: Duration) -> Duration {

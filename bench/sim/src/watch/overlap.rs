@@ -15,11 +15,12 @@
 //!
 //! Two that answer together for any other reason (a planned move, a preemption, a partition that has healed, takeovers
 //! that crossed) do so until they have heard each other: two delays and the shortest gap between replies, from the start
-//! or, if messages between them were lost or could not be sent or read, an interval and that from the last obstacle.
+//! or, if messages between them were lost or could not be sent or read, an interval and that from the last obstacle. One
+//! that gives the VIPs back to a former owner adds 10 ms and another exchange: it waits for a second word.
 
 use std::time::Duration;
 
-use vip_agent::types::{MonotonicTime, Priority};
+use vip_agent::types::MonotonicTime;
 use vip_agent::vrrp::machine::{Cause, LEASE_INTERVALS, State};
 
 use super::{Invariant, by_slow_clock};
@@ -33,8 +34,7 @@ impl Network {
         match cause {
             Cause::Timeout => self.check_timeout(heir),
             Cause::Preempt => {
-                let parameters = self.nodes[heir].parameters;
-                if !parameters.preempt && parameters.priority != Priority::OWNER {
+                if self.nodes[heir].defers() {
                     let what = format!("n{heir} preempts and is told not to");
                     self.watch.violated(Invariant::Order, self.now, what);
                 }
@@ -44,13 +44,16 @@ impl Network {
         }
     }
 
-    /// Nobody is preempted whose last advert was heard, and said that it is better.
+    /// Nobody is preempted whose last advert was heard, and said that it is better; unless a stranger was heard since, who
+    /// may have said so too, and then less: an owner that falls.
     fn check_preempted(&mut self, heir: usize) {
         let priority = self.nodes[heir].parameters.priority.get();
         for owner in (0..self.nodes.len()).filter(|owner| *owner != heir) {
             let node = &self.nodes[owner];
             let heard = self.watch.directions[owner][heir].heard;
-            let was_heard = heard >= node.renewal.decided && heard >= self.nodes[heir].listens_since;
+            let strangers = self.watch.strangers[heir];
+            let was_heard =
+                heard >= node.renewal.decided && heard >= self.nodes[heir].listens_since.max(strangers);
             let waited_for = node.renewal.interval <= self.watch.shortest_interval && !node.word.held;
             if node.answers(self.now) && was_heard && waited_for && node.renewal.priority > priority {
                 let what = format!("n{heir} preempts n{owner}, which is better");
@@ -131,6 +134,8 @@ impl Network {
         }
         let obstructed = self.watch.directions[a][b].obstructed;
         let exchange = self.watch.exchange();
+        let gives_back = self.nodes[a].gives_back || self.nodes[b].gives_back;
+        let exchange = if gives_back { exchange + self.watch.second_exchange() } else { exchange };
         let (since, bound) = if obstructed >= since {
             (obstructed, by_slow_clock(self.watch.longest_interval) + exchange)
         } else {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{
     Action, Backup, Cause, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, Phase, SETTLING, Then,
 };
-use crate::types::{MonotonicTime, Priority};
+use crate::types::MonotonicTime;
 
 /// Shortest time between the advertisements that answer rivals: a flood of theirs must not become one of ours. Regular
 /// ones do not count: a rival that missed ours appears a skew after it, and must not own for an interval.
@@ -104,7 +104,7 @@ impl Active {
 
     /// Whether the sender, who has just been heard first, was an owner before we took over: then the VIPs are its own.
     fn gives_back(&mut self, advert: PeerAdvert, parameters: &Parameters, now: MonotonicTime) -> bool {
-        if advert.priority == Priority::LOWEST.get() {
+        if advert.is_question() {
             // Somebody who has just begun asks who owns.
             return false;
         }
@@ -204,7 +204,7 @@ impl Machine {
             return;
         }
         if gives_back {
-            self.leave(Then::Backup { former: advert.sender }, now, output);
+            self.leave(Then::Backup, now, output);
             return;
         }
         active.reply(now, &self.parameters, output);

@@ -1,5 +1,6 @@
 //! Backup: watching the owner, and the way out of it.
 
+use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -131,6 +132,23 @@ impl Backup {
         self.unheard && parameters.defers()
     }
 
+    /// A question that tells nothing about an owner.
+    fn is_of_no_consequence(&self, advert: PeerAdvert, parameters: &Parameters, now: MonotonicTime) -> bool {
+        // An owner with this priority and a smaller address than ours would yield to our own question: of two that ask
+        // at once, the greater address goes on.
+        let smaller_asks = self.asked.is_some() && advert.address != Ordering::Greater;
+        // Nobody has taken over before our own skew is over.
+        let owner_leaves = matches!(self.down_at, DownTimer::Leaving(_)) && now < self.due(parameters);
+        advert.is_question() && (smaller_asks || owner_leaves)
+    }
+
+    /// Whether the owner that held us says that it is worth less now.
+    fn is_fall(&self, advert: PeerAdvert) -> bool {
+        // A question of before its takeover may arrive after its first advertisement.
+        !advert.is_question()
+            && self.held_by.is_some_and(|(owner, held)| owner == advert.sender && advert.priority < held)
+    }
+
     /// An owner that still answers lets us wait for our addresses.
     fn owner_still_answers(&self, now: MonotonicTime) -> bool {
         let says_so = !matches!(self.down_at, DownTimer::Silence(_)) || self.is_preempting(now);
@@ -242,6 +260,9 @@ impl Machine {
         output: &mut Output,
     ) {
         let Phase::Backup(backup) = &mut self.phase else { return };
+        if backup.is_of_no_consequence(advert, &self.parameters, now) {
+            return;
+        }
         backup.unheard = false;
         if advert.priority == 0 {
             backup.down_at = DownTimer::Leaving(now);
@@ -254,9 +275,7 @@ impl Machine {
         } else {
             // The timer runs on: this owner is to be replaced.
             backup.lower_heard = Some(now);
-            let fell =
-                backup.held_by.is_some_and(|(owner, held)| owner == advert.sender && advert.priority < held);
-            if fell && matches!(backup.down_at, DownTimer::Silence(_)) {
+            if backup.is_fall(advert) && matches!(backup.down_at, DownTimer::Silence(_)) {
                 backup.down_at = DownTimer::Fallen(now);
             }
         }

@@ -1,19 +1,18 @@
 //! Draining: make before break, and the time that an operator keeps the instance out.
 
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::{
     Action, Active, Backup, Cause, DRAIN_MARGIN, Machine, Output, PeerAdvert, Phase, State, Transition,
 };
-use crate::types::MonotonicTime;
+use crate::types::{AdvertInterval, MonotonicTime};
 
 /// How soon priority 0 is said once more at the latest. Each one starts a Backup's skew anew: the slowest heir's skew and its
 /// patience for addresses must end before we do.
 const SAY_AGAIN: Duration = Duration::from_millis(10);
 
-/// What a former owner had on its way when it heard priority 0, in its other family, arrives within this time; an heir
-/// does not.
+/// What a former owner had on its way when it heard priority 0 arrives within this time, and it may have yielded since.
+/// One that has not says so again: priority 0, said once more, is answered as well.
 const CROSSING: Duration = Duration::from_millis(1);
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,10 +38,7 @@ pub(super) enum Then {
     /// Kept out by an operator.
     Drained,
     /// Backup: the VIPs go back to an owner that was there before.
-    Backup {
-        /// Its address.
-        former: IpAddr,
-    },
+    Backup,
 }
 
 impl Draining {
@@ -62,12 +58,12 @@ impl Draining {
         self.answers_until.unwrap_or(MonotonicTime::NEVER).min(self.say_again)
     }
 
-    fn is_heir(&self, advert: PeerAdvert, now: MonotonicTime) -> bool {
-        let owned_before = match self.then {
-            Then::Backup { former } => advert.sender != former && now.since(self.begun) < CROSSING,
-            Then::End | Then::Drained => false,
-        };
-        advert.priority > 0 && !owned_before
+    fn is_heir(&self, advert: PeerAdvert, own: AdvertInterval, now: MonotonicTime) -> bool {
+        let owned_before = self.then == Then::Backup && now.since(self.begun) < CROSSING;
+        // An heir of the lowest priority waits for nearly all of the longest skew, by our interval or by its own.
+        let longest_skew = own.longest_skew().min(advert.interval.longest_skew());
+        let asks = advert.is_question() && now.since(self.begun) < longest_skew / 2;
+        advert.priority > 0 && !owned_before && !asks
     }
 }
 
@@ -78,18 +74,19 @@ impl Machine {
         let longest_skew = self.parameters.interval.longest_skew();
         let until = now + longest_skew + DRAIN_MARGIN;
         output.actions.extend([Action::AdvertiseLeaving, Action::HoldLease(until)]);
+        let soon = SAY_AGAIN.min(longest_skew / 16);
         let draining = Draining {
             answers_until: Some(until),
             lease_until,
             begun: now,
-            say_again: now + SAY_AGAIN.min(longest_skew / 16),
+            say_again: now + if then == Then::Backup { soon.max(CROSSING) } else { soon },
             then,
             group_handed_over: false,
         };
         let cause = match then {
             Then::End => Cause::Shutdown,
             Then::Drained => Cause::Drain,
-            Then::Backup { .. } => Cause::HandBack,
+            Then::Backup => Cause::HandBack,
         };
         self.enter(Phase::Draining(draining), cause, output);
     }
@@ -138,12 +135,13 @@ impl Machine {
         output: &mut Output,
     ) {
         let Phase::Draining(draining) = &mut self.phase else { return };
-        if draining.answers_until.is_none() || !draining.is_heir(advert, now) {
+        if draining.answers_until.is_none() || !draining.is_heir(advert, self.parameters.interval, now) {
             return;
         }
         output.actions.push(Action::Release);
-        if matches!(draining.then, Then::Backup { .. }) {
-            // It may never have lost the VIPs, and so has no reason of its own to announce them again.
+        if draining.then == Then::Backup && !advert.is_question() {
+            // It may never have lost the VIPs, and so has no reason of its own to announce them again. One of the lowest
+            // priority, to which nothing is given back, has just taken over, and might yield to a question.
             output.actions.push(Action::Ask);
         }
         let following = Backup::follow(self.parameters.interval, advert.interval, now);
@@ -158,7 +156,7 @@ impl Machine {
             Then::End => {
                 self.enter(Phase::Initialize { begins: MonotonicTime::NEVER }, Cause::HandedOver, output);
             }
-            Then::Backup { .. } => self.enter(Phase::Backup(backup), Cause::HandedOver, output),
+            Then::Backup => self.enter(Phase::Backup(backup), Cause::HandedOver, output),
             Then::Drained => {
                 self.phase = Phase::Draining(Draining::drained());
                 // The state keeps its name, but whoever waits for the handover wants to know.

@@ -179,6 +179,13 @@ pub struct PeerAdvert {
     pub sender: IpAddr,
 }
 
+impl PeerAdvert {
+    /// Whether it may be a question ([`Action::Ask`]): an owner with the lowest priority says the same.
+    fn is_question(&self) -> bool {
+        self.priority == Priority::LOWEST.get()
+    }
+}
+
 /// What the driver has to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {

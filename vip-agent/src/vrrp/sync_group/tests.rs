@@ -489,8 +489,8 @@ fn equal_priorities_leave_one_owner_of_the_whole_group() {
 #[test]
 fn a_drain_of_the_group_is_made_before_it_breaks() {
     let mut pair = Pair::settled(2);
-    // Priority 0 is said again after a sixteenth of the interval.
-    let moves = 10_000.0 + 62.5 + SKEW;
+    // Priority 0 is said again after 10 ms.
+    let moves = 10_000.0 + 10.0 + SKEW;
     pair.tell_all(0, Event::Drain).at(moves - 1.0);
     assert_eq!(pair.owned(), [2, 0]);
     pair.at(moves);

@@ -166,16 +166,22 @@ impl conduct::Effects for Acting<'_> {
     }
 
     fn send(&mut self, message: Message, family: usize) -> Result<(), Refusal> {
+        let own = self.router.machine.parameters().priority.get();
         let binding = self.router.binding.as_mut().ok_or(None)?;
         let family = binding.families.get_mut(family).ok_or(None)?;
         let sent = match message {
             Message::Advert => family.sender.send(&family.adverts),
             Message::Yielding => family.sender.send(family.yielding.as_ref().unwrap_or(&family.adverts)),
             Message::Leaving => family.sender.send(&family.leaving),
+            // From the interface's own MAC: the virtual one is where the owner is that we ask for.
             Message::Question => {
-                family.leaving.set_priority(Priority::LOWEST.get());
-                let sent = family.sender.send(&family.leaving);
-                family.leaving.set_priority(LEAVING);
+                let (question, otherwise) = match &mut family.yielding {
+                    Some(yielding) => (yielding, own),
+                    None => (&mut family.leaving, LEAVING),
+                };
+                question.set_priority(Priority::LOWEST.get());
+                let sent = family.sender.send(question);
+                question.set_priority(otherwise);
                 sent
             }
         };

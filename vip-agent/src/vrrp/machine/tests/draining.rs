@@ -35,6 +35,15 @@ fn the_slowest_heir_takes_over_before_the_drain_is_off_even_if_it_heard_only_the
 }
 
 #[test]
+fn a_question_is_no_heir_and_an_heir_of_the_lowest_priority_is_one() {
+    let mut rig = Rig::new().active();
+    rig.at(200.0).event(Event::Drain).at(600.0).advert(1);
+    assert!(rig.owns(), "somebody has just begun, and asks");
+    rig.at(1200.0).advert(1);
+    assert!(!rig.owns());
+}
+
+#[test]
 fn the_word_ends_an_interval_and_the_margin_after_the_drain() {
     for (interval, until) in [(1, 110.0), (10, 200.0), (100, 1100.0), (4095, 41_050.0)] {
         let mut rig = Rig::new().interval_cs(interval).active();

@@ -34,6 +34,16 @@ fn an_owner_that_falls_and_stays_better_keeps_the_vips() {
     assert!(rig.history().is_empty());
 }
 
+/// Questions of before a takeover are the same on the wire, and may be overtaken by the first advertisement after it.
+#[test]
+fn an_owner_that_says_the_lowest_priority_is_replaced_after_active_down_alone() {
+    let mut rig = Rig::new().backup();
+    rig.at(1000.0).advert(200).at(1001.0).advert(1).at(2000.0).advert(1);
+    assert_eq!(rig.timer_at(), Some(1000.0 + TAKEOVER));
+    rig.advert(200);
+    assert_eq!(rig.timer_at(), Some(2000.0 + TAKEOVER));
+}
+
 #[test]
 fn another_routers_lower_advert_says_nothing_about_the_owner() {
     let mut rig = Rig::new().backup();

@@ -49,10 +49,34 @@ fn who_preempts_or_owns_the_address_or_has_heard_somebody_does_not_ask() {
 }
 
 #[test]
-fn two_that_ask_do_not_take_each_other_for_an_owner_for_ever() {
+fn of_two_that_ask_at_once_the_greater_address_takes_over_and_the_other_waits() {
+    let mut greater = Rig::new().no_preempt().started();
+    greater.at(TAKEOVER).advert_from(1, Ordering::Less).at(60_000.0);
+    assert_eq!(greater.history()[1..], [(TAKEOVER + ANSWER, State::Active, Cause::Timeout)]);
+    let mut smaller = Rig::new().no_preempt().started();
+    smaller.at(TAKEOVER).advert_from(1, Ordering::Greater).at(60_000.0);
+    assert_eq!(smaller.history()[1..], [(TAKEOVER * 2.0, State::Active, Cause::Timeout)]);
+}
+
+#[test]
+fn an_owner_of_the_lowest_priority_that_answers_a_question_keeps_the_vips() {
     let mut rig = Rig::new().no_preempt().started();
-    rig.at(TAKEOVER).advert(1).at(60_000.0);
-    assert_eq!(rig.history()[1..], [(TAKEOVER * 2.0, State::Active, Cause::Timeout)]);
+    rig.at(TAKEOVER + 1.0).advert_from(1, Ordering::Greater);
+    assert_eq!((rig.state(), rig.timer_at()), (State::Backup, Some(TAKEOVER * 2.0 + 1.0)));
+}
+
+/// Who has given the VIPs back asks, and the other may have yielded meanwhile.
+#[test]
+fn a_question_does_not_keep_the_heir_of_a_leaving_owner() {
+    let mut rig = Rig::new().no_preempt().backup();
+    rig.at(1000.0).advert(0).at(1100.0).advert(1).at(5000.0);
+    assert_eq!(rig.history(), [(1609.375, State::Active, Cause::PriorityZero)]);
+    let mut kept = Rig::new().no_preempt().backup();
+    kept.at(1000.0).advert(0).at(1100.0).advert(2);
+    assert_eq!(kept.timer_at(), Some(1100.0 + TAKEOVER), "an owner that stays is another matter");
+    let mut staging = Rig::new().no_preempt().staging_hangs().backup();
+    staging.at(1000.0).advert(0).at(1650.0).advert(1);
+    assert_eq!(staging.timer_at(), Some(1650.0 + 2500.0), "and so is an heir: staging begins anew");
 }
 
 #[test]
@@ -106,23 +130,45 @@ fn the_vips_go_back_to_an_owner_that_was_there_before() {
     rig.at(20_400.0).advert(100);
     assert_eq!(rig.history(), [(20_400.0, State::Draining, Cause::HandBack)]);
     assert!(rig.owns(), "it goes on answering until it is sure of the other");
-    // The other is Active and answers priority 0.
-    rig.at(20_400.5).advert(100);
-    assert_eq!(rig.history()[1..], [(20_400.5, State::Backup, Cause::HandedOver)]);
+    // The other is Active and answers priority 0, each time that it is said.
+    rig.at(20_400.5).advert(100).at(20_410.5).advert(100);
+    assert_eq!(rig.history()[1..], [(20_410.5, State::Backup, Cause::HandedOver)]);
     assert!(!rig.owns());
     // It is asked to announce: it may never have noticed.
-    assert_eq!(rig.actions_at(20_400.5)[..2], [Action::Release, Action::Ask]);
-    assert_eq!(rig.timer_at(), Some(20_400.5 + 3218.75));
+    assert_eq!(rig.actions_at(20_410.5)[..2], [Action::Release, Action::Ask]);
+    assert_eq!(rig.timer_at(), Some(20_410.5 + 3218.75));
 }
 
 #[test]
-fn what_a_former_owner_sent_in_its_other_family_before_it_yielded_is_no_heir() {
+fn an_heir_of_the_lowest_priority_is_not_asked() {
     let mut rig = alone();
-    rig.at(500.0).advert_by(2, 100).at(500.2).advert_by(22, 100);
-    assert_eq!((rig.state(), rig.owns()), (State::Draining, true));
-    // It has yielded, and takes over by our priority 0.
+    rig.at(500.0).advert_by(2, 100).at(1600.0).advert_by(3, 1);
+    assert_eq!((rig.state(), rig.owns(), rig.times_of(Action::Ask)), (State::Backup, false, vec![]));
+}
+
+/// It has, perhaps, sent its own and yielded to ours, in both families.
+#[test]
+fn what_a_former_owner_sent_before_it_heard_priority_0_is_no_heir() {
+    let mut rig = alone();
+    rig.at(500.0).advert_by(2, 100);
+    for sender in [22, 2, 22] {
+        rig.at(500.2).advert_by(sender, 100);
+        assert_eq!((rig.state(), rig.owns()), (State::Draining, true));
+    }
+    // Now it takes over by our priority 0.
     rig.at(1109.0).advert_by(22, 100);
     assert_eq!((rig.state(), rig.owns()), (State::Backup, false));
+}
+
+/// Its skew was over, and it had spoken, before it was heeded.
+#[test]
+fn a_quick_heir_is_told_priority_0_once_more_when_its_answer_counts() {
+    let mut rig = Rig::new().priority(200).interval_cs(1).no_preempt().active();
+    rig.at(500.0).advert(199).at(500.4).advert(199).at(502.0);
+    assert_eq!(rig.wire.iter().filter(|(_, sent)| *sent == Sent::Leaving).count(), 2);
+    assert_eq!(rig.wire.last(), Some(&(501.0, Sent::Leaving)));
+    rig.advert(199);
+    assert_eq!(rig.state(), State::Backup);
 }
 
 #[test]
@@ -192,11 +238,4 @@ fn an_undrain_does_not_end_the_giving_back() {
     let mut rig = alone();
     rig.at(500.0).advert(100).event(Event::Undrain).at(600.0).advert(100);
     assert_eq!(rig.state(), State::Backup);
-}
-
-#[test]
-fn the_sender_is_what_tells_the_former_owner() {
-    let mut rig = alone();
-    rig.at(500.0).advert(100).at(500.1).advert(100);
-    assert_eq!(rig.state(), State::Backup, "{PEER} again");
 }

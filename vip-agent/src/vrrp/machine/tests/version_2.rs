@@ -111,7 +111,7 @@ fn a_leaving_owner_answers_for_the_longest_skew_and_the_margin_whatever_the_inte
     rig.event(Event::Shutdown);
     assert_eq!(rig.answers_until(), Some(1100.0));
     rig.at(2000.0);
-    assert_eq!(rig.wire, [(0.0, Sent::Leaving), (62.5, Sent::Leaving)]);
+    assert_eq!(rig.wire, [(0.0, Sent::Leaving), (10.0, Sent::Leaving)]);
     assert_eq!(
         rig.history(),
         [(0.0, State::Draining, Cause::Shutdown), (1100.0, State::Initialize, Cause::NoHeir)]
@@ -124,7 +124,7 @@ fn the_heir_of_any_priority_is_heard_in_time() {
         let mut owner = Rig::new().priority(255).version_2(20).active();
         let mut heir = Rig::new().priority(priority).version_2(20).staging_takes(30.0).backup();
         owner.event(Event::Shutdown);
-        heir.advert(0).at(62.5).advert(0).at(2000.0);
+        heir.advert(0).at(10.0).advert(0).at(2000.0);
         let (taken_over, state, cause) = heir.history()[0];
         assert_eq!((state, cause), (State::Active, Cause::PriorityZero));
         owner.at(taken_over);
