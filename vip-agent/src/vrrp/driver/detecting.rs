@@ -112,7 +112,7 @@ impl Detection {
 /// All interfaces.
 #[derive(Debug, Default)]
 pub(super) struct Detecting {
-    links: Vec<Box<Detection>>,
+    links: Vec<Detection>,
     /// Some socket has frames.
     readable: bool,
     /// Somebody's silence was told, so that its end must be, too.
@@ -130,7 +130,7 @@ impl Detecting {
         let data = epoll::EventData::new_u64(EVENT);
         // Without it nobody is ever known, and adverts decide.
         let _ = epoll::add(epoll, detection.socket.as_fd(), data, epoll::EventFlags::IN);
-        self.links.push(detection);
+        self.links.push(*detection);
     }
 
     pub(super) fn stop(&mut self, epoll: &OwnedFd, ifindex: u32, shared: &Shared) {
@@ -142,7 +142,7 @@ impl Detecting {
         let _ = epoll::delete(epoll, detection.socket.as_fd());
         detection.link.forget_all(|slot| detection.words.forget(slot));
         self.told = true;
-        shared.report(Report::Retired(Retired::Detection(detection)));
+        shared.report(Report::Retired(Retired::Detection(Box::new(detection))));
     }
 
     pub(super) fn next_timer(&self) -> MonotonicTime {
@@ -194,6 +194,6 @@ impl Detecting {
     }
 
     fn of(&self, router: &Router) -> Option<(&Detection, detect::Settings)> {
-        self.links.iter().find_map(|link| Some((&**link, router.detects_on(link.ifindex())?)))
+        self.links.iter().find_map(|link| Some((link, router.detects_on(link.ifindex())?)))
     }
 }

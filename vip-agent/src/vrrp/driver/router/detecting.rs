@@ -33,7 +33,7 @@ impl Router {
     /// By what its owner is known: both families have one.
     pub(in crate::vrrp::driver) fn watches(&self) -> (Family, VirtualRouterId) {
         let family = self.binding.as_ref().and_then(|binding| binding.families.first());
-        (family.map_or(Family::V4, |family| family.family()), self.virtual_router_id)
+        (family.map_or(Family::V4, super::Family::family), self.virtual_router_id)
     }
 
     /// When an owner was last heard by an advertisement.
