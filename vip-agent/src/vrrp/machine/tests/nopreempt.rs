@@ -142,7 +142,7 @@ fn the_vips_go_back_to_an_owner_that_was_there_before() {
 #[test]
 fn an_heir_of_the_lowest_priority_is_not_asked() {
     let mut rig = alone();
-    rig.at(500.0).advert_by(2, 100).at(1600.0).advert_by(3, 1);
+    rig.at(500.0).advert_by(2, 100).at(1500.0).advert_by(3, 1);
     assert_eq!((rig.state(), rig.owns(), rig.times_of(Action::Ask)), (State::Backup, false, vec![]));
 }
 
