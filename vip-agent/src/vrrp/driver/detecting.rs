@@ -112,7 +112,8 @@ impl Detection {
 /// All interfaces.
 #[derive(Debug, Default)]
 pub(super) struct Detecting {
-    links: Vec<Detection>,
+    #[expect(clippy::vec_box, reason = "they go as they came: the driver thread does not allocate for it")]
+    links: Vec<Box<Detection>>,
     /// Some socket has frames.
     readable: bool,
     /// Somebody's silence was told, so that its end must be, too.
@@ -130,7 +131,7 @@ impl Detecting {
         let data = epoll::EventData::new_u64(EVENT);
         // Without it nobody is ever known, and adverts decide.
         let _ = epoll::add(epoll, detection.socket.as_fd(), data, epoll::EventFlags::IN);
-        self.links.push(*detection);
+        self.links.push(detection);
     }
 
     pub(super) fn stop(&mut self, epoll: &OwnedFd, ifindex: u32, shared: &Shared) {
@@ -142,7 +143,7 @@ impl Detecting {
         let _ = epoll::delete(epoll, detection.socket.as_fd());
         detection.link.forget_all(|slot| detection.words.forget(slot));
         self.told = true;
-        shared.report(Report::Retired(Retired::Detection(Box::new(detection))));
+        shared.report(Report::Retired(Retired::Detection(detection)));
     }
 
     pub(super) fn next_timer(&self) -> MonotonicTime {
@@ -194,6 +195,6 @@ impl Detecting {
     }
 
     fn of(&self, router: &Router) -> Option<(&Detection, detect::Settings)> {
-        self.links.iter().find_map(|link| Some((link, router.detects_on(link.ifindex())?)))
+        self.links.iter().find_map(|link| Some((&**link, router.detects_on(link.ifindex())?)))
     }
 }

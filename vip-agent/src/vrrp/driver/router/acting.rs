@@ -116,12 +116,12 @@ impl Router {
 
     fn report_move(&mut self, shared: &Shared) {
         if let Some(moved) = self.announcing.as_mut().and_then(|announcing| announcing.moved.take()) {
-            self.report(moved, shared);
+            self.report(&moved, shared);
         }
     }
 
-    fn report(&self, moved: Moved, shared: &Shared) {
-        let Moved { transition, stopwatch } = moved;
+    fn report(&self, moved: &Moved, shared: &Shared) {
+        let Moved { transition, stopwatch } = *moved;
         let (phases, at) = (stopwatch.phases(), stopwatch.decided);
         shared.report(Report::Moved { id: self.id, transition, phases, at });
     }
@@ -266,7 +266,7 @@ impl conduct::Effects for Acting<'_> {
         let moved = Moved { transition, stopwatch: self.stopwatch };
         match &mut self.router.announcing {
             Some(announcing) if self.announces => announcing.moved = Some(moved),
-            _ => self.router.report(moved, self.shared),
+            _ => self.router.report(&moved, self.shared),
         }
     }
 }
