@@ -121,8 +121,7 @@ impl Router {
     }
 
     fn report(&self, moved: &Moved, shared: &Shared) {
-        let Moved { transition, stopwatch } = *moved;
-        let (phases, at) = (stopwatch.phases(), stopwatch.decided);
+        let (transition, phases, at) = (moved.transition, moved.stopwatch.phases(), moved.stopwatch.decided);
         shared.report(Report::Moved { id: self.id, transition, phases, at });
     }
 
