@@ -6,7 +6,7 @@
 //! owner's program answers without its agent. So
 //! - heartbeats: all is well;
 //! - answers alone: the host lives and the agent does not, or starves. Its word may still run: adverts decide;
-//! - neither for the detection time, though we asked at least twice: the host is dead, or its link.
+//! - neither for the detection time, though we asked at least three times: the host is dead, or its link.
 //!
 //! A driver that was kept from running has not asked, so its own lateness is never taken for another's silence. One whose
 //! own link is deaf hears nobody: where others answered before, one of them must have answered since.
@@ -53,8 +53,12 @@ const LATELY: Duration = Duration::from_secs(3);
 /// Who was not heard for this long is of no interest any more.
 const FORGOTTEN: Duration = Duration::from_secs(10);
 
-/// Questions without an answer before anybody is called dead.
-const QUESTIONS: u32 = 2;
+/// Questions without an answer, asked in time one after the other, before anybody is called dead: as many as fit half the
+/// detection time at the least multiplier, at two per interval.
+const QUESTIONS: u32 = 3;
+
+/// After so many it is enough to ask now and then whether the dead has returned.
+const PAST_HOPE: u32 = 16;
 
 /// Nodes that are followed on an interface.
 const PEERS: usize = 16;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vip_common::heartbeat::{Claims, Promise};
 
-use super::{FORGOTTEN, LATELY, QUESTIONS};
+use super::{FORGOTTEN, LATELY, PAST_HOPE, QUESTIONS};
 use crate::dataplane::PeerSlot;
 use crate::types::MonotonicTime;
 use crate::vrrp::machine::OwnerLife;
@@ -34,14 +34,25 @@ pub(super) struct Peer {
     pub(super) slot: PeerSlot,
     pub(super) claims: Claims,
     pub(super) signs: Signs,
-    /// Questions since its last sign of life, and when the first of them was asked.
+    /// Questions since its last sign of life.
     unanswered: u32,
+    /// Those of them that were asked in time one after the other, when the first was, and when the last.
+    in_a_row: u32,
     first_asked: MonotonicTime,
+    last_asked: MonotonicTime,
 }
 
 impl Peer {
     pub(super) fn new(slot: PeerSlot, claims: Claims) -> Self {
-        Self { slot, claims, signs: Signs::default(), unanswered: 0, first_asked: MonotonicTime::ZERO }
+        Self {
+            slot,
+            claims,
+            signs: Signs::default(),
+            unanswered: 0,
+            in_a_row: 0,
+            first_asked: MonotonicTime::ZERO,
+            last_asked: MonotonicTime::ZERO,
+        }
     }
 
     /// Takes in what the program has noted.
@@ -52,12 +63,22 @@ impl Peer {
         self.signs = signs;
     }
 
-    /// Everybody was asked.
+    /// Everybody was asked. Whoever was kept from asking for longer than an interval may have been kept from hearing as well:
+    /// it begins anew.
     pub(super) fn note_question(&mut self, now: MonotonicTime) {
-        if self.unanswered == 0 {
+        let kept = now.since(self.last_asked) > self.interval() && !self.is_past_hope();
+        if self.unanswered == 0 || kept {
             self.first_asked = now;
+            self.in_a_row = 0;
         }
+        self.in_a_row = self.in_a_row.saturating_add(1);
         self.unanswered = self.unanswered.saturating_add(1);
+        self.last_asked = now;
+    }
+
+    /// Whether it was asked so often that it is asked less often.
+    fn is_past_hope(&self) -> bool {
+        self.in_a_row > PAST_HOPE
     }
 
     /// Whether it left questions unanswered before the other one did: it may be dead, and tells nothing about our own link.
@@ -95,11 +116,7 @@ impl Peer {
 
     /// When to ask again who was asked at `last`: twice an interval, less often who is past hope.
     pub(super) fn ask_again_at(&self, multiplier: u8, last: MonotonicTime) -> MonotonicTime {
-        let patience = if self.unanswered > u32::from(multiplier) * 4 {
-            self.interval() * 4
-        } else {
-            self.interval() / 2
-        };
+        let patience = if self.is_past_hope() { self.interval() * 4 } else { self.interval() / 2 };
         self.ask_at(multiplier).max(last + patience)
     }
 
@@ -123,7 +140,7 @@ impl Peer {
             return Some(OwnerLife::Alive);
         }
         let since = self.dead_at(multiplier);
-        let dead = since <= now && self.unanswered >= QUESTIONS && hears(self.first_asked);
+        let dead = since <= now && self.in_a_row >= QUESTIONS && hears(self.first_asked);
         Some(if dead { OwnerLife::Dead { since, longest_skew: time } } else { OwnerLife::Suspected })
     }
 
@@ -132,9 +149,10 @@ impl Peer {
         self.interval() * u32::from(multiplier)
     }
 
-    /// When it is dead if nothing is heard: not before it had an interval to answer.
+    /// When it is dead if nothing is heard: half the detection time is for answers, however late it was asked.
     fn dead_at(&self, multiplier: u8) -> MonotonicTime {
-        (self.signs.last() + self.time(multiplier)).max(self.first_asked + self.interval())
+        let time = self.time(multiplier);
+        (self.signs.last() + time).max(self.first_asked + time / 2)
     }
 
     /// When the next thing becomes of its silence, which has begun to be asked about.

@@ -213,13 +213,23 @@ fn a_driver_that_was_kept_from_running_asks_before_it_judges() {
     rig.asleep = false;
     rig.until(START + 60_000);
     let dead = rig.dead().expect("dead");
-    // Two questions, half an interval apart, and an interval from the first to answer.
-    assert_eq!(dead, START + 50_050 + 1000);
+    // Half the detection time for answers, as ever.
+    assert_eq!(dead, START + 50_050 + TIME / 2);
     let mut lives = Rig::new().started();
     (lives.owner, lives.asleep) = (Host::AgentDead, true);
     lives.until(START + 50_000).asleep = false;
     lives.until(START + 60_000);
     assert_eq!(lives.dead(), None);
+}
+
+#[test]
+fn a_driver_that_is_kept_from_asking_on_begins_anew() {
+    let mut rig = Rig::new().started();
+    rig.owner = Host::Dead;
+    rig.until(START + 2600).asleep = true;
+    rig.until(START + 30_000).asleep = false;
+    rig.until(START + 60_000);
+    assert_eq!(rig.dead(), Some(START + 30_050 + TIME / 2));
 }
 
 #[test]
