@@ -22,7 +22,7 @@ fn named(text: &str) -> impl Iterator<Item = (&str, &str)> {
 fn rows(page: &str) -> impl Iterator<Item = Vec<&str>> {
     let rows = page.lines().filter(|line| line.starts_with('|') && !line.starts_with("|---"));
     let cells = rows.map(|row| row.trim_matches('|').split('|').map(str::trim).collect::<Vec<_>>());
-    cells.filter(|cells| !["Section", "Advert"].contains(&cells[0]))
+    cells.filter(|cells| !["Section", "Layer", "Advert"].contains(&cells[0]))
 }
 
 fn is_test(source: &str, function: &str) -> bool {

@@ -6,6 +6,7 @@ mod build_ebpf;
 mod demo;
 mod elevate;
 mod fingerprint;
+mod fuzz;
 mod release;
 mod setup;
 mod sim;
@@ -71,6 +72,8 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Look for inputs that break what must hold for all of them
+    Fuzz(fuzz::Fuzz),
     /// Become a command, as root: cargo's runner for privileged binaries
     #[command(hide = true)]
     Elevate {
@@ -123,6 +126,10 @@ fn perform(arguments: Arguments) -> Result<()> {
         Task::Bench { bench, options } => {
             with_program(&[Need::Lab])?;
             bench::measure(bench, &options)?;
+        }
+        Task::Fuzz(fuzz) => {
+            with_program(&[])?;
+            fuzz::search(&fuzz)?;
         }
         Task::Elevate { command } => {
             elevate::become_root(&command)?;

@@ -57,6 +57,7 @@ pub struct KeepalivedBuilder {
     log_detail: bool,
     global_lines: String,
     instance_lines: String,
+    more_instances: String,
 }
 
 /// One `vrrp_instance`.
@@ -94,6 +95,7 @@ impl KeepalivedBuilder {
             log_detail: true,
             global_lines: String::new(),
             instance_lines: String::new(),
+            more_instances: String::new(),
         }
     }
 
@@ -182,6 +184,12 @@ impl KeepalivedBuilder {
         self
     }
 
+    /// One more `vrrp_instance`, written out; [`Keepalived::wait_state`] does not look at it.
+    pub fn instance(mut self, text: &str) -> Self {
+        self.more_instances.push_str(text);
+        self
+    }
+
     /// The configuration file.
     pub fn config(&self) -> String {
         let mut text = format!(
@@ -193,6 +201,7 @@ impl KeepalivedBuilder {
         for instance in self.instances() {
             self.write_instance(&mut text, &instance);
         }
+        text.push_str(&self.more_instances);
         text
     }
 

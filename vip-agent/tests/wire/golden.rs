@@ -1,7 +1,9 @@
 //! Frames recorded from keepalived 2.2.7: what it sends we read, and what it would send we send.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::net::IpAddr;
+use std::path::Path;
 
 use serde::Deserialize;
 use vip_agent::dataplane::announce::Announcements;
@@ -276,4 +278,38 @@ fn our_neighbour_advertisement_is_keepaliveds() {
         assert_eq!(&announcements.first[0][..], &na.0, "{name}");
         assert!(announcements.second.is_empty(), "{name}");
     }
+}
+
+/// Files of a fuzz target's corpus, each what it should be; `VIPLANE_BLESS=1` writes them.
+fn assert_corpus<'a>(target: &str, seeds: impl Iterator<Item = (String, &'a [u8])>) {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/wire/__fuzz__");
+    let folder = Path::new(path).join(target).join("corpus");
+    for (name, bytes) in seeds {
+        let file = folder.join(name);
+        if std::env::var_os("VIPLANE_BLESS").is_some() {
+            fs::create_dir_all(&folder).expect("a folder for the corpus");
+            fs::write(&file, bytes).expect("a file of the corpus");
+        }
+        assert_eq!(fs::read(&file).ok().as_deref(), Some(bytes), "{}", file.display());
+    }
+}
+
+#[test]
+fn fuzzing_begins_with_the_recorded_frames() {
+    let recorded = recorded();
+    let frames = || {
+        recorded.iter().flat_map(|(name, Recorded { advert, prio0, garp, na })| {
+            let kinds = [
+                ("advert", Some(advert)),
+                ("prio0", Some(prio0)),
+                ("garp", garp.as_ref()),
+                ("na", na.as_ref()),
+            ];
+            kinds.into_iter().filter_map(move |(kind, frame)| Some((format!("{name}-{kind}"), &frame?.0[..])))
+        })
+    };
+    assert_eq!(frames().count(), 36);
+    assert_corpus("frame", frames());
+    let adverts = frames().filter(|(name, _)| name.ends_with("-advert") || name.ends_with("-prio0"));
+    assert_corpus("codec", adverts.map(|(name, frame)| (name, ip_payload(frame))));
 }

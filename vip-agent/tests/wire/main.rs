@@ -3,7 +3,9 @@
 mod announce;
 mod codec;
 mod fixture;
+mod fuzz;
 mod golden;
+mod model;
 mod properties;
 mod receive;
 mod version_2;

@@ -3,6 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod fuzz;
 mod packet;
 mod properties;
 mod reference;

@@ -13,32 +13,38 @@ use crate::common::world::World;
 use crate::reference::{Expected, expected};
 
 /// What the decision and the rewriting make of a frame.
-fn actual(world: &World, frame: &[u8]) -> Expected {
+pub(crate) fn actual(world: &World, frame: &[u8]) -> Expected {
     let (verdict, frame, counted) = world.run(frame);
     Expected { verdict, frame, counted: counted.into_iter().map(Reason::name).collect() }
 }
 
+/// All states of the maps that matter.
+pub(crate) fn worlds() -> impl Iterator<Item = World> {
+    WORLDS.iter().map(|world| world())
+}
+
+const WORLDS: [fn() -> World; 12] = [
+    World::owning,
+    || World::owning().without_forwarding(),
+    World::not_owning,
+    World::taking_over,
+    || World::owning().with_virtual_macs(),
+    || World::not_owning().with_virtual_macs(),
+    || World::taking_over().with_virtual_macs(),
+    || World::not_owning().with_virtual_macs().in_transit(),
+    || World::taking_over().without_accepting(),
+    || World::not_owning().without_accepting().with_virtual_macs(),
+    // At the very instant at which ownership, or the handover, ends.
+    || World { deadline: 5, now: 5, ..World::taking_over() },
+    || {
+        let mut world = World::taking_over();
+        world.handover.until = world.now;
+        world
+    },
+];
+
 fn world() -> impl Strategy<Value = World> {
-    let worlds: [fn() -> World; 12] = [
-        World::owning,
-        || World::owning().without_forwarding(),
-        World::not_owning,
-        World::taking_over,
-        || World::owning().with_virtual_macs(),
-        || World::not_owning().with_virtual_macs(),
-        || World::taking_over().with_virtual_macs(),
-        || World::not_owning().with_virtual_macs().in_transit(),
-        || World::taking_over().without_accepting(),
-        || World::not_owning().without_accepting().with_virtual_macs(),
-        // At the very instant at which ownership, or the handover, ends.
-        || World { deadline: 5, now: 5, ..World::taking_over() },
-        || {
-            let mut world = World::taking_over();
-            world.handover.until = world.now;
-            world
-        },
-    ];
-    select(worlds.to_vec()).prop_map(|world| world())
+    select(WORLDS.to_vec()).prop_map(|world| world())
 }
 
 proptest! {

@@ -6,6 +6,7 @@ mod backup;
 mod draining;
 mod fallen;
 mod fault;
+mod fuzz;
 mod lease;
 mod nopreempt;
 mod owner_dead;

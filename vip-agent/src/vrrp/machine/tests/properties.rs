@@ -6,12 +6,12 @@ use std::time::Duration;
 use proptest::prelude::*;
 use proptest::sample::select;
 
-use super::super::{AdvertPhase, LEASE_INTERVALS, Machine, Output, Parameters};
+use super::super::{AdvertPhase, DRAIN_MARGIN, LEASE_INTERVALS, Machine, Output, Parameters, Transition};
 use super::*;
 use crate::types::{MonotonicTime, VirtualRouterId};
 
 #[derive(Clone, Copy, Debug)]
-enum Step {
+pub(super) enum Step {
     Event(Event),
     /// The driver's timer, when it is due.
     Timer,
@@ -111,27 +111,30 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// A driver that only checks.
-struct Check {
+pub(super) struct Check {
     machine: Machine,
     now: MonotonicTime,
     word: MonotonicTime,
     /// Time and lease of the last advertisement that was accepted.
     accepted: Option<(MonotonicTime, Duration)>,
     muted: bool,
+    /// When an owner last held us back, and for how long at least, if nothing has changed that since.
+    held: Option<(MonotonicTime, Duration)>,
 }
 
 impl Check {
-    fn new(parameters: Parameters) -> Self {
+    pub(super) fn new(parameters: Parameters) -> Self {
         Self {
             machine: Machine::new(parameters),
             now: MonotonicTime(1),
             word: MonotonicTime::ZERO,
             accepted: None,
             muted: false,
+            held: None,
         }
     }
 
-    fn step(&mut self, step: Step) {
+    pub(super) fn step(&mut self, step: Step) {
         match step {
             Step::Wait(span) => self.now = self.now + span,
             Step::WaitForTimer(late) => {
@@ -148,6 +151,7 @@ impl Check {
             }
             Step::Timer => {}
             Step::Reconfigure(parameters) => {
+                self.held = None;
                 let output = self.machine.reconfigure(parameters, self.now);
                 self.carry_out(&output);
             }
@@ -160,11 +164,73 @@ impl Check {
     }
 
     fn handle(&mut self, event: Event) {
+        let before = self.machine.state();
         let output = self.machine.handle(event, self.now);
+        self.check_holding(before, event, &output);
         self.carry_out(&output);
     }
 
+    /// Nobody takes over for want of adverts before three intervals of the last that held it have passed.
+    fn check_holding(&mut self, before: State, event: Event, output: &Output) {
+        if let Some(Transition { to: State::Active, cause: Cause::Timeout, .. }) = output.transition
+            && let Some((since, patience)) = self.held
+        {
+            assert!(
+                self.now.since(since) >= patience,
+                "not even {patience:?} of patience: {:?}",
+                self.machine
+            );
+        }
+        let ours = self.machine.parameters();
+        let holds = |advert: PeerAdvert| {
+            advert.priority >= ours.priority.get() && advert.interval.version() == ours.version()
+        };
+        self.held = match event {
+            Event::Advert(advert) if holds(advert) && before == State::Backup => {
+                // Version 2 knows no interval but our own.
+                let interval = match advert.interval {
+                    AdvertInterval::V3(_) => advert.interval,
+                    AdvertInterval::V2(_) => ours.interval,
+                };
+                Some((self.now, interval.duration() * LEASE_INTERVALS))
+            }
+            // Another version is not heard at all, and the rest is no word of an owner.
+            Event::Advert(advert) if advert.interval.version() == ours.version() => None,
+            _ if self.machine.state() != State::Backup => None,
+            _ => self.held,
+        };
+    }
+
+    /// What holds for the actions of one event, whatever led to them.
+    fn check_actions(&self, output: &Output) {
+        let state = self.machine.state();
+        if let Some(transition) = output.transition {
+            assert_eq!(transition.to, state, "{output:?}");
+        }
+        let at = |wanted: Action| output.actions.iter().position(|action| *action == wanted);
+        let owning = at(Action::Advertise).or(at(Action::Announce));
+        assert!(owning.is_none() || state == State::Active, "{state:?} speaks as an owner: {output:?}");
+        if let (Some(release), Some(owning)) = (at(Action::Release), owning) {
+            // The address owner is Active as soon as it may be.
+            let owner = self.machine.parameters().priority == Priority::OWNER;
+            assert!(owner && release < owning, "gives up and owns at once: {output:?}");
+        }
+        if let (Some(advertise), Some(announce)) = (at(Action::Advertise), at(Action::Announce)) {
+            assert!(advertise < announce, "announces before it owns: {output:?}");
+        }
+        for action in &output.actions {
+            if let Action::HoldLease(until) = *action {
+                let longest = self.machine.parameters().interval.longest_skew() + DRAIN_MARGIN;
+                assert!(
+                    until.since(self.now) <= longest,
+                    "answers for too long after its farewell: {output:?}"
+                );
+            }
+        }
+    }
+
     fn carry_out(&mut self, output: &Output) {
+        self.check_actions(output);
         let mut refused = false;
         for action in &output.actions {
             match *action {
