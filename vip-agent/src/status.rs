@@ -25,8 +25,10 @@ pub struct Status {
     pub instances: Vec<InstanceStatus>,
     /// None in this version.
     pub services: Vec<serde_json::Value>,
-    /// What an operator should look at.
+    /// What an operator should look at now.
     pub alarms: Vec<Alarm>,
+    /// How often each kind of alarm was raised since the agent started.
+    pub alarms_total: BTreeMap<String, u64>,
 }
 
 /// The process that watches over the agent.
@@ -81,6 +83,8 @@ pub struct InstanceStatus {
     pub last_takeover: Option<Takeover>,
     /// Advertisements.
     pub adverts: AdvertStatus,
+    /// By what adverts are signed; `None`: by nothing.
+    pub auth_trailer: Option<AuthTrailerStatus>,
     /// Connections that were still open when the grace time after a handover ended.
     pub connections_cut: u64,
 }
@@ -119,6 +123,17 @@ pub struct ProbeStatus {
     pub last_error: Option<String>,
 }
 
+/// Signed adverts. Keys are named by ids that tell nothing of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuthTrailerStatus {
+    /// The key that signs.
+    pub signing_key: String,
+    /// All keys that are believed.
+    pub accepted_keys: Vec<String>,
+    /// Whether unsigned adverts are heard, too.
+    pub accept_unsigned: bool,
+}
+
 /// How long each step of a takeover took, in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Takeover {
@@ -147,6 +162,8 @@ pub struct AdvertStatus {
     pub discarded: u64,
     /// The same by reason ([`crate::vrrp::discard::Discard::name`]); reasons that did not occur are left out.
     pub discarded_by: BTreeMap<String, u64>,
+    /// Received and accepted, although something about them is an alarm, by reason.
+    pub remarked_by: BTreeMap<String, u64>,
 }
 
 /// Something that is wrong around this node.
@@ -163,6 +180,8 @@ pub struct Alarm {
     pub mac: String,
     /// When it was first seen (RFC 3339).
     pub since: String,
+    /// When it was last seen (RFC 3339); some time after that it leaves the list.
+    pub last_seen: String,
     /// How often it was reported; floods are reported once a second at most.
     pub count: u64,
 }
@@ -218,9 +237,11 @@ impl Status {
             let _ = writeln!(text, "watcher: {reason}");
         }
         for alarm in &self.alarms {
-            let Alarm { kind, instance, address, mac, since, count } = alarm;
-            let _ =
-                writeln!(text, "ALARM {instance}: {kind} {address} by {mac}, {count} times since {since}");
+            let Alarm { kind, instance, address, mac, since, last_seen, count } = alarm;
+            let _ = writeln!(
+                text,
+                "ALARM {instance}: {kind} {address} by {mac}, {count} times since {since}, last {last_seen}"
+            );
         }
         text
     }

@@ -332,8 +332,7 @@ impl conduct::Effects for Turning<'_> {
         };
         self.network.check_lease(self.node, self.asked_at, until, self.accepted);
         let decided = self.network.now;
-        let priority = self.router().parameters.priority.get();
-        let renewal = Renewal { decided, interval, priority, paused: Duration::ZERO };
+        let renewal = Renewal { decided, interval, paused: Duration::ZERO };
         // Only what has left can have been lost.
         self.store(until, false, self.accepted.then_some(renewal));
     }

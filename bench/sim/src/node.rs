@@ -80,8 +80,6 @@ impl Word {
 pub(crate) struct Renewal {
     pub(crate) decided: Instant,
     pub(crate) interval: Duration,
-    /// What the advert said.
-    pub(crate) priority: u8,
     /// For how long the machine was paused since.
     pub(crate) paused: Duration,
 }
@@ -146,12 +144,7 @@ impl Node {
             ending: false,
             muted: [false; 2],
             refused: 0,
-            renewal: Renewal {
-                decided: Instant::START,
-                interval: Duration::ZERO,
-                priority: 0,
-                paused: Duration::ZERO,
-            },
+            renewal: Renewal { decided: Instant::START, interval: Duration::ZERO, paused: Duration::ZERO },
             listens_since: Instant::START,
             gives_back: false,
             asked: Instant::START,

@@ -15,6 +15,7 @@ use crate::vrrp::machine::{AdvertPhase, Parameters};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Rules, Senders};
 use crate::vrrp::socket::OpenError;
+use crate::vrrp::trailer::{AuthRules, Signer};
 
 /// Why an instance cannot work on its interfaces.
 #[derive(Debug, thiserror::Error)]
@@ -58,8 +59,9 @@ pub(super) fn bind(
     place: &Place,
     router: bool,
     sockets: &mut Sockets,
+    signer: Option<&Signer>,
 ) -> Result<Box<driver::Binding>, BindError> {
-    let families = place.sources.iter().map(|&source| family(instance, place, source, sockets));
+    let families = place.sources.iter().map(|&source| family(instance, place, source, sockets, signer));
     let families = families.collect::<Result<ArrayVec<_, 2>, _>>()?;
     let vips = || instance.vips.iter().map(|vip| vip.address);
     Ok(Box::new(driver::Binding {
@@ -79,6 +81,7 @@ fn family(
     place: &Place,
     source: IpAddr,
     sockets: &mut Sockets,
+    signer: Option<&Signer>,
 ) -> Result<driver::Family, BindError> {
     let family = Family::of(source);
     let of_family = |address: &IpAddr| Family::of(*address) == family;
@@ -93,21 +96,23 @@ fn family(
         }
     };
     let dialect = dialect(&instance.protocol);
-    let fields = |priority| {
+    let adverts = |priority| {
         let virtual_router_id = instance.virtual_router_id;
-        Fields { virtual_router_id, priority, dialect, addresses: &vips }
+        let fields = Fields { virtual_router_id, priority, dialect, addresses: &vips };
+        Ok::<_, EncodeError>(
+            PreparedAdverts::build(&fields, source, &destinations)?.signed_by(signer.cloned()),
+        )
     };
     let priority = instance.priority.get();
     // Unicast adverts go through the IP stack, which finds the way to each peer. The virtual MAC has no business on that way:
     // behind a router it means nothing, and switches learn it from announcements.
     let (sender, adverts, leaving, yielding) = if instance.virtual_mac && instance.unicast.is_none() {
-        let frames = |priority, mac| PreparedAdverts::build_frame(&fields(priority), source, mac);
+        let frames = |priority, mac| adverts(priority).map(|adverts| adverts.in_frame(mac));
         let mac = MacAddr::of_virtual_router(instance.virtual_router_id, family);
         let sender = sockets.of_frames(&place.advert)?;
         let yielding = frames(priority, place.advert_mac)?;
         (sender, frames(priority, mac)?, frames(LEAVING, mac)?, Some(yielding))
     } else {
-        let adverts = |priority| PreparedAdverts::build(&fields(priority), source, &destinations);
         (sockets.of_adverts(&place.advert, source)?, adverts(priority)?, adverts(LEAVING)?, None)
     };
     Ok(driver::Family {
@@ -117,8 +122,13 @@ fn family(
         yielding,
         rules: Rules {
             own: source,
+            own_mac: place.advert_mac,
             senders,
             decode: DecodeOptions { dialect, strict: instance.strict },
+            auth: instance
+                .auth_trailer
+                .as_ref()
+                .map(|auth| AuthRules { keys: auth.keys.clone(), accept_unsigned: auth.accept_unsigned }),
             vips,
         },
     })

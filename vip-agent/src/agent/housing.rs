@@ -114,7 +114,8 @@ impl Agent {
     async fn move_in(&mut self, index: usize, place: Place) -> anyhow::Result<()> {
         let config = self.instances[index].config.clone();
         let router = sysctl::forwards_ipv6(&place.vip.name).unwrap_or(false);
-        let binding = bind(&config, &place, router, &mut self.sockets)?;
+        let signer = self.signer(&config);
+        let binding = bind(&config, &place, router, &mut self.sockets, signer.as_ref())?;
         self.check_tags(&place)?;
         let groups = join_groups(&config, &place, &mut self.sockets)?;
         let virtual_macs = place.virtual_macs(&config);

@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::binding::parameters;
+use super::inquiry::Inquiry;
 use super::place::Place;
 use super::sockets::Memberships;
 use crate::config::{self, LocalAddress};
@@ -30,6 +31,10 @@ pub(super) struct Managed {
     pub(super) fault: Option<String>,
     /// Why it cannot own, for its probes.
     pub(super) unhealthy: Option<String>,
+    /// Why it cannot own, for another station that has its VIPs.
+    pub(super) conflict: Option<String>,
+    /// The look for such stations, until it is over.
+    pub(super) inquiry: Option<Inquiry>,
     /// As configured, changed by the weights of its probes.
     pub(super) priority: Priority,
     /// Whether its machine was told to begin.
@@ -97,6 +102,8 @@ impl Managed {
             home: None,
             fault: None,
             unhealthy: None,
+            conflict: None,
+            inquiry: None,
             started: false,
             state: State::Initialize,
             since: SystemTime::now(),
@@ -133,7 +140,7 @@ impl Managed {
 
     /// Whether it can own by itself, whatever becomes of its sync group.
     pub(super) fn is_able(&self) -> bool {
-        self.fault.is_none() && self.unhealthy.is_none()
+        self.fault.is_none() && self.unhealthy.is_none() && self.conflict.is_none()
     }
 
     /// What its machine goes by.

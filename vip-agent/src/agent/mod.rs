@@ -9,6 +9,7 @@ mod detecting;
 mod drain;
 mod health;
 mod housing;
+mod inquiry;
 mod instance;
 mod linger;
 mod owners;
@@ -16,6 +17,7 @@ mod place;
 mod reload;
 mod reports;
 mod requests;
+mod signing;
 mod sockets;
 mod start;
 mod status;
@@ -29,12 +31,15 @@ use std::time::Duration;
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::alarms::Alarms;
+use self::inquiry::Answers;
 use self::instance::{Exit, Managed};
 use self::owners::Owners;
 use self::reports::Claim;
+use self::signing::Signing;
 use self::watch::Watch;
 use crate::config::{self, Config};
 use crate::control::ControlServer;
@@ -88,6 +93,9 @@ pub struct Agent {
     /// Sync groups by the driver's ids, which are their places here.
     groups: Vec<config::Name>,
     owners: Owners,
+    signing: Signing,
+    /// Those that look for other stations with our VIPs.
+    inquiries: JoinSet<Answers>,
     claims: Vec<Claim>,
     /// Of the driver, as far as they were made up for.
     lost_reports: u64,
@@ -166,15 +174,19 @@ impl Agent {
                 pending = inputs.control.request() => self.on_request(pending).await,
                 event = self.watch.event() => self.on_watcher(event),
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
+                Some(Ok(answers)) = self.inquiries.join_next() => self.on_answers(answers).await,
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => {
                     self.catch_up().await;
                     self.judge_claims();
+                    self.follow_inquiries().await;
                     self.answer_drains().await;
                 }
                 _ = retry.tick() => {
                     self.retry_faults().await;
                     self.keep_watched().await;
+                    self.keep_signing().await;
+                    self.alarms.expire();
                 }
             }
         }
@@ -234,6 +246,7 @@ impl Agent {
 
     /// Removes everything of ours: the driver and its words first, so that nobody answers for what is being taken apart.
     async fn leave(mut self) -> anyhow::Result<()> {
+        self.save_marks().await;
         drop(self.driver);
         let words = self.dataplane.words();
         for managed in &self.instances {

@@ -7,6 +7,7 @@ use crate::net::links::{AttachError, AttachPoint, DefaultRoutes, LinkState, Link
 use crate::types::{Family, MacAddr};
 use crate::vrrp::codec;
 use crate::vrrp::socket::Interface;
+use crate::vrrp::trailer;
 
 /// All that an instance takes from its interfaces. When any of it changes, sockets and frames are made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -205,10 +206,11 @@ fn sources(instance: &config::Instance, link: &LinkState) -> Result<Vec<IpAddr>,
     let families = [Family::V4, Family::V6].into_iter().filter(|&family| count(family) > 0);
     families
         .map(|family| {
+            let trailer = if instance.auth_trailer.is_some() { trailer::LEN } else { 0 };
             let room = codec::capacity(
                 instance.protocol.version(),
                 family,
-                usize::try_from(link.mtu).unwrap_or(usize::MAX),
+                usize::try_from(link.mtu).unwrap_or(usize::MAX).saturating_sub(trailer),
             );
             if count(family) > room {
                 let interface = link.name.clone();

@@ -173,10 +173,11 @@ impl Agent {
         gone: &[IpAddr],
         come: &[IpAddr],
     ) -> anyhow::Result<()> {
+        let signer = self.signer(&self.instances[index].config.clone());
         let managed = &self.instances[index];
         let Some(home) = &managed.home else { return Ok(()) };
         let router = sysctl::forwards_ipv6(&home.place.vip.name).unwrap_or(false);
-        let binding = bind(&managed.config, &home.place, router, &mut self.sockets)?;
+        let binding = bind(&managed.config, &home.place, router, &mut self.sockets, signer.as_ref())?;
         self.change_vips(index, gone, come, router)?;
         self.give(index, binding).await;
         self.keep_detecting().await;
@@ -244,9 +245,11 @@ impl Agent {
 
     async fn dismantle(&mut self, index: usize) -> Managed {
         self.move_out_of_tables(index);
+        self.note_marks(index).await;
         let managed = self.instances.remove(index);
         self.driver.send(Command::Remove(managed.id)).await;
         self.watch.forget(managed.slot);
+        self.alarms.forget(managed.name());
         self.dataplane.free_router(managed.slot);
         tracing::info!(instance = managed.name(), "removed");
         managed
@@ -271,7 +274,8 @@ impl Agent {
         let router =
             Router::new(id, config.virtual_router_id, parameters(&config), config.grace, words, slot)
                 .in_group(self.membership(&config))
-                .remembering(self.owners.interval(&config));
+                .remembering(self.owners.interval(&config))
+                .having_heard(self.signing.marks(&config));
         let position = self.config.instances.iter().position(|instance| instance.name == name);
         let index = position.unwrap_or(self.instances.len()).min(self.instances.len());
         let managed = Managed { linger, drained, ..Managed::new(id, slot, config) };
@@ -307,6 +311,7 @@ impl Agent {
         let managed = &mut self.instances[index];
         managed.started = true;
         let id = managed.id;
+        self.begin_inquiry(index).await;
         self.driver.send(Command::Tell(id, Event::Startup)).await;
     }
 

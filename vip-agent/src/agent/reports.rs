@@ -8,6 +8,7 @@ use anyhow::bail;
 use vip_common::maps::ForeignOwner;
 
 use super::Agent;
+use super::alarms::{Kind, Seen};
 use super::linger::Moving;
 use crate::net::neighbors::{Neighbor, mac_of};
 use crate::status::Takeover;
@@ -164,11 +165,9 @@ impl Agent {
 
     fn on_mismatch(&mut self, id: InstanceId, mismatch: Mismatch) {
         let Some(index) = self.index_of(id) else { return };
-        let name = self.instances[index].name();
-        let Mismatch { source, source_mac, why } = mismatch;
-        if self.alarms.raise(why.name(), name, source, source_mac) {
-            tracing::warn!(instance = name, address = %source, mac = %source_mac, "another router's advertisement: {why}");
-        }
+        let Mismatch { source: address, source_mac: mac, why } = mismatch;
+        let instance = &self.instances[index].config;
+        self.alarms.raise(Seen { kind: Kind::Advert(why), instance, address, mac });
     }
 
     /// Somebody else answers for a VIP that this node owns.
@@ -197,11 +196,9 @@ impl Agent {
                 continue;
             };
             let settled = managed.entered_at + MOVE_SETTLES <= heard;
-            if managed.state == State::Active
-                && settled
-                && self.alarms.raise("foreign_owner", managed.name(), address, mac)
-            {
-                tracing::warn!(instance = managed.name(), %address, %mac, "another station answers for a VIP that we own");
+            if managed.state == State::Active && settled {
+                let instance = &managed.config;
+                self.alarms.raise(Seen { kind: Kind::ForeignOwner, instance, address, mac });
             }
         }
     }

@@ -82,6 +82,8 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         tracker: Tracker::default(),
         groups: Vec::new(),
         owners: Owners::open(&config),
+        signing: super::Signing::in_dir(&config.state_dir),
+        inquiries: tokio::task::JoinSet::new(),
         claims: Vec::new(),
         lost_reports: 0,
         reload: super::reload::Reload::default(),

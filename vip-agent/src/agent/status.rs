@@ -1,15 +1,20 @@
 //! Status as the contract has it, from what the agent knows and the driver says.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::Agent;
 use super::alarms::rfc3339;
 use super::instance::{Exit, Managed};
 use super::reports::word;
+use crate::config;
 use crate::health::View;
-use crate::status::{AdvertStatus, DetectStatus, InstanceStatus, PeerStatus, ProbeStatus, Status};
+use crate::status::{
+    AdvertStatus, AuthTrailerStatus, DetectStatus, InstanceStatus, PeerStatus, ProbeStatus, Status,
+};
 use crate::types::MonotonicTime;
 use crate::vrrp::detect::Covered;
+use crate::vrrp::discard::DiscardCounts;
 use crate::vrrp::driver::Snapshot;
 use crate::vrrp::machine::State;
 
@@ -34,6 +39,7 @@ impl Agent {
             instances,
             services: Vec::new(),
             alarms: self.alarms.list(),
+            alarms_total: self.alarms.totals(),
         }
     }
 
@@ -112,10 +118,10 @@ fn instance(
             refused: snapshot.adverts.refused,
             received: snapshot.adverts.received,
             discarded: snapshot.adverts.discarded.total(),
-            discarded_by: (snapshot.adverts.discarded.iter())
-                .map(|(why, count)| (why.name().to_owned(), count))
-                .collect(),
+            discarded_by: by_name(&snapshot.adverts.discarded),
+            remarked_by: by_name(&snapshot.adverts.remarked),
         },
+        auth_trailer: config.auth_trailer.as_ref().map(auth_trailer),
         connections_cut: managed.connections_cut,
     }
 }
@@ -123,6 +129,19 @@ fn instance(
 fn detect(covered: Covered, now: MonotonicTime) -> DetectStatus {
     let ms = |span: Duration| span.as_micros() as f64 / 1000.0;
     DetectStatus { last_ms: ms(now.since(covered.heard)), echo_ms: ms(covered.echo) }
+}
+
+fn auth_trailer(trailer: &config::AuthTrailer) -> AuthTrailerStatus {
+    let accepted_keys: Vec<String> = trailer.keys.ids().map(|id| id.to_string()).collect();
+    AuthTrailerStatus {
+        signing_key: accepted_keys.first().cloned().unwrap_or_default(),
+        accepted_keys,
+        accept_unsigned: trailer.accept_unsigned,
+    }
+}
+
+fn by_name(counts: &DiscardCounts) -> BTreeMap<String, u64> {
+    counts.iter().map(|(why, count)| (why.name().to_owned(), count)).collect()
 }
 
 /// Why it is not Active.
@@ -139,7 +158,8 @@ fn reason(
     match snapshot.state {
         State::Active => None,
         State::Fault => {
-            let own = managed.fault.clone().or_else(|| managed.unhealthy.clone());
+            let own = [&managed.fault, &managed.unhealthy, &managed.conflict];
+            let own = own.into_iter().find_map(Clone::clone);
             own.or_else(fault_of_group).or_else(|| Some("fault".into()))
         }
         State::Draining if snapshot.hands_over && !managed.drained && managed.exit == Exit::None => {

@@ -152,7 +152,8 @@ impl Agent {
     }
 
     /// Hands a binding to the driver, and to the watcher before, so that it knows what to say of all that is ever owned.
-    pub(super) async fn give(&mut self, index: usize, binding: Box<Binding>) {
+    pub(super) async fn give(&mut self, index: usize, mut binding: Box<Binding>) {
+        binding.sign_farewells();
         let managed = &self.instances[index];
         let (id, slot) = (managed.id, managed.slot);
         self.watch.tell(|watcher| watcher.prepare(slot, managed.name(), &binding));

@@ -81,6 +81,9 @@ pub enum InstanceField {
     VirtualMac,
     /// Another password, in the configuration or in its file, or another file.
     Auth,
+    OnConflict,
+    /// Other keys, in the same file or in another, or a change of who is heard.
+    AuthTrailer,
     Unicast,
     /// The first VIP of a family has come or its last has gone: a virtual router more or less.
     Families,
@@ -178,6 +181,8 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         virtual_mac,
         unicast,
         vips,
+        auth_trailer,
+        on_conflict,
         local_address,
         announce,
         grace,
@@ -203,6 +208,8 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::Checksum, same_version && checksum(protocol) != checksum(&new.protocol)),
         (InstanceField::VirtualMac, *virtual_mac != new.virtual_mac),
         (InstanceField::Auth, auth(protocol) != auth(&new.protocol)),
+        (InstanceField::OnConflict, *on_conflict != new.on_conflict),
+        (InstanceField::AuthTrailer, *auth_trailer != new.auth_trailer),
         (InstanceField::Unicast, *unicast != new.unicast),
         (InstanceField::Families, families_differ),
         (InstanceField::Vips, !families_differ && *vips != new.vips),

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use super::address;
+use super::auth_trailer::auth_trailer;
 use super::detect::detect;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
-use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, Protocol, VipAddress};
+use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, OnConflict, Protocol, VipAddress};
 use super::probe::track;
 use super::protocol::protocol;
 use super::schema::{UP_TO_AN_HOUR, interface};
@@ -16,7 +17,7 @@ use super::unicast::unicast;
 use crate::types::{Family, Priority, Version, VirtualRouterId};
 use crate::vrrp::codec::{MAX_ADDRESSES, capacity};
 
-pub(super) const KEYS: [&str; 24] = [
+pub(super) const KEYS: [&str; 26] = [
     "name",
     "virtual_router_id",
     "interface",
@@ -33,7 +34,9 @@ pub(super) const KEYS: [&str; 24] = [
     "virtual_mac",
     "unicast",
     "auth",
+    "auth_trailer",
     "vips",
+    "on_conflict",
     "local_address",
     "announce",
     "grace",
@@ -142,6 +145,13 @@ fn rest(
         true => Some(None),
         false => unicast(field, all_vips.as_deref(), priority).map(Some),
     });
+    let auth_trailer = mapping.or("auth_trailer", None, |field| match field.is_null() {
+        true => Some(None),
+        false => auth_trailer(field, secrets).map(Some),
+    });
+    let on_conflict = mapping.or("on_conflict", OnConflict::default(), |field| {
+        field.choice(&[("alarm", OnConflict::Alarm), ("fault", OnConflict::Fault)])
+    });
     let local_address = mapping.or("local_address", LocalAddress::default(), local_address);
     let announce = mapping.or("announce", Announce::default(), announce);
     let grace = up_to_an_hour(mapping, "grace", Duration::from_secs(5));
@@ -160,6 +170,8 @@ fn rest(
         virtual_mac: virtual_mac?,
         unicast: unicast?,
         vips: all_vips?,
+        auth_trailer: auth_trailer?,
+        on_conflict: on_conflict?,
         local_address: local_address?,
         announce: announce?,
         grace: grace?,

@@ -5,6 +5,7 @@
 //! as `FILE:LINE:COL: path.to.field: message`.
 
 mod address;
+mod auth_trailer;
 mod checks;
 mod detect;
 mod diff;
@@ -36,12 +37,14 @@ pub use interface::{
 pub use last_good::LastGood;
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
 pub use model::{
-    Announce, Auth, Check, Config, Instance, InstanceName, LocalAddress, Log, LogFormat, LogLevel, Name,
-    Probe, Protocol, Unicast, VipAddress, control_socket,
+    Announce, Auth, AuthTrailer, Check, Config, Instance, InstanceName, LocalAddress, Log, LogFormat,
+    LogLevel, Name, OnConflict, Probe, Protocol, Unicast, VipAddress, control_socket,
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
-pub use secrets::{KeyFileError, PasswordFileError, Secrets, read_detect_key_file, read_password_file};
+pub use secrets::{
+    DetectKeyError, SecretFileError, Secrets, read_detect_key_file, read_key_file, read_password_file,
+};
 
 pub use crate::types::XdpModeChoice;
 

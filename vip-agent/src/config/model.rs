@@ -20,6 +20,7 @@ use crate::types::{
     XdpModeChoice,
 };
 use crate::vrrp::auth::{MASK, Password};
+use crate::vrrp::trailer::KeyRing;
 
 /// A whole configuration, all defaults filled in.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -181,6 +182,10 @@ pub struct Instance {
     pub unicast: Option<Unicast>,
     /// What moves: at least one, at most 255 of each family.
     pub vips: Vec<VipAddress>,
+    /// By what adverts are signed; `None`: by nothing.
+    pub auth_trailer: Option<AuthTrailer>,
+    /// What becomes of it if another station has a VIP at the start.
+    pub on_conflict: OnConflict,
     /// When VIPs are addresses of this node.
     pub local_address: LocalAddress,
     /// How a new owner makes itself known.
@@ -322,6 +327,18 @@ impl Serialize for Auth {
     }
 }
 
+/// `auth_trailer`: signed adverts. Its serialised form does not hold the keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct AuthTrailer {
+    /// Absolute.
+    pub key_file: PathBuf,
+    /// What it held when the configuration was read.
+    #[serde(skip)]
+    pub keys: KeyRing,
+    /// Whether unsigned adverts are heard, too.
+    pub accept_unsigned: bool,
+}
+
 /// The name of an instance, a probe or a sync group: 1-63 of `A-Z a-z 0-9 . _ -`, the first a letter or digit, as it is
 /// part of file names and metric labels.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -454,6 +471,17 @@ pub enum LocalAddress {
     Always,
     /// Never: something else serves the VIPs.
     Never,
+}
+
+/// `on_conflict`: what becomes of an instance if, at its start, another station answers for a VIP that no router advertises.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConflict {
+    /// An alarm; the instance takes part in the election as the RFCs have it.
+    #[default]
+    Alarm,
+    /// It stays out until nobody answers, or a router advertises.
+    Fault,
 }
 
 /// `announce`: how a new owner makes itself known (gratuitous ARP, unsolicited neighbour advertisements).

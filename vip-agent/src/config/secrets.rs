@@ -1,4 +1,4 @@
-//! Secrets that a configuration holds or refers to: password files, and who else may read what.
+//! Secrets that a configuration holds or refers to: files of passwords and keys, and who else may read what.
 
 use std::fs::OpenOptions;
 use std::io::{self, Read};
@@ -8,6 +8,10 @@ use std::path::Path;
 use vip_common::heartbeat::Key;
 
 use crate::vrrp::auth::{AUTH_LEN, Password, PasswordError};
+use crate::vrrp::trailer::{KeyRing, KeyRingError};
+
+/// Two keys, and room for comments.
+const LARGEST_KEY_FILE: u64 = 16 << 10;
 
 /// Permission bits by which others than the owner read or write a file.
 const OTHERS: u32 = 0o066;
@@ -16,32 +20,35 @@ const OTHERS: u32 = 0o066;
 #[derive(Clone, Copy)]
 pub struct Secrets<'a> {
     /// Reads the file that a `password_file` names.
-    pub password_file: &'a dyn Fn(&Path) -> Result<Password, PasswordFileError>,
+    pub password_file: &'a dyn Fn(&Path) -> Result<Password, SecretFileError>,
+    /// Reads the file that a `key_file` names.
+    pub key_file: &'a dyn Fn(&Path) -> Result<KeyRing, SecretFileError>,
     /// Reads the file that a `key_file` of `detect` names.
-    pub detect_key_file: &'a dyn Fn(&Path) -> Result<Key, KeyFileError>,
+    pub detect_key_file: &'a dyn Fn(&Path) -> Result<Key, DetectKeyError>,
     /// Permissions of the configuration file if they let others than its owner read it: a password in it is pointed out.
     pub shared_mode: Option<u32>,
 }
 
 impl Secrets<'_> {
-    /// For a text that stands alone: password files are not read, and each is an error.
+    /// For a text that stands alone: the files are not read, and each is an error.
     pub const NONE: Self = Self {
-        password_file: &|_| Err(PasswordFileError::NotRead),
-        detect_key_file: &|_| Err(KeyFileError::Refused(PasswordFileError::NotRead)),
+        password_file: &|_| Err(SecretFileError::NotRead),
+        key_file: &|_| Err(SecretFileError::NotRead),
+        detect_key_file: &|_| Err(DetectKeyError::Refused(SecretFileError::NotRead)),
         shared_mode: None,
     };
 }
 
-/// A password file that does not serve. Says nothing of what is in it.
+/// A file of a password or of keys that does not serve. Says nothing of what is in it.
 #[derive(Debug, thiserror::Error)]
-pub enum PasswordFileError {
+pub enum SecretFileError {
     /// The file system's word.
     #[error("cannot be read: {0}")]
     Unreadable(#[from] io::Error),
     /// A directory, a pipe, a device.
     #[error("is no regular file")]
     NotAFile,
-    /// A password that others read, or can replace, is none.
+    /// A secret that others read, or can replace, is none.
     #[error("may be read or written by others than its owner (mode {mode:04o}): `chmod 600 {path}`")]
     Shared {
         /// Its permissions.
@@ -55,6 +62,9 @@ pub enum PasswordFileError {
     /// Of another length, or of several lines.
     #[error("{0} (the file holds the password alone, with or without a line end)")]
     NoPassword(#[from] PasswordError),
+    /// Neither one key nor two.
+    #[error(transparent)]
+    NoKeys(#[from] KeyRingError),
     /// [`Secrets::NONE`].
     #[error("is not read here")]
     NotRead,
@@ -65,35 +75,43 @@ pub enum PasswordFileError {
 ///
 /// # Errors
 /// It cannot be read, may be read or written by group or others, or holds no password.
-pub fn read_password_file(path: &Path) -> Result<Password, PasswordFileError> {
-    let bytes = read_secret(path, 4 * AUTH_LEN as u64)?;
-    let text = std::str::from_utf8(&bytes).map_err(|_| PasswordFileError::NotText)?;
-    let line = text.strip_suffix('\n').map_or(text, |line| line.strip_suffix('\r').unwrap_or(line));
+pub fn read_password_file(path: &Path) -> Result<Password, SecretFileError> {
+    // Enough to see that it is too long.
+    let text = private_text(path, 4 * AUTH_LEN as u64)?;
+    let line = text.strip_suffix('\n').map_or(&*text, |line| line.strip_suffix('\r').unwrap_or(line));
     Ok(Password::new(line)?)
 }
 
-/// Reads the beginning of a file that nobody else may read or write: as much as shows that it is too long.
-fn read_secret(path: &Path, most: u64) -> Result<Vec<u8>, PasswordFileError> {
+/// Reads a key file ([`KeyRing::parse`]), under the same conditions.
+///
+/// # Errors
+/// As for [`read_password_file`]; it holds neither one key nor two.
+pub fn read_key_file(path: &Path) -> Result<KeyRing, SecretFileError> {
+    Ok(KeyRing::parse(&private_text(path, LARGEST_KEY_FILE)?)?)
+}
+
+/// The first `most` bytes of a file that only its owner reads and writes.
+fn private_text(path: &Path, most: u64) -> Result<String, SecretFileError> {
     // A pipe must not make the agent wait.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
-        return Err(PasswordFileError::NotAFile);
+        return Err(SecretFileError::NotAFile);
     }
     if let Some(mode) = shared_mode(metadata.mode()) {
-        return Err(PasswordFileError::Shared { mode, path: path.display().to_string() });
+        return Err(SecretFileError::Shared { mode, path: path.display().to_string() });
     }
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;
-    Ok(bytes)
+    String::from_utf8(bytes).map_err(|_| SecretFileError::NotText)
 }
 
 /// A key file that does not serve. Says nothing of what is in it.
 #[derive(Debug, thiserror::Error)]
-pub enum KeyFileError {
+pub enum DetectKeyError {
     /// As with a password file.
     #[error(transparent)]
-    Refused(#[from] PasswordFileError),
+    Refused(#[from] SecretFileError),
     /// Something else than a key.
     #[error(
         "holds no key: 32 hexadecimal digits, as `openssl rand -hex 16` makes them, with or without a line end"
@@ -105,13 +123,13 @@ pub enum KeyFileError {
 ///
 /// # Errors
 /// It cannot be read, may be read or written by group or others, or holds no key.
-pub fn read_detect_key_file(path: &Path) -> Result<Key, KeyFileError> {
-    let bytes = read_secret(path, 64)?;
-    let digits: [u8; 32] = bytes.trim_ascii_end().try_into().map_err(|_| KeyFileError::NoKey)?;
+pub fn read_detect_key_file(path: &Path) -> Result<Key, DetectKeyError> {
+    let text = private_text(path, 64)?;
+    let digits: [u8; 32] = text.trim_end().as_bytes().try_into().map_err(|_| DetectKeyError::NoKey)?;
     let mut key = [0; 16];
     for (byte, digits) in key.iter_mut().zip(digits.chunks_exact(2)) {
         let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
-        let (high, low) = digit(digits[0]).zip(digit(digits[1])).ok_or(KeyFileError::NoKey)?;
+        let (high, low) = digit(digits[0]).zip(digit(digits[1])).ok_or(DetectKeyError::NoKey)?;
         *byte = high << 4 | low;
     }
     Ok(Key::new(key))
@@ -201,6 +219,17 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_read_from_a_file_of_their_owner_alone() {
+        let key = "00".repeat(32);
+        let file = PasswordFile::of(&key, 0o600);
+        assert_eq!(read_key_file(&file.path).unwrap(), KeyRing::parse(&key).unwrap());
+        let shared = PasswordFile::of(&key, 0o640);
+        assert!(matches!(read_key_file(&shared.path), Err(SecretFileError::Shared { mode: 0o640, .. })));
+        let refusal = read_key_file(&PasswordFile::of("hunter2", 0o600).path).unwrap_err().to_string();
+        assert!(refusal.starts_with("line 1 is no key") && !refusal.contains("hunter2"), "{refusal}");
+    }
+
+    #[test]
     fn a_key_of_fast_detection_is_32_hexadecimal_digits() {
         for content in ["000102030405060708090a0b0c0d0e0f", "000102030405060708090A0B0C0D0E0F\n"] {
             let file = PasswordFile::of(content, 0o600);
@@ -214,11 +243,11 @@ mod tests {
             ["", "0", &digits[1..], &format!("{digits}0"), &digits.replace('a', "g"), &format!(" {digits}")]
         {
             let error = read_detect_key_file(&PasswordFile::of(content, 0o600).path).unwrap_err();
-            assert!(matches!(error, KeyFileError::NoKey), "{content:?}");
+            assert!(matches!(error, DetectKeyError::NoKey), "{content:?}");
             assert!(content.is_empty() || !error.to_string().contains(&digits[1..]), "{error}");
         }
         let shared = read_detect_key_file(&PasswordFile::of(digits, 0o640).path).unwrap_err();
-        assert!(matches!(shared, KeyFileError::Refused(PasswordFileError::Shared { mode: 0o640, .. })));
+        assert!(matches!(shared, DetectKeyError::Refused(SecretFileError::Shared { mode: 0o640, .. })));
     }
 
     #[test]
@@ -227,7 +256,7 @@ mod tests {
         let pipe = dir.path().join("pipe");
         nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::from_bits_truncate(0o600)).unwrap();
         for path in [&pipe, &dir.path().to_owned()] {
-            assert!(matches!(read_password_file(path), Err(PasswordFileError::NotAFile)), "{path:?}");
+            assert!(matches!(read_password_file(path), Err(SecretFileError::NotAFile)), "{path:?}");
         }
         let absent = read_password_file(&dir.path().join("absent")).unwrap_err();
         assert_eq!(absent.to_string(), "cannot be read: No such file or directory (os error 2)");

@@ -403,6 +403,11 @@ impl<'a> Advert<'a> {
                 || (theirs.clone().all(|address| ours.contains(&address))
                     && ours.iter().all(|&address| theirs.clone().any(|listed| listed == address))))
     }
+
+    /// Whether it lists at least one of `ours`: if not, it speaks for another group of routers.
+    pub fn lists_any(&self, ours: &[IpAddr]) -> bool {
+        self.addresses().any(|address| ours.contains(&address))
+    }
 }
 
 fn check_version_and_type(version_type: u8, own: Version, family: Family) -> Result<(), Discard> {

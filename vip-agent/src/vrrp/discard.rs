@@ -45,6 +45,16 @@ discards! {
     BadVersion = "bad_version",
     /// Version 2 where version 3 is configured, or the reverse.
     VersionMismatch = "version_mismatch",
+    /// No authentication trailer, where one is needed; accepted while a group is changing over.
+    Unsigned = "unsigned",
+    /// An authentication trailer, where we have no key: accepted.
+    UnexpectedTrailer = "unexpected_trailer",
+    /// Signed by none of our keys.
+    UnknownKey = "unknown_key",
+    /// By the trailer signed by a key of ours, but not this advert.
+    BadSignature = "bad_signature",
+    /// Signed by a key of ours, and heard before, or older than what was heard.
+    Replayed = "replayed",
     /// Another type than 1, ADVERTISEMENT.
     BadType = "bad_type",
     /// Virtual router 0 does not exist.
@@ -69,7 +79,7 @@ discards! {
     BadTtl = "bad_ttl",
     /// Unicast to a multicast instance, the reverse, or to an address that is not ours.
     WrongDestination = "wrong_destination",
-    /// From our own address: an echo, or another host that has it.
+    /// From our own address, but not from our MAC: another host has it.
     OwnSource = "own_source",
     /// From an address that no host may send from.
     BadSource = "bad_source",
@@ -81,6 +91,11 @@ discards! {
     FirstNotLinkLocal = "first_not_link_local",
     /// Strict: other addresses than ours. In version 2 not those of an address owner (RFC 3768, 7.1).
     AddressMismatch = "address_mismatch",
+    /// Strict: none of our addresses. Another group of routers uses our VRID.
+    VridClash = "vrid_clash",
+    /// From our own MAC: a loop of the network gives our frames back, or another machine has our MAC. Discarded if it comes
+    /// from our own address as well, or strict.
+    OwnMac = "own_mac",
 }
 
 /// How often each reason occurred. Fixed in size: the driver counts without allocating.

@@ -13,3 +13,4 @@ pub mod prepared;
 pub mod receive;
 pub mod socket;
 pub mod sync_group;
+pub mod trailer;

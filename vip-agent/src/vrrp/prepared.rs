@@ -1,19 +1,24 @@
-//! Adverts built when the configuration is applied, so that sending one is a system call and nothing else.
+//! Adverts built when the configuration is applied, so that sending one is a system call and nothing else; but for the
+//! signature, which is new each time, where adverts are signed.
 
 use std::fmt;
 use std::net::IpAddr;
 
 use super::codec::{EncodeError, Fields, PseudoHeader, advert_group, patch_priority};
 use super::frame;
+use super::trailer::{self, Signer, Stamp};
 use crate::types::{Family, MacAddr};
 
 /// What one instance says over one family: the same advert once per destination, since the destination is part of the
 /// checksum.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PreparedAdverts {
+    source: IpAddr,
     adverts: Vec<(IpAddr, Vec<u8>)>,
     /// Bytes of headers before each advert.
     headers: usize,
+    /// Each ends with the room for a trailer then.
+    signer: Option<Signer>,
 }
 
 impl PreparedAdverts {
@@ -30,7 +35,8 @@ impl PreparedAdverts {
             fields.encode(pseudo, &mut advert)?;
             Ok((destination, advert))
         };
-        Ok(Self { adverts: destinations.iter().map(build).collect::<Result<_, _>>()?, headers: 0 })
+        let adverts = destinations.iter().map(build).collect::<Result<_, _>>()?;
+        Ok(Self { source, adverts, headers: 0, signer: None })
     }
 
     /// Builds a whole Ethernet frame from `mac` and `source` to the advert group, for a sender of frames
@@ -39,13 +45,54 @@ impl PreparedAdverts {
     /// # Errors
     /// What [`Fields::encode`] refuses.
     pub fn build_frame(fields: &Fields<'_>, source: IpAddr, mac: MacAddr) -> Result<Self, EncodeError> {
-        let mut prepared = Self::build(fields, source, &[advert_group(Family::of(source))])?;
-        for (_, advert) in &mut prepared.adverts {
-            let headers = frame::headers(mac, source, advert.len());
-            prepared.headers = headers.len();
+        Ok(Self::build(fields, source, &[advert_group(Family::of(source))])?.in_frame(mac))
+    }
+
+    /// Makes room for trailers, which [`Self::sign`] writes.
+    #[must_use]
+    pub fn signed_by(mut self, signer: Option<Signer>) -> Self {
+        debug_assert!(self.headers == 0 && self.signer.is_none(), "before the frame is made, and once");
+        if signer.is_some() {
+            for (_, advert) in &mut self.adverts {
+                advert.extend([0; trailer::LEN]);
+            }
+        }
+        Self { signer, ..self }
+    }
+
+    /// Makes Ethernet frames from `mac` of them.
+    #[must_use]
+    pub fn in_frame(mut self, mac: MacAddr) -> Self {
+        for (_, advert) in &mut self.adverts {
+            let headers = frame::headers(mac, self.source, advert.len());
+            self.headers = headers.len();
             advert.splice(0..0, headers);
         }
-        Ok(prepared)
+        self
+    }
+
+    /// To be called before each sending: a receiver hears nothing twice. Does not allocate.
+    pub fn sign(&mut self) {
+        if let Some(stamp) = self.signer.as_ref().map(Signer::next) {
+            self.sign_with(stamp);
+        }
+    }
+
+    /// Signs what somebody else is to send once this agent sends nothing any more: it is later than all that the agent signs
+    /// until then, unless that takes new stamps ([`Stamps`](super::trailer::Stamps)) meanwhile.
+    pub fn sign_farewell(&mut self) {
+        if let Some(stamp) = self.signer.as_ref().map(Signer::last) {
+            self.sign_with(stamp);
+        }
+    }
+
+    fn sign_with(&mut self, stamp: Stamp) {
+        let Some(signer) = &self.signer else { return };
+        for (destination, advert) in &mut self.adverts {
+            if let Some(addresses) = PseudoHeader::new(self.source, *destination) {
+                signer.sign(&mut advert[self.headers..], addresses, stamp);
+            }
+        }
     }
 
     /// Changes the priority in place, without allocating: 1-255, or [`LEAVING`](super::codec::LEAVING).

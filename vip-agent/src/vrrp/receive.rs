@@ -10,6 +10,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use super::checksum::Sum;
 use super::codec::{self, Advert, DecodeOptions, HEADER_LEN, PseudoHeader, advert_group};
 use super::discard::Discard;
+use super::trailer::{self, AuthRules, Signed};
 use crate::types::{Family, MacAddr, Priority, Version, VirtualRouterId};
 
 const ETHERTYPE_IPV4: u16 = 0x0800;
@@ -35,10 +36,14 @@ pub struct Packet<'a> {
 pub struct Rules {
     /// The address that our own adverts come from.
     pub own: IpAddr,
+    /// The MAC of the interface that they leave by: no other station sends from it.
+    pub own_mac: MacAddr,
     /// Who may send, and where to.
     pub senders: Senders,
     /// Version, what seals adverts, and strictness.
     pub decode: DecodeOptions,
+    /// Whose trailers are believed; `None`: no trailer is needed.
+    pub auth: Option<AuthRules>,
     /// The VIPs of this family in the order of our own adverts: others should list the same.
     pub vips: Vec<IpAddr>,
 }
@@ -66,8 +71,10 @@ pub struct Received<'a> {
     pub source: IpAddr,
     /// What it says.
     pub advert: Advert<'a>,
-    /// Why strict rules would have discarded it: worth a log line.
+    /// What is worth a log line: mostly why strict rules would have discarded it.
     pub remark: Option<Discard>,
+    /// Who signed it, and when: to be checked against what was heard before.
+    pub signed: Option<Signed>,
 }
 
 impl<'a> Packet<'a> {
@@ -110,7 +117,8 @@ impl<'a> Packet<'a> {
     pub fn accept(&self, rules: &Rules) -> Result<Received<'a>, Discard> {
         let (source, destination) = (self.addresses.source(), self.addresses.destination());
         if source == rules.own {
-            return Err(Discard::OwnSource);
+            let echo = self.source_mac == rules.own_mac;
+            return Err(if echo { Discard::OwnMac } else { Discard::OwnSource });
         }
         match &rules.senders {
             Senders::Multicast => self.check_multicast(destination)?,
@@ -120,16 +128,25 @@ impl<'a> Packet<'a> {
                 check(self.hop_limit >= min_ttl.unwrap_or(0), Discard::BadTtl)?;
             }
         }
-        let advert = Advert::decode(self.payload, self.addresses, rules.decode)?;
-        let remark = self.remark(&advert, rules);
-        match remark {
-            Some(why) if rules.decode.strict && !is_address_owner_of_version_2(&advert) => Err(why),
-            _ => Ok(Received { source_mac: self.source_mac, source, advert, remark }),
-        }
+        let (message, trailer) = trailer::split(self.payload, self.family());
+        let advert = Advert::decode(message, self.addresses, rules.decode)?;
+        let verdict = trailer::judge(message, trailer, self.addresses, rules.auth.as_ref())?;
+        let remark = match self.remark(&advert, rules) {
+            Some(why) if rules.decode.strict && !is_address_owner_of_version_2(&advert) => return Err(why),
+            // What a group that is changing over is told of does not become strict by that.
+            remark => remark.or(verdict.remark()),
+        };
+        Ok(Received { source_mac: self.source_mac, source, advert, remark, signed: verdict.signed() })
     }
 
     /// What the RFCs let pass, but not without a word.
     fn remark(&self, advert: &Advert<'_>, rules: &Rules) -> Option<Discard> {
+        if self.source_mac == rules.own_mac {
+            return Some(Discard::OwnMac);
+        }
+        if !advert.lists_any(&rules.vips) {
+            return Some(Discard::VridClash);
+        }
         if !advert.lists(&rules.vips) {
             return Some(Discard::AddressMismatch);
         }

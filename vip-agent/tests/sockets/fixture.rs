@@ -153,7 +153,7 @@ pub(crate) fn multicast_adverts(family: Family) -> PreparedAdverts {
 pub(crate) fn strict_rules(own: &str, senders: Senders) -> Rules {
     let decode = DecodeOptions { dialect: VERSION_3, strict: true };
     let vips = vips(Family::of(ip(own)));
-    Rules { own: ip(own), senders, decode, vips }
+    Rules { own: ip(own), own_mac: MacAddr::default(), senders, decode, auth: None, vips }
 }
 
 /// Waits until something holds. What a closed socket held may outlive it for a moment: until its copy in a child

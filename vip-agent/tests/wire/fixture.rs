@@ -3,12 +3,15 @@
 use std::net::IpAddr;
 
 use etherparse::{IpNumber, PacketBuilder};
-use vip_agent::types::{Centiseconds, ChecksumMode, Seconds, VirtualRouterId};
+use vip_agent::types::{Centiseconds, ChecksumMode, MacAddr, Seconds, VirtualRouterId};
 use vip_agent::vrrp::auth::Password;
 use vip_agent::vrrp::codec::{DecodeOptions, Dialect, Fields, GROUP_V4, GROUP_V6, PseudoHeader};
 use vip_agent::vrrp::receive::{Rules, Senders};
 
 pub(crate) const MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+
+/// Of the station that receives.
+pub(crate) const OWN_MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 2]);
 
 /// An address from its text.
 pub(crate) fn ip(text: &str) -> IpAddr {
@@ -68,7 +71,7 @@ pub(crate) fn fields(addresses: &[IpAddr]) -> Fields<'_> {
 pub(crate) fn multicast_rules(own: &str) -> Rules {
     let (own, decode) = (ip(own), DecodeOptions { dialect: version_3(ChecksumMode::Pseudo), strict: false });
     let pseudo = if own.is_ipv4() { multicast4() } else { multicast6() };
-    Rules { own, senders: Senders::Multicast, decode, vips: vips(pseudo) }
+    Rules { own, own_mac: OWN_MAC, senders: Senders::Multicast, decode, auth: None, vips: vips(pseudo) }
 }
 
 pub(crate) fn encode(fields: &Fields<'_>, pseudo: PseudoHeader) -> Vec<u8> {

@@ -14,7 +14,7 @@ use vip_agent::vrrp::discard::Discard;
 use vip_agent::vrrp::prepared::PreparedAdverts;
 use vip_agent::vrrp::receive::{Packet, Received, Rules, Senders};
 
-use crate::fixture::ip;
+use crate::fixture::{OWN_MAC, ip};
 
 #[derive(Deserialize)]
 struct Recorded {
@@ -92,12 +92,13 @@ impl Expected {
     /// The rules of the node that keepalived spoke to.
     fn rules(&self, strict: bool) -> Rules {
         let (decode, vips) = (DecodeOptions { dialect: self.dialect, strict }, self.vips.clone());
+        let own_mac = OWN_MAC;
         if self.destination.is_multicast() {
             let own = if self.destination.is_ipv6() { ip("fe80::2") } else { ip("192.0.2.2") };
-            return Rules { own, senders: Senders::Multicast, decode, vips };
+            return Rules { own, own_mac, senders: Senders::Multicast, decode, auth: None, vips };
         }
         let senders = Senders::Unicast { peers: vec![self.source], min_ttl: None };
-        Rules { own: self.destination, senders, decode, vips }
+        Rules { own: self.destination, own_mac, senders, decode, auth: None, vips }
     }
 
     /// Version 2 has none of the pseudo-header's modes.

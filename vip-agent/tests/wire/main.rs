@@ -8,4 +8,5 @@ mod golden;
 mod model;
 mod properties;
 mod receive;
+mod trailer;
 mod version_2;

@@ -6,8 +6,8 @@ use vip_agent::vrrp::discard::Discard;
 use vip_agent::vrrp::receive::{Packet, Received, Rules, Senders};
 
 use crate::fixture::{
-    MAC, advert, checksum, encode, fields, frame, ip, multicast_rules, multicast4, multicast6, pseudo,
-    version_2,
+    MAC, OWN_MAC, advert, checksum, encode, fields, frame, ip, multicast_rules, multicast4, multicast6,
+    pseudo, version_2,
 };
 
 const IPV4: usize = 14;
@@ -169,10 +169,29 @@ fn multicast_with_ttl_254_is_refused() {
     }
 }
 
+/// The frame as it comes from this MAC.
+fn from_mac(mut frame: Vec<u8>, mac: MacAddr) -> Vec<u8> {
+    frame[6..12].copy_from_slice(&mac.0);
+    frame
+}
+
 #[test]
-fn our_own_adverts_are_refused() {
+fn adverts_from_our_own_address_are_refused_and_an_echo_is_told_from_another_host() {
     for (pseudo, own) in [(multicast4(), "192.0.2.1"), (multicast6(), "fe80::1")] {
-        assert_eq!(receive(&good(pseudo), &multicast_rules(own)), Err(Discard::OwnSource));
+        let rules = multicast_rules(own);
+        assert_eq!(receive(&good(pseudo), &rules), Err(Discard::OwnSource));
+        assert_eq!(receive(&from_mac(good(pseudo), OWN_MAC), &rules), Err(Discard::OwnMac));
+    }
+}
+
+#[test]
+fn another_address_behind_our_own_mac_is_heard_with_a_remark_and_refused_if_strict() {
+    for (pseudo, own) in [(multicast4(), "192.0.2.2"), (multicast6(), "fe80::2")] {
+        let mut rules = multicast_rules(own);
+        let frame = from_mac(good(pseudo), OWN_MAC);
+        assert_eq!(receive(&frame, &rules).unwrap().remark, Some(Discard::OwnMac));
+        rules.decode.strict = true;
+        assert_eq!(receive(&frame, &rules), Err(Discard::OwnMac));
     }
 }
 
@@ -235,47 +254,48 @@ fn ipv6_addresses_in_an_ipv4_packet_are_trailing_bytes() {
     assert_eq!(receive(&frame, &multicast_rules("192.0.2.2")), Err(Discard::TrailingBytes));
 }
 
-/// Rules for lists that begin with `first`, and an advert that lists `listed`, in both versions where both have it.
-fn foreign_lists() -> Vec<(Vec<u8>, Rules)> {
-    let lists = |pseudo: PseudoHeader, own: &str, listed: &[&str], dialect| {
+/// Rules, an advert with another list, in both versions where both have it, and what is wrong with it.
+fn foreign_lists() -> Vec<(Vec<u8>, Rules, Discard)> {
+    let lists = |pseudo: PseudoHeader, own: &str, listed: &[&str], dialect, why| {
         let addresses: Vec<_> = listed.iter().map(|address| ip(address)).collect();
         let payload = encode(&Fields { dialect, ..fields(&addresses) }, pseudo);
         let mut rules = multicast_rules(own);
         rules.decode.dialect = dialect;
-        (frame(pseudo, 255, &payload), rules)
+        (frame(pseudo, 255, &payload), rules, why)
     };
     let mut found = Vec::new();
     for dialect in [fields(&[]).dialect, version_2(""), version_2("secret12")] {
-        for listed in [&["192.0.2.101"][..], &["192.0.2.100", "192.0.2.101"]] {
-            found.push(lists(multicast4(), "192.0.2.2", listed, dialect));
-        }
+        let v4 = |listed, why| lists(multicast4(), "192.0.2.2", listed, dialect, why);
+        found.push(v4(&["192.0.2.101"], Discard::VridClash));
+        found.push(v4(&["192.0.2.100", "192.0.2.101"], Discard::AddressMismatch));
     }
-    for listed in [&["fe80::100"][..], &["fe80::100", "2001:db8::3", "2001:db8::4"]] {
-        found.push(lists(multicast6(), "fe80::2", listed, fields(&[]).dialect));
-    }
+    let v6 = |listed, why| lists(multicast6(), "fe80::2", listed, fields(&[]).dialect, why);
+    found.push(v6(&["fe80::100"], Discard::AddressMismatch));
+    found.push(v6(&["fe80::100", "2001:db8::3", "2001:db8::4"], Discard::AddressMismatch));
+    found.push(v6(&["fe80::101", "2001:db8::4"], Discard::VridClash));
     found
 }
 
 #[test]
 fn another_list_of_vips_is_accepted_with_a_remark() {
     let foreign = foreign_lists();
-    assert_eq!(foreign.len(), 8);
-    for (frame, rules) in foreign {
-        assert_eq!(receive(&frame, &rules).unwrap().remark, Some(Discard::AddressMismatch));
+    assert_eq!(foreign.len(), 9);
+    for (frame, rules, why) in foreign {
+        assert_eq!(receive(&frame, &rules).unwrap().remark, Some(why));
     }
 }
 
 #[test]
 fn another_list_of_vips_is_refused_if_strict() {
-    for (frame, mut rules) in foreign_lists() {
+    for (frame, mut rules, why) in foreign_lists() {
         rules.decode.strict = true;
-        assert_eq!(receive(&frame, &rules), Err(Discard::AddressMismatch));
+        assert_eq!(receive(&frame, &rules), Err(why));
     }
 }
 
 #[test]
 fn the_list_of_an_address_owner_is_believed_in_version_2_even_if_strict() {
-    let refused = [(version_2(""), None), (fields(&[]).dialect, Some(Discard::AddressMismatch))];
+    let refused = [(version_2(""), None), (fields(&[]).dialect, Some(Discard::VridClash))];
     for (dialect, expected) in refused {
         let fields = Fields { priority: 255, dialect, ..fields(&[]) };
         let payload = encode(&Fields { addresses: &[ip("192.0.2.101")], ..fields }, multicast4());
@@ -286,7 +306,7 @@ fn the_list_of_an_address_owner_is_believed_in_version_2_even_if_strict() {
         let received = receive(&frame, &rules);
         assert_eq!(received.err(), expected);
         if let Ok(received) = received {
-            assert_eq!(received.remark, Some(Discard::AddressMismatch));
+            assert_eq!(received.remark, Some(Discard::VridClash));
         }
     }
 }

@@ -41,7 +41,9 @@ pub(super) fn crash(run: &mut Run) -> Outcome {
         format!("nobody has taken over {:?} after the last advert that arrived", due.since(heard))
     })?;
     let together = answers_until.since(run.network.now);
-    let bound = by_slow_clock(interval * lost);
+    // It has begun to give the VIPs back to its heir, whom it heard, and who did not hear so.
+    let leaves = run.network.nodes[owner].word.held;
+    let bound = by_slow_clock(if leaves { interval + DRAIN_MARGIN } else { interval * lost });
     run.expect(together <= bound, Invariant::Overlap, || {
         format!("n{owner} and {heirs:?} answer together for {together:?}; {lost} adverts were lost")
     })
@@ -97,6 +99,13 @@ pub(super) fn split(run: &mut Run) -> Outcome {
     }
 
     let healed = run.network.now;
+    let last = (0..count).max_by_key(|node| run.network.nodes[*node].announced);
+    if one_way && last.is_some_and(|last| !owners.contains(&last)) {
+        // A rival was and is no more, of whom the owner cannot have heard: its next regular announcement sets that right.
+        for owner in &owners {
+            run.network.carry_out_act(*owner, Act::AnnounceAgain);
+        }
+    }
     run.network.watch.unbroken = !owners.is_empty();
     run.repair();
     let disputed = run.network.longest_dispute();

@@ -54,6 +54,8 @@ pub struct Violation {
 struct Direction {
     /// When the newest advert that has arrived was decided on.
     heard: Instant,
+    /// The priority in it.
+    said: u8,
     /// When something last kept the two from hearing each other: kept for both directions.
     obstructed: Instant,
     /// Since when both answer; kept where `from` is the lower.
@@ -93,8 +95,12 @@ pub(crate) struct Watch {
 
 impl Watch {
     pub(crate) fn new(setup: &Setup, honest: bool) -> Self {
-        let direction =
-            Direction { heard: Instant::START, obstructed: Instant::START, together: Instant::NEVER };
+        let direction = Direction {
+            heard: Instant::START,
+            said: 0,
+            obstructed: Instant::START,
+            together: Instant::NEVER,
+        };
         let intervals = || setup.nodes.iter().map(|node| node.parameters.interval.duration());
         Self {
             directions: [[direction; MOST_NODES]; MOST_NODES],
@@ -124,7 +130,9 @@ impl Watch {
 
     pub(crate) fn arrived(&mut self, frame: &Frame) {
         let direction = &mut self.directions[usize::from(frame.from)][usize::from(frame.to)];
-        direction.heard = direction.heard.max(frame.decided);
+        if frame.decided >= direction.heard {
+            (direction.heard, direction.said) = (frame.decided, frame.priority);
+        }
     }
 
     /// Somebody who is no router of the run was heard.

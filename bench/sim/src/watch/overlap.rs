@@ -44,18 +44,22 @@ impl Network {
         }
     }
 
-    /// Nobody is preempted whose last advert was heard, and said that it is better; unless a stranger was heard since, who
-    /// may have said so too, and then less: an owner that falls.
+    /// Nobody is preempted who was heard last, and said that it is better. If somebody else was heard since, who may have
+    /// said so too, and then less: that is an owner that falls.
     fn check_preempted(&mut self, heir: usize) {
         let priority = self.nodes[heir].parameters.priority.get();
         for owner in (0..self.nodes.len()).filter(|owner| *owner != heir) {
             let node = &self.nodes[owner];
-            let heard = self.watch.directions[owner][heir].heard;
-            let strangers = self.watch.strangers[heir];
-            let was_heard =
-                heard >= node.renewal.decided && heard >= self.nodes[heir].listens_since.max(strangers);
+            let from = self.watch.directions[owner][heir];
+            let others = (0..self.nodes.len()).filter(|other| *other != owner && *other != heir);
+            let heard_since = others.map(|other| self.watch.directions[other][heir].heard).max();
+            let latest = heard_since
+                .unwrap_or(Instant::START)
+                .max(self.watch.strangers[heir])
+                .max(node.renewal.decided)
+                .max(self.nodes[heir].listens_since);
             let waited_for = node.renewal.interval <= self.watch.shortest_interval && !node.word.held;
-            if node.answers(self.now) && was_heard && waited_for && node.renewal.priority > priority {
+            if node.answers(self.now) && from.heard >= latest && waited_for && from.said > priority {
                 let what = format!("n{heir} preempts n{owner}, which is better");
                 self.watch.violated(Invariant::Order, self.now, what);
             }

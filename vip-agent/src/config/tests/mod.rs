@@ -1,6 +1,7 @@
 //! The configuration as a whole.
 
 mod accepted;
+mod auth_trailer;
 mod interfaces;
 mod properties;
 mod refused;

@@ -11,14 +11,15 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::super::{
-    Announce, Auth, Check, Config, Instance, InstanceName, InterfaceName, InterfacePattern,
-    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, Probe, Protocol, Secrets, Unicast,
-    VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
+    Announce, Auth, AuthTrailer, Check, Config, Instance, InstanceName, InterfaceName, InterfacePattern,
+    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, OnConflict, Probe, Protocol, Secrets,
+    Unicast, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
 use crate::health::Weight;
 use crate::types::{Centiseconds, ChecksumMode, Priority, Seconds, VirtualRouterId};
 use crate::vrrp::auth::Password;
+use crate::vrrp::trailer::KeyRing;
 
 /// Text that YAML would read as something else, were it not quoted.
 fn tricky_word() -> impl Strategy<Value = String> {
@@ -118,6 +119,20 @@ fn version_2() -> impl Strategy<Value = Protocol> {
     })
 }
 
+/// What every key file says.
+fn keys() -> KeyRing {
+    KeyRing::parse(&"5e".repeat(32)).expect("valid")
+}
+
+fn auth_trailer() -> impl Strategy<Value = Option<AuthTrailer>> {
+    let trailer = (path(), any::<bool>());
+    option::of(trailer.prop_map(|(key_file, accept_unsigned)| AuthTrailer {
+        key_file,
+        keys: keys(),
+        accept_unsigned,
+    }))
+}
+
 prop_compose! {
     fn instance()(
         name in tricky_word(),
@@ -128,6 +143,8 @@ prop_compose! {
         (preempt, accept, strict, virtual_mac) in any::<(bool, bool, bool, bool)>(),
         local_address in select(&[LocalAddress::Active, LocalAddress::Always, LocalAddress::Never][..]),
         (vips, unicast) in vips_and_unicast(),
+        auth_trailer in auth_trailer(),
+        on_conflict in select(&[OnConflict::Alarm, OnConflict::Fault][..]),
     ) -> Instance {
         let ipv4_alone = vips.iter().all(|vip: &VipAddress| vip.address.is_ipv4());
         let protocol = if version == 2 && ipv4_alone { protocols.0 } else { protocols.1 };
@@ -135,7 +152,7 @@ prop_compose! {
             name: InstanceName::new(&name).expect("valid"),
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
             interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, accept, strict,
-            virtual_mac, unicast, vips, local_address, announce, grace,
+            virtual_mac, unicast, vips, auth_trailer, on_conflict, local_address, announce, grace,
             track: Vec::new(), sync_group: None, detect: None,
         }
     }
@@ -197,7 +214,7 @@ proptest! {
     #[test]
     fn the_effective_form_reads_back_as_the_same_configuration(config in any_config()) {
         let text = effective(&config);
-        let secrets = Secrets { password_file: &|_| Ok(password()), ..Secrets::NONE };
+        let secrets = Secrets { password_file: &|_| Ok(password()), key_file: &|_| Ok(keys()), ..Secrets::NONE };
         let read = parse_with(&text, "effective", "another-node", &secrets);
         prop_assert!(read.is_ok(), "{}\n{}", read.unwrap_err(), text);
         prop_assert_eq!(read.unwrap().0, config);

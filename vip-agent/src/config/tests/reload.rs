@@ -71,6 +71,7 @@ fn all_else_is_applied_while_the_instance_runs() {
         ("accept: false", InstanceField::Accept),
         ("strict: true", InstanceField::Strict),
         ("checksum: rfc9568", InstanceField::Checksum),
+        ("on_conflict: fault", InstanceField::OnConflict),
         ("local_address: never", InstanceField::LocalAddress),
         ("announce: {repeat: 3}", InstanceField::Announce),
         ("grace: 1s", InstanceField::Grace),

@@ -4,9 +4,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use super::super::{
-    Auth, Config, PasswordFileError, Problems, Protocol, Secrets, effective, load, parse_with,
-};
+use super::super::{Auth, Config, Problems, Protocol, SecretFileError, Secrets, effective, load, parse_with};
 use super::{config, edge, edge_with_vips, errors, warnings};
 use crate::types::Seconds;
 use crate::vrrp::auth::Password;
@@ -167,7 +165,7 @@ fn what_is_no_password_is_refused_without_repeating_it() {
 fn a_password_file_that_does_not_serve_is_named_with_its_place() {
     let secrets = Secrets {
         password_file: &|path: &Path| {
-            Err(PasswordFileError::Shared { mode: 0o644, path: path.display().to_string() })
+            Err(SecretFileError::Shared { mode: 0o644, path: path.display().to_string() })
         },
         ..Secrets::NONE
     };

@@ -5,6 +5,7 @@
 //! that it needs and hands it over as a [`Command`]; what happens comes back as a [`Report`].
 
 mod announcing;
+mod complaints;
 mod detecting;
 mod event_loop;
 mod former;

@@ -5,7 +5,7 @@ use arrayvec::ArrayVec;
 
 use super::router::{Refusal, Work};
 use super::routers::Routers;
-use super::{InstanceId, Shared};
+use super::{InstanceId, Router, Shared};
 use crate::types::MonotonicTime;
 use crate::vrrp::prepared::PreparedAdverts;
 
@@ -46,7 +46,7 @@ impl Outbox {
     /// Sends everything, family by family, and lets the instances go on.
     pub(super) fn send(&mut self, routers: &mut Routers, shared: &Shared) {
         for waiting in &mut self.waiting {
-            if routers.get(waiting.id).is_none_or(|router| !router.is_bound()) {
+            if !routers.with(waiting.id, Router::sign).unwrap_or(false) {
                 waiting.sent = Err(None);
             }
         }

@@ -11,6 +11,7 @@ use arrayvec::ArrayVec;
 
 pub(super) use self::acting::{Refusal, Work};
 use super::announcing::{Announcing, Urgency};
+use super::complaints::Complaints;
 use super::former::{Former, Owner};
 use super::snapshot::{AdvertCounts, Mismatch, PEERS, Snapshot, SnapshotPeer};
 use super::stopwatch::Stopwatch;
@@ -25,6 +26,7 @@ use crate::vrrp::machine::{Event, LEASE_INTERVALS, Machine, OwnerLife, Parameter
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
+use crate::vrrp::trailer::{Freshness, Marks};
 
 /// All that one instance needs to send and receive on its present interfaces, prepared beforehand.
 #[derive(Debug)]
@@ -45,6 +47,13 @@ pub struct Binding {
     pub rehearsal: [Frame; 1],
     /// Socket for all of these, shared by the instances on that interface.
     pub announcer: Arc<AnnounceSender>,
+}
+
+impl Binding {
+    /// Signs the advertisements with priority 0 as the last that is ever said: for somebody who says it when we cannot.
+    pub fn sign_farewells(&mut self) {
+        self.families.iter_mut().for_each(|family| family.leaving.sign_farewell());
+    }
 }
 
 /// One family of an instance: its socket, its advertisements and what it accepts.
@@ -82,8 +91,9 @@ pub struct Router {
     faulty: bool,
     runtime_silent: bool,
     adverts: AdvertCounts,
-    /// The last discard that was reported, to report each kind once a second at most.
-    mismatch_reported: MonotonicTime,
+    complaints: Complaints,
+    /// What was heard last of each sender that signs.
+    marks: Marks,
     refusal_reported: MonotonicTime,
     /// Why the last advertisement did not leave.
     refusal: Option<SendError>,
@@ -99,7 +109,7 @@ pub struct Router {
     announcing: Option<Announcing>,
 }
 
-/// Complaints about one instance are reported once in this time.
+/// Refusals of one instance's advertisements are reported once in this time.
 const REPORT_GAP: Duration = Duration::from_secs(1);
 
 impl Router {
@@ -127,7 +137,8 @@ impl Router {
             faulty: false,
             runtime_silent: false,
             adverts: AdvertCounts::default(),
-            mismatch_reported: MonotonicTime::ZERO,
+            complaints: Complaints::default(),
+            marks: Marks::default(),
             refusal_reported: MonotonicTime::ZERO,
             refusal: None,
             refused_family: 0,
@@ -137,6 +148,12 @@ impl Router {
             seen: None,
             seen_reported: MonotonicTime::ZERO,
         }
+    }
+
+    /// Knows what was heard before the agent, or the instance, was started again.
+    #[must_use]
+    pub fn having_heard(self, marks: Marks) -> Self {
+        Self { marks, ..self }
     }
 
     /// Makes it a member of a sync group.
@@ -207,10 +224,6 @@ impl Router {
         let _ = binding.announcer.send(&binding.rehearsal);
     }
 
-    pub(super) fn is_bound(&self) -> bool {
-        self.binding.is_some()
-    }
-
     pub(super) fn bind(&mut self, binding: Option<Box<Binding>>) -> Option<Box<Binding>> {
         let former = std::mem::replace(&mut self.binding, binding);
         self.say_our_priority();
@@ -248,6 +261,19 @@ impl Router {
                 return None;
             }
         };
+        if let Some(signed) = received.signed {
+            match self.marks.admit(received.source, signed, received_at) {
+                Freshness::Fresh => {}
+                Freshness::Doubled => {
+                    self.adverts.discarded.add(Discard::Replayed);
+                    return None;
+                }
+                Freshness::Replayed => {
+                    self.discarded(packet, Discard::Replayed, shared);
+                    return None;
+                }
+            }
+        }
         // One family of one member breaks ties, or two routers could each lose in one.
         let ties = index == 0 && self.breaks_ties;
         let advert = PeerAdvert {
@@ -257,6 +283,7 @@ impl Router {
             sender: received.source,
         };
         if let Some(remark) = received.remark {
+            self.adverts.remarked.add(remark);
             self.complain(packet, remark, shared);
         }
         self.adverts.received += 1;
@@ -291,10 +318,8 @@ impl Router {
     }
 
     fn complain(&mut self, packet: &Packet<'_>, why: Discard, shared: &Shared) {
-        let now = MonotonicTime::now();
-        if now.since(self.mismatch_reported) >= REPORT_GAP {
-            self.mismatch_reported = now;
-            let (source, source_mac) = (packet.addresses.source(), packet.source_mac);
+        let (source, source_mac) = (packet.addresses.source(), packet.source_mac);
+        if self.complaints.is_due(why, source, source_mac, MonotonicTime::now()) {
             shared.report(Report::Mismatch(self.id, Mismatch { source, source_mac, why }));
         }
     }
@@ -403,6 +428,7 @@ impl Router {
             runtime_silent: self.runtime_silent,
             hands_over: self.machine.is_handing_over(),
             covered: None,
+            marks: self.marks.clone(),
         }
     }
 }

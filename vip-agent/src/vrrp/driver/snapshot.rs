@@ -9,6 +9,7 @@ use crate::vrrp::detect::Covered;
 use crate::vrrp::discard::{Discard, DiscardCounts};
 use crate::vrrp::machine::State;
 use crate::vrrp::socket::SendError;
+use crate::vrrp::trailer::Marks;
 
 /// Other routers that are remembered per instance.
 pub(super) const PEERS: usize = 16;
@@ -56,6 +57,8 @@ pub struct Snapshot {
     pub hands_over: bool,
     /// How the owner is watched by fast detection, if it is.
     pub covered: Option<Covered>,
+    /// What was heard last of each sender that signs.
+    pub marks: Marks,
 }
 
 impl Snapshot {
@@ -76,4 +79,6 @@ pub struct AdvertCounts {
     pub received: u64,
     /// Received and discarded, by reason.
     pub discarded: DiscardCounts,
+    /// Received and accepted, although something about them is worth an alarm, by reason.
+    pub remarked: DiscardCounts,
 }

@@ -5,6 +5,7 @@
 mod advert;
 mod announce;
 mod arrival;
+mod claims;
 mod groups;
 mod heartbeat;
 mod packet;
@@ -21,6 +22,7 @@ use socket2::{SockAddr, SockFilter, Socket};
 
 pub use self::advert::{AdvertSender, SendError};
 pub use self::announce::AnnounceSender;
+pub use self::claims::{Claim, ClaimReceiver};
 pub use self::groups::MulticastGroups;
 pub(crate) use self::groups::solicited_node;
 pub use self::heartbeat::HeartbeatSocket;

@@ -16,12 +16,13 @@ use super::arrival::{ArrivalClock, nanos};
 use super::{Interface, OpenError, link_address, receive_nothing};
 use crate::types::{Family, MonotonicTime};
 use crate::vrrp::codec::{self, GROUP_V4, GROUP_V6};
+use crate::vrrp::trailer;
 
 /// Frames that one call takes at most: bounds the work of a wake-up and the memory.
 const BATCH: usize = 16;
 
-/// Ethernet, the longest IPv4 header, the longest advert; an IPv6 header is shorter.
-const LONGEST_FRAME: usize = 14 + 60 + codec::MAX_LEN;
+/// Ethernet, the longest IPv4 header, the longest advert with a trailer; an IPv6 header is shorter.
+const LONGEST_FRAME: usize = 14 + 60 + codec::MAX_LEN + trailer::LEN;
 
 /// Receives the adverts of one interface and family, non-blocking. Poll it through [`AsFd`].
 ///

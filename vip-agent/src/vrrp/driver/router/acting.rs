@@ -10,6 +10,7 @@ use crate::types::{Family as IpFamily, MacAddr, MonotonicTime, Priority};
 use crate::vrrp::codec::LEAVING;
 use crate::vrrp::conduct::{self, Message};
 use crate::vrrp::machine::{Action, Event, Machine, Output, State, Transition};
+use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::socket::SendError;
 
 /// How long frames to a virtual MAC may be on their way while it moves: the tail of a queue, or of the system calls of a new
@@ -52,6 +53,13 @@ impl Router {
         self.note_refused_family(sent.as_ref().err());
         let Work { work, stopwatch, announces } = work;
         conduct::sent(&mut Acting { router: self, stopwatch, announces, shared }, work, sent);
+    }
+
+    /// Signs the advertisement that is about to be sent; false if there are no sockets for it.
+    pub(in super::super) fn sign(&mut self) -> bool {
+        let Some(binding) = &mut self.binding else { return false };
+        binding.families.iter_mut().for_each(|family| family.adverts.sign());
+        true
     }
 
     /// Until when the advertisement that `work` waits for may be sent.
@@ -168,18 +176,22 @@ impl conduct::Effects for Acting<'_> {
         let own = self.router.machine.parameters().priority.get();
         let binding = self.router.binding.as_mut().ok_or(None)?;
         let family = binding.families.get_mut(family).ok_or(None)?;
+        let send = |adverts: &mut PreparedAdverts| {
+            adverts.sign();
+            family.sender.send(adverts)
+        };
         let sent = match message {
-            Message::Advert => family.sender.send(&family.adverts),
-            Message::Yielding => family.sender.send(family.yielding.as_ref().unwrap_or(&family.adverts)),
-            Message::Leaving => family.sender.send(&family.leaving),
-            // From the interface's own MAC: the virtual one is where the owner is that we ask for.
+            Message::Advert => send(&mut family.adverts),
+            Message::Yielding => send(family.yielding.as_mut().unwrap_or(&mut family.adverts)),
+            Message::Leaving => send(&mut family.leaving),
             Message::Question => {
+                // From the interface's own MAC: the virtual one is where the owner is that we ask for.
                 let (question, otherwise) = match &mut family.yielding {
                     Some(yielding) => (yielding, own),
                     None => (&mut family.leaving, LEAVING),
                 };
                 question.set_priority(Priority::LOWEST.get());
-                let sent = family.sender.send(question);
+                let sent = send(question);
                 question.set_priority(otherwise);
                 sent
             }
