@@ -98,6 +98,18 @@ pub struct PeerStatus {
     pub priority: u8,
     /// Milliseconds since it was last heard.
     pub last_advert_ms: u64,
+    /// How fast detection watches it; null if it does not: it owns nothing, or does not take part.
+    #[serde(default)]
+    pub detect: Option<DetectStatus>,
+}
+
+/// An owner that fast detection watches.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DetectStatus {
+    /// Milliseconds since its last heartbeat.
+    pub last_ms: f64,
+    /// How long its last answer took, in milliseconds.
+    pub echo_ms: f64,
 }
 
 /// A probe that an instance tracks.

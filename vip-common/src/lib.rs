@@ -7,6 +7,7 @@
 
 pub mod decision;
 pub mod filter;
+pub mod heartbeat;
 pub mod maps;
 pub mod packet;
 pub mod reason;

@@ -5,6 +5,8 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use crate::heartbeat::Key;
+
 /// Version of all that is pinned. Part of the pin directory's path.
 pub const LAYOUT_VERSION: u32 = 2;
 
@@ -19,6 +21,12 @@ pub const MAX_LINKS: u32 = 64;
 
 /// VLAN sub-interfaces that carry VIPs.
 pub const MAX_VLANS: u32 = 1024;
+
+/// Peers whose signs of life can be noted, over all interfaces.
+pub const MAX_PEERS: u32 = 256;
+
+/// Slots in which a peer can be: see [`peer_slots`].
+pub const PEER_WAYS: u32 = 4;
 
 /// TCP flows that a node remembers while the former owner still serves its own; the least recently used go first. Only
 /// those without a local socket depend on it (SYN cookies, address translation).
@@ -140,6 +148,55 @@ pub struct FlowKey {
     pub vip_port: [u8; 2],
 }
 
+/// Value of `HEARTBEAT_LINKS`, whose key is the index of an interface that adverts go by (see [`VlanKey`] for which).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct HeartbeatLink {
+    /// Of all nodes there.
+    pub key: Key,
+    /// The number of this node.
+    pub node: u64,
+    /// The interface's MAC.
+    pub mac: [u8; 6],
+    /// Slot of the interface, for counters: below [`MAX_LINKS`].
+    pub slot: u16,
+}
+
+/// Value of `PEERS`: what was heard of another node, in words of which each is read and written whole. Mmapable: the agent
+/// writes the first two, the program the rest.
+pub type Peer = [u64; PeerWord::COUNT];
+
+/// Index of a word in a [`Peer`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum PeerWord {
+    /// The number of the peer; 0 = the slot is free.
+    Node = 0,
+    /// Index of the interface where it is heard.
+    Interface = 1,
+    /// CLOCK_MONOTONIC nanoseconds of the arrival of its last heartbeat.
+    Heard = 2,
+    /// When the peer sent that, by its own clock.
+    Sent = 3,
+    /// What that promised ([`crate::heartbeat::Promise`]).
+    Promise = 4,
+    /// CLOCK_MONOTONIC nanoseconds of the arrival of its last answer.
+    Answered = 5,
+    /// When we asked for that.
+    Asked = 6,
+}
+
+impl PeerWord {
+    /// Words of a peer: a cache line.
+    pub const COUNT: usize = 8;
+}
+
+/// The first of the [`PEER_WAYS`] slots in `PEERS` in which a node may be. Numbers of nodes are drawn, so they spread.
+#[inline(always)]
+pub const fn peer_slots(node: u64) -> u32 {
+    (node as u32 % (MAX_PEERS / PEER_WAYS)) * PEER_WAYS
+}
+
 /// A record of the `EVENTS` ring buffer: somebody else answers for a VIP that this node owns.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -171,4 +228,6 @@ const _: () = {
     assert!(size_of::<Handover>() == 24);
     assert!(size_of::<FlowKey>() == 36);
     assert!(size_of::<ForeignOwner>() == 40);
+    assert!(size_of::<HeartbeatLink>() == 32);
+    assert!(size_of::<Peer>() == 64);
 };

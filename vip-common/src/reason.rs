@@ -1,4 +1,4 @@
-//! Why a frame about a VIP was treated as it was: the index of the counters and the label of the metric.
+//! Why a frame about a VIP, or of fast detection, was treated as it was: the index of the counters and the label of the metric.
 
 /// What happened to a frame about a VIP. Frames about no VIP of ours have no counter: counting would cost them time.
 ///
@@ -44,11 +44,21 @@ pub enum Reason {
     VirtualMacTaken = 17,
     /// A frame to a virtual MAC that another node owns: dropped.
     VirtualMacNotOwned = 18,
+    /// A heartbeat or an answer of a peer: noted and dropped.
+    HeartbeatStamped = 19,
+    /// A peer's question whether this host lives: answered.
+    HeartbeatAnswered = 20,
+    /// A heartbeat, question or answer of somebody with another key, or damaged: dropped.
+    HeartbeatForged = 21,
+    /// One that is not later than the last of its kind, or our own: dropped.
+    HeartbeatStale = 22,
+    /// One of a node that this one does not follow, or an answer to somebody else: dropped.
+    HeartbeatUnknown = 23,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 24] = [
         Self::ArpAnswered,
         Self::ArpNotOwned,
         Self::ArpInvalid,
@@ -68,6 +78,11 @@ impl Reason {
         Self::TrafficNotAccepted,
         Self::VirtualMacTaken,
         Self::VirtualMacNotOwned,
+        Self::HeartbeatStamped,
+        Self::HeartbeatAnswered,
+        Self::HeartbeatForged,
+        Self::HeartbeatStale,
+        Self::HeartbeatUnknown,
     ];
 
     /// Counters per interface.
@@ -95,6 +110,11 @@ impl Reason {
             Self::TrafficNotAccepted => "traffic_not_accepted",
             Self::VirtualMacTaken => "virtual_mac_taken",
             Self::VirtualMacNotOwned => "virtual_mac_not_owned",
+            Self::HeartbeatStamped => "heartbeat_stamped",
+            Self::HeartbeatAnswered => "heartbeat_answered",
+            Self::HeartbeatForged => "heartbeat_forged",
+            Self::HeartbeatStale => "heartbeat_stale",
+            Self::HeartbeatUnknown => "heartbeat_unknown",
         }
     }
 

@@ -13,6 +13,7 @@ use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
 use vip_common::decision::{Action, Arrival, arrival, decide};
+use vip_common::heartbeat::{Received, receive};
 use vip_common::reason::Reason;
 use vip_common::rewrite::{self, Verdict};
 
@@ -42,7 +43,13 @@ fn viplane(ctx: XdpContext) -> u32 {
         }
     }
     let Some(decision) = decide(&frame, &maps) else {
-        return XDP_PASS;
+        return match receive(&mut frame, &maps) {
+            None => XDP_PASS,
+            Some(Received { link, reason }) => {
+                maps.count(link, reason);
+                if reason == Reason::HeartbeatAnswered { XDP_TX } else { XDP_DROP }
+            }
+        };
     };
     if let Some(claim) = &decision.claim {
         maps.report(&frame, decision.link, claim);

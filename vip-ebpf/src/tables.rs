@@ -13,9 +13,11 @@ use aya_ebpf::macros::btf_map;
 use aya_ebpf::programs::XdpContext;
 use vip_common::decision::{Claim, Family, Flow, Tables, gate_opens};
 use vip_common::filter::{self, Bit};
+use vip_common::heartbeat::Peers;
 use vip_common::maps::{
-    Deadline, EVENT_BYTES, FlowKey, ForeignOwner, Handover, MAX_HANDOVER_FLOWS, MAX_LINKS, MAX_ROUTERS,
-    MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
+    Deadline, EVENT_BYTES, FlowKey, ForeignOwner, Handover, HeartbeatLink, MAX_HANDOVER_FLOWS, MAX_LINKS,
+    MAX_PEERS, MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VirtualMacKey,
+    VlanKey,
 };
 use vip_common::reason::Reason;
 
@@ -52,6 +54,11 @@ static EVENTS: RingBuf<ForeignOwner, { EVENT_BYTES as usize }> = RingBuf::new();
 static EVENT_GATES: Array<u64, ROUTERS> = Array::new();
 #[btf_map]
 static HANDOVER_FLOWS: LruHashMap<FlowKey, u64, { MAX_HANDOVER_FLOWS as usize }> = LruHashMap::new();
+
+#[btf_map]
+static HEARTBEAT_LINKS: HashMap<u32, HeartbeatLink, { MAX_LINKS as usize }> = HashMap::new();
+#[btf_map]
+static PEERS: Array<Peer, { MAX_PEERS as usize }, MMAPABLE> = Array::new();
 
 /// The maps, as one frame sees them.
 pub(crate) struct Maps<'a> {
@@ -204,6 +211,32 @@ impl Tables for Maps<'_> {
         // SAFETY: values of an LRU map may be replaced while they are read, but a word is read whole.
         let seen = HANDOVER_FLOWS.get_ptr(flow).map(|seen| unsafe { seen.read() });
         seen == Some(handover) || self.has_socket(family, flow)
+    }
+}
+
+impl Peers for Maps<'_> {
+    #[inline(always)]
+    fn link(&self, ifindex: u32) -> Option<HeartbeatLink> {
+        // SAFETY: copied at once.
+        unsafe { HEARTBEAT_LINKS.get(ifindex) }.copied()
+    }
+
+    #[inline(always)]
+    fn word(&self, slot: u32, word: PeerWord) -> u64 {
+        match PEERS.get_ptr(slot) {
+            // SAFETY: an element of an array map, within which every `PeerWord` lies; the agent stores to some at any
+            // time: hence volatile.
+            Some(peer) => unsafe { ptr::read_volatile(peer.cast::<u64>().add(word as usize)) },
+            None => 0,
+        }
+    }
+
+    #[inline(always)]
+    fn note(&self, slot: u32, word: PeerWord, value: u64) {
+        if let Some(peer) = PEERS.get_ptr_mut(slot) {
+            // SAFETY: as above; the agent reads it at any time.
+            unsafe { ptr::write_volatile(peer.cast::<u64>().add(word as usize), value) };
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub(crate) enum Word {
     Advert(Duration),
     /// Priority 0: so long after it.
     PriorityZero(Duration),
+    /// Silence after whatever it sent last: so long.
+    Silence(Duration),
     /// Nothing that the old owner says or does.
     None,
 }
@@ -69,6 +71,14 @@ pub(crate) fn wire_times(frames: &[Frame], wanted: &Wanted<'_>) -> Result<WireTi
             let before = frames.iter().rfind(|frame| frame.at < advert && is_advert_of(frame, old));
             let before = before.with_context(|| format!("no advertisement of {old} before {new}'s"))?.at;
             (Some((before, before)), Some(timer))
+        }
+        Word::Silence(timer) => {
+            let is_of_old = |frame: &&Frame| {
+                frame.direction == Direction::FromNode && *frame.port == *old && frame.at < advert
+            };
+            let last =
+                frames.iter().rfind(is_of_old).with_context(|| format!("nothing of {old} before {new}"))?.at;
+            (Some((last, last)), Some(timer))
         }
         Word::PriorityZero(timer) => {
             let is_zero = |frame: &&Frame| is_vrrp(frame, old, |priority| priority == 0);

@@ -103,7 +103,11 @@ impl Round<'_> {
     fn leave(&mut self, event: Event, first: &Router, second: &Router) -> Result<()> {
         let [old, new] = self.nodes();
         let (active_down, skew) = timers(self.starter.cell, PRIORITIES[1]);
-        let word = if event.is_told() { Word::PriorityZero(skew) } else { Word::Advert(active_down) };
+        let word = match self.starter.detection() {
+            Some(time) if event == Event::HostDies => Word::Silence(time + of_skew(time, PRIORITIES[1])),
+            _ if event.is_told() => Word::PriorityZero(skew),
+            _ => Word::Advert(active_down),
+        };
         self.settle(old, new)?;
         let (switch, node) = (self.starter.lab.switch(), self.starter.lab.node(1));
         let times = self.watch(event, [old, new], word, || match event {
@@ -237,8 +241,13 @@ fn causes(events: &[Event]) -> Vec<Event> {
 
 /// Active_Down_Interval and Skew_Time of a backup of `priority` (RFC 9568, 6.1).
 fn timers(cell: Cell, priority: u8) -> (Duration, Duration) {
-    let skew = cell.interval * (256 - u32::from(priority)) / 256;
+    let skew = of_skew(cell.interval, priority);
     (cell.interval * 3 + skew, skew)
+}
+
+/// What a priority waits of the longest skew.
+fn of_skew(longest: Duration, priority: u8) -> Duration {
+    longest * (256 - u32::from(priority)) / 256
 }
 
 /// Numbers of 0 to 1 that fill that range evenly, however many are taken: multiples of the golden ratio.

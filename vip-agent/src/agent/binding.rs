@@ -67,6 +67,7 @@ pub(super) fn bind(
     Ok(Box::new(driver::Binding {
         ifindex: place.advert.index,
         one_link: place.advert.index == place.vip.index,
+        detect: instance.detect.as_ref().map(|detect| detect.settings),
         families,
         announcements: Announcements::build(vips(), answering(instance, place), router),
         questions: questions(vips(), place.mac, place.link_local),

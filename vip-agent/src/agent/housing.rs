@@ -157,6 +157,7 @@ impl Agent {
             return Err(error.into());
         }
         self.listen().await?;
+        self.keep_detecting().await;
         self.keep_peers_resolved();
         self.give(index, binding).await;
         Ok(())
@@ -270,7 +271,10 @@ impl Agent {
 
     /// Lets go of interfaces that nobody needs any more.
     pub(super) async fn tidy(&mut self) {
-        let used: BTreeSet<u32> = self.homes().map(|home| home.place.attach.index).collect();
+        // It needs the program where an instance may not.
+        self.keep_detecting().await;
+        let mut used = self.detection_needs();
+        used.extend(self.homes().map(|home| home.place.attach.index));
         let unused: Vec<u32> = self
             .dataplane
             .attached()

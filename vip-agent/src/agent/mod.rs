@@ -5,6 +5,7 @@
 
 mod alarms;
 mod binding;
+mod detecting;
 mod drain;
 mod health;
 mod housing;
@@ -86,6 +87,7 @@ pub struct Agent {
     instances: Vec<Managed>,
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
+    detecting: detecting::Detecting,
     alarms: Alarms,
     tracker: Tracker,
     /// Sync groups by the driver's ids, which are their places here.

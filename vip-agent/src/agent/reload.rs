@@ -180,6 +180,7 @@ impl Agent {
         let binding = bind(&managed.config, &home.place, router, &mut self.sockets, signer.as_ref())?;
         self.change_vips(index, gone, come, router)?;
         self.give(index, binding).await;
+        self.keep_detecting().await;
         Ok(())
     }
 

@@ -77,6 +77,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         sockets: super::sockets::Sockets::default(),
         instances: Vec::new(),
         listening: BTreeSet::new(),
+        detecting: super::detecting::Detecting::default(),
         alarms: super::Alarms::default(),
         tracker: Tracker::default(),
         groups: Vec::new(),

@@ -1,6 +1,7 @@
 //! Status as the contract has it, from what the agent knows and the driver says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::Agent;
 use super::alarms::rfc3339;
@@ -8,8 +9,11 @@ use super::instance::{Exit, Managed};
 use super::reports::word;
 use crate::config;
 use crate::health::View;
-use crate::status::{AdvertStatus, AuthTrailerStatus, InstanceStatus, PeerStatus, ProbeStatus, Status};
+use crate::status::{
+    AdvertStatus, AuthTrailerStatus, DetectStatus, InstanceStatus, PeerStatus, ProbeStatus, Status,
+};
 use crate::types::MonotonicTime;
+use crate::vrrp::detect::Covered;
 use crate::vrrp::discard::DiscardCounts;
 use crate::vrrp::driver::Snapshot;
 use crate::vrrp::machine::State;
@@ -101,6 +105,10 @@ fn instance(
                 address: peer.address,
                 priority: peer.priority,
                 last_advert_ms: u64::try_from(now.since(peer.heard).as_millis()).unwrap_or(u64::MAX),
+                detect: snapshot
+                    .covered
+                    .filter(|_| snapshot.active_router == Some(peer.address))
+                    .map(|covered| detect(covered, now)),
             })
             .collect(),
         probes: Vec::new(),
@@ -116,6 +124,11 @@ fn instance(
         auth_trailer: config.auth_trailer.as_ref().map(auth_trailer),
         connections_cut: managed.connections_cut,
     }
+}
+
+fn detect(covered: Covered, now: MonotonicTime) -> DetectStatus {
+    let ms = |span: Duration| span.as_micros() as f64 / 1000.0;
+    DetectStatus { last_ms: ms(now.since(covered.heard)), echo_ms: ms(covered.echo) }
 }
 
 fn auth_trailer(trailer: &config::AuthTrailer) -> AuthTrailerStatus {

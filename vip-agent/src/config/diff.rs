@@ -94,6 +94,7 @@ pub enum InstanceField {
     Grace,
     Track,
     SyncGroup,
+    Detect,
 }
 
 impl InstanceField {
@@ -187,6 +188,7 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         grace,
         track,
         sync_group,
+        detect,
     } = old;
     let families = |instance: &Instance| (instance.vips_v4().count() > 0, instance.vips_v6().count() > 0);
     let families_differ = families(old) != families(new);
@@ -216,6 +218,7 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::Grace, *grace != new.grace),
         (InstanceField::Track, *track != new.track),
         (InstanceField::SyncGroup, *sync_group != new.sync_group),
+        (InstanceField::Detect, *detect != new.detect),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use super::address;
 use super::auth_trailer::auth_trailer;
+use super::detect::detect;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
-use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, OnConflict, VipAddress};
+use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, OnConflict, Protocol, VipAddress};
 use super::probe::track;
 use super::protocol::protocol;
 use super::schema::{UP_TO_AN_HOUR, interface};
@@ -16,7 +17,7 @@ use super::unicast::unicast;
 use crate::types::{Family, Priority, Version, VirtualRouterId};
 use crate::vrrp::codec::{MAX_ADDRESSES, capacity};
 
-pub(super) const KEYS: [&str; 25] = [
+pub(super) const KEYS: [&str; 26] = [
     "name",
     "virtual_router_id",
     "interface",
@@ -42,6 +43,7 @@ pub(super) const KEYS: [&str; 25] = [
     "track",
     "all_failed",
     "sync_group",
+    "detect",
 ];
 
 /// IPv6 VIPs whose advert fits an Ethernet frame without a jumbo MTU.
@@ -132,6 +134,7 @@ fn rest(
     };
     let priority = mapping.or("priority", Priority::DEFAULT, Field::number);
     let protocol = protocol(mapping, &draft.vips, secrets);
+    let detect = detect(mapping, protocol.as_ref().map(Protocol::advert_interval), secrets);
     let preempt = mapping.or("preempt", true, Field::boolean);
     let preempt_delay = up_to_an_hour(mapping, "preempt_delay", Duration::ZERO);
     let hold_down = up_to_an_hour(mapping, "hold_down", Duration::ZERO);
@@ -174,6 +177,7 @@ fn rest(
         grace: grace?,
         track: tracked?,
         sync_group: draft.sync_group.as_ref().map(|(_, name)| name.clone()),
+        detect: detect?,
     };
     warn_of_the_ineffective(mapping, &instance);
     Some(instance)

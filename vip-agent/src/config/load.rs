@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::model::Config;
 use super::parse_with;
 use super::problem::{Position, Problems};
-use super::secrets::{Secrets, read_key_file, read_password_file, shared_mode};
+use super::secrets::{Secrets, read_detect_key_file, read_key_file, read_password_file, shared_mode};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/viplane/config.yaml";
@@ -91,6 +91,7 @@ pub fn load(path: &Path, default_node: &str) -> Result<Loaded, LoadError> {
     let secrets = Secrets {
         password_file: &read_password_file,
         key_file: &read_key_file,
+        detect_key_file: &read_detect_key_file,
         shared_mode: shared_mode(mode),
     };
     let (config, warnings) = parse_with(&source, &file, default_node, &secrets)?;

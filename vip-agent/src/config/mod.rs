@@ -7,6 +7,7 @@
 mod address;
 mod auth_trailer;
 mod checks;
+mod detect;
 mod diff;
 pub mod duration;
 mod field;
@@ -28,6 +29,7 @@ mod unicast;
 mod tests;
 
 pub(crate) use address::{node, vip};
+pub use detect::Detect;
 pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
 pub use interface::{
     InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,
@@ -40,7 +42,9 @@ pub use model::{
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
-pub use secrets::{SecretFileError, Secrets, read_key_file, read_password_file};
+pub use secrets::{
+    DetectKeyError, SecretFileError, Secrets, read_detect_key_file, read_key_file, read_password_file,
+};
 
 pub use crate::types::XdpModeChoice;
 

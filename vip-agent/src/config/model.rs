@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::detect::Detect;
 use super::duration::Span;
 use super::interface::{InterfaceName, InterfaceSelector};
 use crate::health::Weight;
@@ -196,6 +197,8 @@ pub struct Instance {
     pub track: Vec<Name>,
     /// The instances that own together: all of the same name.
     pub sync_group: Option<Name>,
+    /// How dead hosts are found sooner than by their adverts; `None`: not at all.
+    pub detect: Option<Detect>,
 }
 
 impl Instance {

@@ -5,6 +5,8 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use vip_common::heartbeat::Key;
+
 use crate::vrrp::auth::{AUTH_LEN, Password, PasswordError};
 use crate::vrrp::trailer::{KeyRing, KeyRingError};
 
@@ -21,6 +23,8 @@ pub struct Secrets<'a> {
     pub password_file: &'a dyn Fn(&Path) -> Result<Password, SecretFileError>,
     /// Reads the file that a `key_file` names.
     pub key_file: &'a dyn Fn(&Path) -> Result<KeyRing, SecretFileError>,
+    /// Reads the file that a `key_file` of `detect` names.
+    pub detect_key_file: &'a dyn Fn(&Path) -> Result<Key, DetectKeyError>,
     /// Permissions of the configuration file if they let others than its owner read it: a password in it is pointed out.
     pub shared_mode: Option<u32>,
 }
@@ -30,6 +34,7 @@ impl Secrets<'_> {
     pub const NONE: Self = Self {
         password_file: &|_| Err(SecretFileError::NotRead),
         key_file: &|_| Err(SecretFileError::NotRead),
+        detect_key_file: &|_| Err(DetectKeyError::Refused(SecretFileError::NotRead)),
         shared_mode: None,
     };
 }
@@ -99,6 +104,35 @@ fn private_text(path: &Path, most: u64) -> Result<String, SecretFileError> {
     let mut bytes = Vec::new();
     file.take(most).read_to_end(&mut bytes)?;
     String::from_utf8(bytes).map_err(|_| SecretFileError::NotText)
+}
+
+/// A key file that does not serve. Says nothing of what is in it.
+#[derive(Debug, thiserror::Error)]
+pub enum DetectKeyError {
+    /// As with a password file.
+    #[error(transparent)]
+    Refused(#[from] SecretFileError),
+    /// Something else than a key.
+    #[error(
+        "holds no key: 32 hexadecimal digits, as `openssl rand -hex 16` makes them, with or without a line end"
+    )]
+    NoKey,
+}
+
+/// Reads the key of fast detection: 32 hexadecimal digits, 128 bits.
+///
+/// # Errors
+/// It cannot be read, may be read or written by group or others, or holds no key.
+pub fn read_detect_key_file(path: &Path) -> Result<Key, DetectKeyError> {
+    let text = private_text(path, 64)?;
+    let digits: [u8; 32] = text.trim_end().as_bytes().try_into().map_err(|_| DetectKeyError::NoKey)?;
+    let mut key = [0; 16];
+    for (byte, digits) in key.iter_mut().zip(digits.chunks_exact(2)) {
+        let digit = |digit: u8| char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
+        let (high, low) = digit(digits[0]).zip(digit(digits[1])).ok_or(DetectKeyError::NoKey)?;
+        *byte = high << 4 | low;
+    }
+    Ok(Key::new(key))
 }
 
 /// A file's permissions if others than its owner read or write it.
@@ -193,6 +227,27 @@ mod tests {
         assert!(matches!(read_key_file(&shared.path), Err(SecretFileError::Shared { mode: 0o640, .. })));
         let refusal = read_key_file(&PasswordFile::of("hunter2", 0o600).path).unwrap_err().to_string();
         assert!(refusal.starts_with("line 1 is no key") && !refusal.contains("hunter2"), "{refusal}");
+    }
+
+    #[test]
+    fn a_key_of_fast_detection_is_32_hexadecimal_digits() {
+        for content in ["000102030405060708090a0b0c0d0e0f", "000102030405060708090A0B0C0D0E0F\n"] {
+            let file = PasswordFile::of(content, 0o600);
+            assert_eq!(
+                read_detect_key_file(&file.path).unwrap(),
+                Key::new(std::array::from_fn(|at| at as u8))
+            );
+        }
+        let digits = "000102030405060708090a0b0c0d0e0f";
+        for content in
+            ["", "0", &digits[1..], &format!("{digits}0"), &digits.replace('a', "g"), &format!(" {digits}")]
+        {
+            let error = read_detect_key_file(&PasswordFile::of(content, 0o600).path).unwrap_err();
+            assert!(matches!(error, DetectKeyError::NoKey), "{content:?}");
+            assert!(content.is_empty() || !error.to_string().contains(&digits[1..]), "{error}");
+        }
+        let shared = read_detect_key_file(&PasswordFile::of(digits, 0o640).path).unwrap_err();
+        assert!(matches!(shared, DetectKeyError::Refused(SecretFileError::Shared { mode: 0o640, .. })));
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod loader;
 mod netdev;
 mod object;
 mod ownership;
+mod peers;
 mod pins;
 mod sys;
 mod tables;
@@ -26,7 +27,7 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::PathBuf;
 
-use vip_common::maps::{Vip, VlanKey};
+use vip_common::maps::{HeartbeatLink, Vip, VlanKey};
 
 pub use checks::Feature;
 pub use counters::{LinkCounter, LinkSlot};
@@ -36,6 +37,7 @@ pub use holder::Occupant;
 pub use links::{Attached, XdpMode};
 pub use object::OBJECT;
 pub use ownership::{Deadlines, OwnershipWords, RouterSlot, SlotAllocator};
+pub use peers::{PeerSlot, PeerWords};
 pub use pins::{CleanupReport, cleanup};
 
 pub use crate::types::XdpModeChoice;
@@ -236,6 +238,28 @@ impl Dataplane {
     /// The words that decide who answers: to be handed to the driver thread.
     pub fn words(&self) -> OwnershipWords {
         self.world.words.clone()
+    }
+
+    /// The words in which signs of life of other nodes are noted: to be handed to the driver thread.
+    pub fn peers(&self) -> PeerWords {
+        self.world.peers.clone()
+    }
+
+    /// From now on stamps and answers the frames of fast detection that come in by an interface (an attached one, or a VLAN
+    /// on top of one), as this says.
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn detect_on(&mut self, ifindex: u32, link: HeartbeatLink) -> Result<(), DataplaneError> {
+        self.world.tables.insert_heartbeat_link(ifindex, link)
+    }
+
+    /// Lets these frames pass again. Fine if they do.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn detect_not_on(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        self.world.tables.remove_heartbeat_link(ifindex)
     }
 
     /// The map of the deadlines, for another process to map ([`Deadlines::map`]).

@@ -178,7 +178,7 @@ const _: () =
 
 /// An mmapable array map in this process's memory.
 #[derive(Debug)]
-struct Words {
+pub(super) struct Words {
     start: NonNull<AtomicU64>,
     len: usize,
 }
@@ -190,7 +190,7 @@ unsafe impl Sync for Words {}
 
 impl Words {
     /// Populated at once, so that the first store to a word does not fault.
-    fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
+    pub(super) fn map(map: BorrowedFd<'_>, len: usize) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
         let start = unsafe {
             mmap(
@@ -206,7 +206,7 @@ impl Words {
         Ok(Self { start, len })
     }
 
-    fn as_slice(&self) -> &[AtomicU64] {
+    pub(super) fn as_slice(&self) -> &[AtomicU64] {
         // SAFETY: the mapping holds `len` words for as long as `self` lives, is page aligned, and all access to it from
         // this side is atomic; any bits are a valid AtomicU64.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }

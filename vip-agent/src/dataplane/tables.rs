@@ -4,7 +4,9 @@ use std::io;
 use std::net::IpAddr;
 
 use aya::maps::{HashMap, MapData, MapError};
-use vip_common::maps::{MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey};
+use vip_common::maps::{
+    HeartbeatLink, MAX_LINKS, MAX_ROUTERS, MAX_VIPS, MAX_VLANS, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
+};
 
 use super::DataplaneError;
 use super::filter::Filter;
@@ -16,6 +18,7 @@ type Table<const KEY: usize, const VALUE: usize> = HashMap<MapData, [u8; KEY], [
 
 const VIP: usize = size_of::<Vip>();
 const VLAN: usize = size_of::<VlanKey>();
+const HEARTBEAT: usize = size_of::<HeartbeatLink>();
 const VIRTUAL_MAC: usize = size_of::<VirtualMacKey>();
 
 /// `FILTER`, `VIPS4`, `VIPS6`, `VIRTUAL_MACS` and `VLANS`.
@@ -26,6 +29,7 @@ pub(super) struct Tables {
     vips6: Table<{ size_of::<Vip6Key>() }, VIP>,
     virtual_macs: Table<VIRTUAL_MAC, VIP>,
     vlans: HashMap<MapData, [u8; VLAN], u32>,
+    heartbeat_links: HashMap<MapData, u32, [u8; HEARTBEAT]>,
 }
 
 impl Tables {
@@ -37,6 +41,7 @@ impl Tables {
             vips6: maps.take("VIPS6")?,
             virtual_macs: maps.take("VIRTUAL_MACS")?,
             vlans: maps.take("VLANS")?,
+            heartbeat_links: maps.take("HEARTBEAT_LINKS")?,
         })
     }
 
@@ -111,6 +116,19 @@ impl Tables {
 
     pub(super) fn remove_vlan(&mut self, tag: VlanKey) -> Result<(), DataplaneError> {
         removed(self.vlans.remove(&bytemuck::cast::<_, [u8; VLAN]>(tag)), "VLANS")
+    }
+
+    pub(super) fn insert_heartbeat_link(
+        &mut self,
+        ifindex: u32,
+        link: HeartbeatLink,
+    ) -> Result<(), DataplaneError> {
+        let inserted = self.heartbeat_links.insert(ifindex, bytemuck::cast::<_, [u8; HEARTBEAT]>(link), 0);
+        inserted.map_err(|error| full(error, "HEARTBEAT_LINKS", "interface with fast detection", MAX_LINKS))
+    }
+
+    pub(super) fn remove_heartbeat_link(&mut self, ifindex: u32) -> Result<(), DataplaneError> {
+        removed(self.heartbeat_links.remove(&ifindex), "HEARTBEAT_LINKS")
     }
 }
 

@@ -8,13 +8,15 @@ use std::collections::BTreeMap;
 
 use aya::maps::{Map, MapData, MapInfo, MapType};
 use aya_log::EbpfLogger;
-use vip_common::maps::{FlowKey, ForeignOwner, Handover, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey};
+use vip_common::maps::{
+    FlowKey, ForeignOwner, Handover, HeartbeatLink, Peer, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
+};
 
 use super::checks::{Feature, diagnose};
 use super::counters::Counters;
 use super::events::{ForeignOwnerEvents, ProgramLog, ToTracing};
 use super::tables::Tables;
-use super::{DataplaneError, OwnershipWords, loader, sys};
+use super::{DataplaneError, OwnershipWords, PeerWords, loader, sys};
 
 /// A map that agent and program share.
 #[derive(Debug)]
@@ -49,7 +51,7 @@ const INDEX: usize = size_of::<u32>();
 const WORD: usize = size_of::<u64>();
 
 /// The maps of the contract with the program, all of which are pinned.
-pub(super) static MAPS: [MapSpec; 11] = [
+pub(super) static MAPS: [MapSpec; 13] = [
     MapSpec::new("DEADLINES", MapType::Array, INDEX, WORD),
     MapSpec::new("HANDOVERS", MapType::Array, INDEX, size_of::<Handover>()),
     MapSpec::new("FILTER", MapType::Array, INDEX, WORD),
@@ -61,6 +63,8 @@ pub(super) static MAPS: [MapSpec; 11] = [
     MapSpec::new("EVENTS", MapType::RingBuf, 0, 0),
     MapSpec::new("EVENT_GATES", MapType::Array, INDEX, WORD),
     MapSpec::new("HANDOVER_FLOWS", MapType::LruHash, size_of::<FlowKey>(), WORD),
+    MapSpec::new("HEARTBEAT_LINKS", MapType::Hash, INDEX, size_of::<HeartbeatLink>()),
+    MapSpec::new("PEERS", MapType::Array, INDEX, size_of::<Peer>()),
 ];
 
 /// Size of a record of `EVENTS`; the ring buffer itself has none.
@@ -75,6 +79,7 @@ pub(super) struct World {
     /// Descriptors of [`MAPS`], for pinning and for what the kernel says about them.
     pub(super) maps: Vec<(&'static str, OwnedFd)>,
     pub(super) words: OwnershipWords,
+    pub(super) peers: PeerWords,
     pub(super) tables: Tables,
     pub(super) counters: Counters,
     pub(super) events: Option<ForeignOwnerEvents>,
@@ -103,6 +108,7 @@ impl World {
             verified_instructions: program.verified_instructions,
             maps: pinned,
             words: words.map_err(map_error("DEADLINES"))?,
+            peers: PeerWords::map(maps.fd("PEERS")?).map_err(map_error("PEERS"))?,
             tables: Tables::take(&mut maps)?,
             counters: Counters::take(&mut maps)?,
             events: Some(ForeignOwnerEvents::take(&mut maps)?),

@@ -4,6 +4,7 @@ pub mod auth;
 pub(crate) mod checksum;
 pub mod codec;
 pub mod conduct;
+pub mod detect;
 pub mod discard;
 pub mod driver;
 mod frame;

@@ -2,11 +2,12 @@
 
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
+use vip_common::maps::PeerWord;
 use vip_common::reason::Reason;
 use vip_common::rewrite;
 
 use crate::common::strategies;
-use crate::common::world::World;
+use crate::common::world::{PEER_SLOT, World};
 use crate::kernel::{Kernel, Outcome, Verdict};
 
 /// Runs frames through both, over the same tables, and compares verdict, bytes and counters.
@@ -70,4 +71,30 @@ fn of_an_owner_that_takes_no_traffic() -> anyhow::Result<()> {
 #[test]
 fn of_a_new_owner_while_the_former_one_still_serves() -> anyhow::Result<()> {
     assert_equivalent(&World::taking_over())
+}
+
+#[test]
+fn of_frames_of_fast_detection() -> anyhow::Result<()> {
+    let world = World::hearing();
+    let kernel = Kernel::with(&world)?;
+    let mut runner = TestRunner::new(ProptestConfig { cases: 3000, ..ProptestConfig::default() });
+    runner.run(&strategies::heartbeat(), |frame| {
+        // The kernel's clock is not the world's: what is stamped is compared without the arrival.
+        let (received, bytes) = world.receive(&frame);
+        let outcome = kernel.run(&frame).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        let verdict = match received.map(|received| received.reason) {
+            None => Verdict::Pass,
+            Some(Reason::HeartbeatAnswered) => Verdict::Transmit,
+            Some(_) => Verdict::Drop,
+        };
+        let counted = received.map(|received| received.reason.name()).into_iter().collect();
+        prop_assert_eq!(outcome, Outcome { verdict, frame: bytes, counted });
+        let ours = world.peers.borrow()[&PEER_SLOT];
+        let theirs = kernel.peer(PEER_SLOT).map_err(|error| TestCaseError::fail(format!("{error:#}")))?;
+        for word in [PeerWord::Sent, PeerWord::Promise, PeerWord::Asked] {
+            prop_assert_eq!(ours[word as usize], theirs[word as usize]);
+        }
+        Ok(())
+    })?;
+    Ok(())
 }

@@ -5,7 +5,7 @@ use aya::maps::{Array, HashMap, MapData, PerCpuArray, RingBuf};
 use aya::programs::{ProgramError, TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader, Pod};
 use vip_agent::dataplane::OBJECT;
-use vip_common::maps::{ForeignOwner, Handover};
+use vip_common::maps::{ForeignOwner, Handover, Peer};
 use vip_common::reason::Reason;
 
 use crate::common::world::{LINK, ROUTER, TAILROOM, World};
@@ -58,6 +58,10 @@ impl Kernel {
             bytemuck::cast::<_, [u8; 18]>,
         )?;
         self.insert("VLANS", &world.vlans, bytemuck::cast::<_, [u8; 8]>, u32::to_ne_bytes)?;
+        self.insert("HEARTBEAT_LINKS", &world.heartbeat_links, |index| index, bytemuck::cast::<_, [u8; 32]>)?;
+        for (slot, peer) in world.peers.borrow().iter() {
+            self.set("PEERS", *slot, *peer)?;
+        }
         for (word, bits) in (0..).zip(world.filter.words()) {
             self.set("FILTER", word, *bits)?;
         }
@@ -88,6 +92,12 @@ impl Kernel {
     /// When the router's last event went out.
     pub(crate) fn last_event(&mut self) -> Result<u64> {
         Ok(Array::<_, u64>::try_from(self.map("EVENT_GATES")?)?.get(&ROUTER.into(), 0)?)
+    }
+
+    /// What is known of a peer.
+    pub(crate) fn peer(&self, slot: u32) -> Result<Peer> {
+        let peers = self.ebpf.map("PEERS").context("no map PEERS")?;
+        Ok(Array::<_, Peer>::try_from(peers)?.get(&slot, 0)?)
     }
 
     /// Until when the VIPs are owned: CLOCK_MONOTONIC nanoseconds.

@@ -6,6 +6,7 @@ mod common;
 mod arp;
 mod equivalence;
 mod events;
+mod heartbeat;
 mod kernel;
 mod neighbor;
 mod passes;

@@ -252,7 +252,7 @@ pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Option<Dec
 
 /// The interface that VIPs are keyed by; `None` for a VLAN that carries none, which is another network.
 #[inline(always)]
-fn interface<T: Tables>(header: &ethernet::Header, tables: &T) -> Option<u32> {
+pub(crate) fn interface<T: Tables>(header: &ethernet::Header, tables: &T) -> Option<u32> {
     let parent = tables.ingress();
     match header.vlan {
         None => Some(parent),

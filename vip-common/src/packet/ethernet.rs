@@ -10,6 +10,8 @@ pub const IPV4: u16 = 0x0800;
 pub const ARP: u16 = 0x0806;
 /// EtherType of IPv6.
 pub const IPV6: u16 = 0x86dd;
+/// EtherType of local experiments (IEEE 802, 9.2.3): ours for [`crate::heartbeat`].
+pub const HEARTBEAT: u16 = 0x88b5;
 /// EtherType of an 802.1Q tag.
 pub const VLAN: u16 = 0x8100;
 /// EtherType of an 802.1ad service tag.

@@ -4,7 +4,10 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use vip_common::heartbeat::{Key, Kind, Message};
+
 use super::frames::*;
+use super::world::{KEY, NODE, PEER};
 
 /// Any frame, from noise to a sound question.
 pub fn frame() -> impl Strategy<Value = Vec<u8>> {
@@ -181,4 +184,19 @@ pub fn tcp() -> impl Strategy<Value = Vec<u8>> {
             Tcp { to, from, tags, client, vip, client_port, vip_port: 80, flags, fragment }.bytes()
         },
     )
+}
+
+/// Frames of fast detection: mostly the peer's, mostly sound.
+pub fn heartbeat() -> impl Strategy<Value = Vec<u8>> {
+    let kind = select(vec![Kind::Heartbeat, Kind::Question, Kind::Answer]);
+    let node = mostly(PEER, select(vec![NODE, PEER + 64, 0]));
+    // Small times lie in the past of both clocks; the largest is in the future of both.
+    let time = prop_oneof![8 => 0..100_u64, 1 => Just(u64::MAX)];
+    let message = (kind, node, time, mostly(NODE, any::<u64>()), mostly(KEY, Just(Key::PUBLIC)));
+    let framing = (mostly(FORMER, mac()), tags(), damage());
+    (message, framing).prop_map(|((kind, node, time, body, key), (from, tags, damage))| {
+        let message = Message { kind, node, time, body }.sealed(key);
+        let frame = padded(ethernet(BROADCAST, from, &tags, 0x88b5, &message), 60);
+        damage.into_iter().fold(frame, |frame, damage| damage.to(frame))
+    })
 }

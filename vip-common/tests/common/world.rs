@@ -5,7 +5,11 @@ use std::collections::{HashMap, HashSet};
 
 use vip_common::decision::{self, Action, Arrival, Decision, Family, Tables};
 use vip_common::filter::{Bit, Filter};
-use vip_common::maps::{FlowKey, Handover, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey, vip_flags};
+use vip_common::heartbeat::{self, Key, Peers};
+use vip_common::maps::{
+    FlowKey, Handover, HeartbeatLink, Peer, PeerWord, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
+    peer_slots, vip_flags,
+};
 use vip_common::packet::Frame;
 use vip_common::packet::ipv6::Address;
 use vip_common::reason::Reason;
@@ -22,6 +26,13 @@ pub const VLAN_100_200: u32 = 78;
 /// The slots of the one router and of the one interface.
 pub const ROUTER: u16 = 3;
 pub const LINK: u16 = 2;
+/// What tells this node from others in heartbeats, and the peer that it follows.
+pub const NODE: u64 = 0x0123_4567_89ab_cdef;
+pub const PEER: u64 = 0x0000_00fe_dcba_9805;
+/// The slot of that peer: not the first one that it may be in.
+pub const PEER_SLOT: u32 = peer_slots(PEER) + 2;
+/// The key of both.
+pub const KEY: Key = Key::new(*b"a key of 16 byte");
 /// Room behind each frame.
 pub const TAILROOM: usize = 64;
 
@@ -36,6 +47,8 @@ pub struct World {
     pub handover: Handover,
     /// Flows whose SYN was seen, with the end of the handover in which it was.
     pub flows: RefCell<HashSet<(FlowKey, u64)>>,
+    pub heartbeat_links: HashMap<u32, HeartbeatLink>,
+    pub peers: RefCell<HashMap<u32, Peer>>,
     pub now: u64,
 }
 
@@ -52,6 +65,8 @@ impl World {
             deadline: u64::MAX,
             handover: Handover { until: 0, former: [0; 6], reserved: [0; 2], in_transit: 0 },
             flows: RefCell::default(),
+            heartbeat_links: HashMap::new(),
+            peers: RefCell::default(),
             now: 1_000_000_000,
         };
         world.with_vip4(VIP4).with_vip6(VIP6)
@@ -66,6 +81,26 @@ impl World {
     pub fn taking_over() -> Self {
         let handover = Handover { until: u64::MAX, former: FORMER, reserved: [0; 2], in_transit: 0 };
         Self { handover, ..Self::owning() }
+    }
+
+    /// Hears [`PEER`], on the interface and on both VLANs, where it has not been heard yet.
+    pub fn hearing() -> Self {
+        let mut world = Self::owning();
+        for ifindex in [INGRESS, VLAN_100, VLAN_100_200] {
+            world
+                .heartbeat_links
+                .insert(ifindex, HeartbeatLink { key: KEY, node: NODE, mac: OWN, slot: LINK });
+        }
+        world.with_peer(PEER_SLOT, INGRESS)
+    }
+
+    /// Follows [`PEER`] on an interface, in this slot.
+    pub fn with_peer(self, slot: u32, ifindex: u32) -> Self {
+        let mut peer = [0; PeerWord::COUNT];
+        peer[PeerWord::Node as usize] = PEER;
+        peer[PeerWord::Interface as usize] = ifindex.into();
+        self.peers.borrow_mut().insert(slot, peer);
+        self
     }
 
     pub fn with_vip4(mut self, address: V4) -> Self {
@@ -116,6 +151,14 @@ impl World {
             vip.flags |= vip_flags::NOT_ACCEPTED;
         }
         self
+    }
+
+    /// What becomes of a frame of fast detection: which, and the frame.
+    pub fn receive(&self, frame: &[u8]) -> (Option<heartbeat::Received>, Vec<u8>) {
+        let mut room = frame.to_vec();
+        let mut packet = Frame::new(&mut room, frame.len()).expect("room enough");
+        let received = heartbeat::receive(&mut packet, self);
+        (received, room)
     }
 
     /// What the decision says.
@@ -200,5 +243,21 @@ impl Tables for World {
 
     fn flow_is_known(&self, _: Family, flow: &FlowKey, handover: u64) -> bool {
         self.flows.borrow().contains(&(*flow, handover))
+    }
+}
+
+impl Peers for World {
+    fn link(&self, ifindex: u32) -> Option<HeartbeatLink> {
+        self.heartbeat_links.get(&ifindex).copied()
+    }
+
+    fn word(&self, slot: u32, word: PeerWord) -> u64 {
+        self.peers.borrow().get(&slot).map_or(0, |peer| peer[word as usize])
+    }
+
+    fn note(&self, slot: u32, word: PeerWord, value: u64) {
+        if let Some(peer) = self.peers.borrow_mut().get_mut(&slot) {
+            peer[word as usize] = value;
+        }
     }
 }

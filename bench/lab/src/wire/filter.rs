@@ -1,4 +1,4 @@
-//! The socket filter of a capture: what is no ARP, NS, NA, VRRP or TCP reset never reaches user space.
+//! The socket filter of a capture: what is no ARP, NS, NA, VRRP, TCP reset or frame of fast detection never reaches user space.
 
 use socket2::SockFilter;
 
@@ -18,10 +18,10 @@ const WHOLE_FRAME: u32 = 0x4_0000;
 
 // Lines of the program that are jumped to; jumps go forward only, so 0 is free to mean the next line.
 const NEXT: usize = 0;
-const IPV6: usize = 13;
-const ICMPV6: usize = 19;
-const DROP: usize = 23;
-const KEEP: usize = 24;
+const IPV6: usize = 14;
+const ICMPV6: usize = 20;
+const DROP: usize = 24;
+const KEEP: usize = 25;
 
 /// The filter; `both_ways` lets through what the ports send out, too.
 pub(crate) fn capture(both_ways: bool) -> Vec<SockFilter> {
@@ -31,6 +31,7 @@ pub(crate) fn capture(both_ways: bool) -> Vec<SockFilter> {
         (JEQ, DROP, NEXT, unwanted),
         (LD_H_ABS, NEXT, NEXT, 12),
         (JEQ, KEEP, NEXT, 0x0806), // ARP
+        (JEQ, KEEP, NEXT, 0x88b5), // heartbeats and their like
         (JEQ, KEEP, NEXT, 0x8100), // tagged inside the frame (rare: the kernel keeps one tag beside it)
         (JEQ, KEEP, NEXT, 0x88a8),
         (JEQ, NEXT, IPV6, 0x0800),

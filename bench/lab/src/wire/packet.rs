@@ -11,6 +11,8 @@ const ICMPV6: u8 = 58;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
+/// EtherType of local experiments.
+const HEARTBEAT: [u8; 2] = [0x88, 0xb5];
 
 /// What a frame is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +27,8 @@ pub enum Packet {
     Vrrp(Advert),
     /// A TCP segment with RST.
     TcpReset(TcpReset),
+    /// EtherType 0x88b5: a heartbeat of viplane, or what belongs to it.
+    Heartbeat,
     /// None of these, or malformed.
     Other,
 }
@@ -139,8 +143,12 @@ impl Packet {
 pub(crate) fn decode(frame: &[u8]) -> Option<(Mac, Mac, Packet)> {
     let destination = Mac(*frame.first_chunk()?);
     let source = Mac(*frame.get(6..)?.first_chunk()?);
-    let packet =
-        SlicedPacket::from_ethernet(frame).ok().and_then(|sliced| read(&sliced)).unwrap_or(Packet::Other);
+    let sliced = SlicedPacket::from_ethernet(frame).ok();
+    let packet = match sliced.as_ref().and_then(read) {
+        Some(packet) => packet,
+        None if frame.get(12..14) == Some(&HEARTBEAT[..]) => Packet::Heartbeat,
+        None => Packet::Other,
+    };
     Some((destination, source, packet))
 }
 

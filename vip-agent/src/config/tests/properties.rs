@@ -153,7 +153,7 @@ prop_compose! {
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
             interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, accept, strict,
             virtual_mac, unicast, vips, auth_trailer, on_conflict, local_address, announce, grace,
-            track: Vec::new(), sync_group: None,
+            track: Vec::new(), sync_group: None, detect: None,
         }
     }
 }

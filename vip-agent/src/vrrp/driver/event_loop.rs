@@ -13,10 +13,11 @@ use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, timerfd_create, timerfd_settime,
 };
 
+use super::detecting::{self, Detecting};
 use super::groups::Groups;
 use super::outbox::{self, Outbox};
 use super::routers::Routers;
-use super::{Command, InstanceId, Report, Retired, Router, Shared};
+use super::{Command, InstanceId, Report, Retired, Router, Shared, Snapshot};
 use crate::types::{Family, MonotonicTime};
 use crate::vrrp::conduct::{self, FRAMES_PER_WAKE};
 use crate::vrrp::discard::Discard;
@@ -65,6 +66,7 @@ pub(super) struct EventLoop {
     armed_for: MonotonicTime,
     routers: Routers,
     groups: Groups,
+    detecting: Detecting,
     outbox: Outbox,
     /// Timers and commands acted on since announcements were made.
     acted: usize,
@@ -101,6 +103,7 @@ impl EventLoop {
             armed_for: MonotonicTime::NEVER,
             routers: Routers::default(),
             groups: Groups::default(),
+            detecting: Detecting::default(),
             outbox: Outbox::default(),
             acted: 0,
             listeners: Vec::new(),
@@ -155,10 +158,20 @@ impl EventLoop {
                     let _ = rustix::io::read(&self.timer, &mut count);
                     self.armed_for = MonotonicTime::NEVER;
                 }
+                detecting::EVENT => self.detecting.is_readable(),
                 _ => {}
             }
         }
         Ok(())
+    }
+
+    fn detect(&mut self) {
+        let late = self.detecting.look();
+        let moved = self.shared.moved.swap(false, Ordering::Relaxed);
+        self.detecting.say(moved, &self.routers);
+        if late {
+            self.routers.each(|router| self.detecting.tell(router, &self.shared));
+        }
     }
 
     /// Sets the timer, unless it expires early enough: most adverts put off what is next by less than that is away, and a
@@ -166,7 +179,7 @@ impl EventLoop {
     fn arm(&mut self) -> io::Result<()> {
         let rehearsal = self.routers.next_takeover().0.before(REHEARSAL_LEAD);
         let rehearsal = if MonotonicTime::now() < rehearsal { rehearsal } else { MonotonicTime::NEVER };
-        let next = self.next_due().min(rehearsal).min(self.pulse.next);
+        let next = self.next_due().min(rehearsal).min(self.pulse.next).min(self.detecting.next_timer());
         if self.armed_for <= next {
             return Ok(());
         }
@@ -321,9 +334,14 @@ impl EventLoop {
             Command::Found(id, address, mac) => self.with(id, |router, _| router.learn(address, mac)),
             Command::Listen(receiver) => self.listen(receiver),
             Command::Unlisten(ifindex, family) => self.unlisten(ifindex, family),
+            Command::Detect(detection) => self.detecting.start(&self.epoll, detection, &self.shared),
+            Command::Undetect(ifindex) => self.detecting.stop(&self.epoll, ifindex, &self.shared),
             Command::Stop => self.stopping = true,
             Command::Inspect(id, number) => {
-                let snapshot = self.routers.get(id).map(Router::snapshot);
+                let snapshot = self
+                    .routers
+                    .get(id)
+                    .map(|router| Snapshot { covered: self.detecting.covered(router), ..router.snapshot() });
                 self.shared.answer(number, snapshot);
             }
             Command::Announce(id) => self.with(id, Router::announce_again),
@@ -423,6 +441,8 @@ impl conduct::Turn for EventLoop {
 
     fn drain_sockets(&mut self) {
         self.drain_listeners();
+        // A sign of life may be the reason not to act on an expiry, too.
+        self.detect();
     }
 
     fn act_on_timers(&mut self) {

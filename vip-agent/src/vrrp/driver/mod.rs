@@ -6,6 +6,7 @@
 
 mod announcing;
 mod complaints;
+mod detecting;
 mod event_loop;
 mod former;
 mod groups;
@@ -30,6 +31,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
+pub use self::detecting::Detection;
 pub use self::realtime::Realtime;
 pub use self::router::{Binding, Family, Router};
 pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
@@ -96,6 +98,10 @@ pub enum Command {
     Listen(Box<PacketReceiver>),
     /// Stop listening for this family on the interface with this index.
     Unlisten(u32, IpFamily),
+    /// Take part in fast detection on an interface; what did so there before comes back as [`Retired::Detection`].
+    Detect(Box<Detection>),
+    /// Take no part any more on the interface with this index.
+    Undetect(u32),
     /// Say how the instance is, for the question with this number.
     Inspect(InstanceId, u64),
     /// End the thread.
@@ -153,6 +159,8 @@ pub enum Retired {
     Binding(Box<Binding>),
     /// A socket that is no longer listened to.
     Receiver(Box<PacketReceiver>),
+    /// Fast detection on an interface that takes part no more.
+    Detection(Box<Detection>),
 }
 
 /// The runtime's end: commands in, reports out.
@@ -179,6 +187,8 @@ struct Shared {
     answers: ArrayQueue<(u64, Option<Snapshot>)>,
     answer_waits: OwnedFd,
     lost_reports: AtomicU64,
+    /// Some instance has moved since this was last asked: who owns what is to be looked at anew.
+    moved: AtomicBool,
     /// Whether the runtime is to be woken for reports.
     reported: AtomicBool,
     /// Counted up by the runtime: a sign of life (see [`Driver::beat`]).
@@ -201,6 +211,7 @@ impl Driver {
             answers: ArrayQueue::new(ANSWERS),
             answer_waits: counter()?,
             lost_reports: AtomicU64::new(0),
+            moved: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             beats: AtomicU64::new(0),
         });
@@ -325,6 +336,9 @@ impl Drop for Obituary {
 impl Shared {
     /// Leaves a report for the runtime, which hears of it by [`Self::wake_runtime`].
     fn report(&self, report: Report) {
+        if let Report::Moved { .. } = report {
+            self.moved.store(true, Ordering::Relaxed);
+        }
         if self.reports.push(report).is_err() {
             self.lost_reports.fetch_add(1, Ordering::Relaxed);
         }

@@ -1,6 +1,7 @@
 //! One virtual router in the driver: its machine, sockets, prebuilt frames and ownership word.
 
 mod acting;
+mod detecting;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,8 +20,9 @@ use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
 use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
 use crate::vrrp::conduct;
+use crate::vrrp::detect;
 use crate::vrrp::discard::Discard;
-use crate::vrrp::machine::{Event, LEASE_INTERVALS, Machine, Parameters, PeerAdvert, State};
+use crate::vrrp::machine::{Event, LEASE_INTERVALS, Machine, OwnerLife, Parameters, PeerAdvert, State};
 use crate::vrrp::prepared::PreparedAdverts;
 use crate::vrrp::receive::{Packet, Received, Rules};
 use crate::vrrp::socket::{AdvertSender, AnnounceSender, SendError};
@@ -33,6 +35,8 @@ pub struct Binding {
     pub ifindex: u32,
     /// Whether the VIPs are on that interface, too: then the source of an advertisement is its sender's MAC there.
     pub one_link: bool,
+    /// How fast detection takes part there, if it does.
+    pub detect: Option<detect::Settings>,
     /// One per family of the VIPs; IPv4 first, it breaks ties.
     pub families: ArrayVec<Family, 2>,
     /// Frames for the interface that carries the VIPs.
@@ -81,6 +85,8 @@ pub struct Router {
     peers: ArrayVec<SnapshotPeer, PEERS>,
     /// Who was last heard as owner, and how.
     owner: Option<Owner>,
+    /// What the machine was told of it by fast detection.
+    life: OwnerLife,
     former: Former,
     faulty: bool,
     runtime_silent: bool,
@@ -126,6 +132,7 @@ impl Router {
             binding: None,
             peers: ArrayVec::new(),
             owner: None,
+            life: OwnerLife::Alive,
             former: Former::default(),
             faulty: false,
             runtime_silent: false,
@@ -368,7 +375,7 @@ impl Router {
 
     fn cause_of(&self, event: Event) -> MonotonicTime {
         match (event, self.owner) {
-            (Event::Timer, Some(owner)) => owner.heard,
+            (Event::Timer, Some(_)) => self.owner_seen(),
             _ => MonotonicTime::now(),
         }
     }
@@ -420,6 +427,7 @@ impl Router {
             refusal: self.refusal.clone(),
             runtime_silent: self.runtime_silent,
             hands_over: self.machine.is_handing_over(),
+            covered: None,
             marks: self.marks.clone(),
         }
     }

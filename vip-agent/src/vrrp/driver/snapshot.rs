@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use arrayvec::ArrayVec;
 
 use crate::types::{MacAddr, MonotonicTime};
+use crate::vrrp::detect::Covered;
 use crate::vrrp::discard::{Discard, DiscardCounts};
 use crate::vrrp::machine::State;
 use crate::vrrp::socket::SendError;
@@ -54,6 +55,8 @@ pub struct Snapshot {
     pub runtime_silent: bool,
     /// It drains, and goes on answering until an heir is heard.
     pub hands_over: bool,
+    /// How the owner is watched by fast detection, if it is.
+    pub covered: Option<Covered>,
     /// What was heard last of each sender that signs.
     pub marks: Marks,
 }

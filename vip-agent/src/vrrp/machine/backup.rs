@@ -4,8 +4,8 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::timing::{active_down, skew, staging};
-use super::{Action, Cause, Machine, Output, Parameters, PeerAdvert, Phase};
+use super::timing::{active_down, fraction, skew, staging};
+use super::{Action, Cause, Machine, Output, OwnerLife, Parameters, PeerAdvert, Phase};
 use crate::types::{AdvertInterval, MonotonicTime, Priority};
 
 /// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for the
@@ -37,6 +37,8 @@ pub(super) struct Backup {
     unheard: bool,
     /// When we asked whether there is an owner.
     asked: Option<MonotonicTime>,
+    /// What fast detection says of the owner, since it was last heard.
+    life: OwnerLife,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +71,7 @@ impl Backup {
             held_by: None,
             unheard: true,
             asked: None,
+            life: OwnerLife::Alive,
         }
     }
 
@@ -80,15 +83,28 @@ impl Backup {
     }
 
     fn due(&self, parameters: &Parameters) -> MonotonicTime {
-        match self.down_at {
+        let by_adverts = match self.down_at {
             DownTimer::Silence(since) => since + active_down(parameters.priority, self.interval),
             DownTimer::Leaving(since) | DownTimer::Fallen(since) => {
                 since + skew(parameters.priority, self.interval)
             }
+        };
+        match self.life {
+            OwnerLife::Dead { since, longest_skew } => {
+                by_adverts.min(since + fraction(parameters.priority, longest_skew))
+            }
+            OwnerLife::Alive | OwnerLife::Suspected => by_adverts,
         }
     }
 
+    fn is_owner_dead(&self) -> bool {
+        matches!(self.life, OwnerLife::Dead { .. })
+    }
+
     fn stage_at(&self) -> MonotonicTime {
+        if self.life != OwnerLife::Alive {
+            return MonotonicTime::ZERO;
+        }
         match self.down_at {
             DownTimer::Silence(since) => since + staging(self.interval),
             DownTimer::Leaving(since) | DownTimer::Fallen(since) => since,
@@ -103,7 +119,7 @@ impl Backup {
     /// Whether an owner held it within the last interval.
     pub(super) fn is_held(&self, now: MonotonicTime) -> bool {
         let DownTimer::Silence(since) = self.down_at else { return false };
-        !self.unheard && now.since(since) < self.interval.duration()
+        !self.unheard && !self.is_owner_dead() && now.since(since) < self.interval.duration()
     }
 
     /// Whether nobody was heard since it began.
@@ -135,7 +151,8 @@ impl Backup {
 
     /// An owner that still answers lets us wait for our addresses.
     fn owner_still_answers(&self, now: MonotonicTime) -> bool {
-        !matches!(self.down_at, DownTimer::Silence(_)) || self.is_preempting(now)
+        let says_so = !matches!(self.down_at, DownTimer::Silence(_)) || self.is_preempting(now);
+        says_so && !self.is_owner_dead()
     }
 
     fn is_preempting(&self, now: MonotonicTime) -> bool {
@@ -227,6 +244,7 @@ impl Backup {
         self.lower_heard = None;
         self.held_by = None;
         self.asked = None;
+        self.life = OwnerLife::Alive;
         if self.staged != Staged::No {
             self.staged = Staged::No;
             output.actions.push(Action::Unstage);
@@ -265,6 +283,20 @@ impl Machine {
         backup.stage_if_foreseeable(&self.parameters, now, output);
     }
 
+    /// Fast detection has news. Of an owner that was never heard there is none.
+    pub(super) fn owner_life(&mut self, life: OwnerLife, now: MonotonicTime, output: &mut Output) {
+        let Phase::Backup(backup) = &mut self.phase else { return };
+        if backup.unheard {
+            return;
+        }
+        backup.life = life;
+        backup.stage_if_foreseeable(&self.parameters, now, output);
+        if backup.staged != Staged::No && now < backup.stage_at() {
+            backup.staged = Staged::No;
+            output.actions.push(Action::Unstage);
+        }
+    }
+
     pub(super) fn timer_while_backup(&mut self, now: MonotonicTime, output: &mut Output) {
         let Phase::Backup(backup) = &mut self.phase else { return };
         backup.stage_if_foreseeable(&self.parameters, now, output);
@@ -275,6 +307,7 @@ impl Machine {
             }
         } else if backup.take_over_at(&self.parameters) <= now {
             let cause = match backup.down_at {
+                _ if backup.is_owner_dead() => Cause::OwnerDead,
                 DownTimer::Leaving(_) => Cause::PriorityZero,
                 DownTimer::Fallen(_) => Cause::Preempt,
                 DownTimer::Silence(_) if backup.is_preempting(now) => Cause::Preempt,

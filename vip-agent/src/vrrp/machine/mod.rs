@@ -17,6 +17,9 @@
 //! - **Asking before taking.** A router that must not preempt, and has heard nobody since it began, says priority 1 before
 //!   it takes over: an owner answers that at once ([`Action::Ask`]). If a former owner is met all the same, soon after,
 //!   the VIPs go back to it ([`Cause::HandBack`]).
+//! - **A dead host.** Fast detection ([`super::detect`]) may know that the owner's host gives no sign of life. It is no reason
+//!   to promote: it ends the wait for adverts early, and the skew stays, scaled to what was waited instead
+//!   ([`OwnerLife::Dead`]).
 //! - **Sync groups.** What happens to one member is made to happen to the others by [`super::sync_group`].
 
 mod active;
@@ -134,6 +137,8 @@ pub enum Event {
     Fault,
     /// It can again.
     Recovered,
+    /// What fast detection knows of the owner has changed.
+    Owner(OwnerLife),
     /// An operator takes the instance out.
     Drain,
     /// And in again.
@@ -142,6 +147,23 @@ pub enum Event {
     GroupLost,
     /// Another member of the sync group has heard its heir: this one does not take its VIPs back for want of one.
     GroupHandedOver,
+}
+
+/// What fast detection knows of the owner's host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OwnerLife {
+    /// It gives signs of life; or nothing is known, which is the same: adverts decide.
+    #[default]
+    Alive,
+    /// They are late: a takeover is foreseeable.
+    Suspected,
+    /// There was none for long enough.
+    Dead {
+        /// When that was so: the detection time after the last sign of life.
+        since: MonotonicTime,
+        /// What the skew is a fraction of: the detection time.
+        longest_skew: Duration,
+    },
 }
 
 /// An advertisement as the machine sees it.
@@ -207,6 +229,8 @@ pub enum Cause {
     Startup,
     /// No advertisement for Active_Down.
     Timeout,
+    /// No sign of life of the owner's host for the detection time.
+    OwnerDead,
     /// The owner said priority 0.
     PriorityZero,
     /// A lower-priority owner is replaced.
@@ -388,6 +412,7 @@ impl Machine {
             Event::Staged => self.staged(),
             Event::Fault => self.fault(&mut output),
             Event::Recovered => self.recovered(now, &mut output),
+            Event::Owner(life) => self.owner_life(life, now, &mut output),
             Event::Drain => self.drain(now, &mut output),
             Event::Undrain => self.undrain(now, &mut output),
             Event::GroupLost => self.group_lost(now, &mut output),

@@ -7,7 +7,12 @@ use crate::types::{AdvertInterval, MonotonicTime, Priority, VirtualRouterId};
 
 /// Skew_Time: the lower the priority the longer.
 pub(super) fn skew(priority: Priority, interval: AdvertInterval) -> Duration {
-    interval.longest_skew() * (256 - u32::from(priority.get())) / 256
+    fraction(priority, interval.longest_skew())
+}
+
+/// The part of the longest skew that a priority waits.
+pub(super) fn fraction(priority: Priority, longest_skew: Duration) -> Duration {
+    longest_skew * (256 - u32::from(priority.get())) / 256
 }
 
 /// Active_Down_Interval: silence after which a Backup takes over.

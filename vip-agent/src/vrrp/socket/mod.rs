@@ -7,6 +7,7 @@ mod announce;
 mod arrival;
 mod claims;
 mod groups;
+mod heartbeat;
 mod packet;
 mod unicast_filter;
 
@@ -24,6 +25,7 @@ pub use self::announce::AnnounceSender;
 pub use self::claims::{Claim, ClaimReceiver};
 pub use self::groups::MulticastGroups;
 pub(crate) use self::groups::solicited_node;
+pub use self::heartbeat::HeartbeatSocket;
 pub use self::packet::{CapturedFrame, PacketReceiver};
 pub use self::unicast_filter::UnicastFilter;
 

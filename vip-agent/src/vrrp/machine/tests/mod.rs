@@ -9,6 +9,7 @@ mod fault;
 mod fuzz;
 mod lease;
 mod nopreempt;
+mod owner_dead;
 mod phase;
 mod properties;
 mod reconfigure;
@@ -22,5 +23,5 @@ mod version_2;
 use std::cmp::Ordering;
 
 use self::rig::{PEER, Rig, Sent};
-use super::{Action, Cause, Event, PeerAdvert, State};
+use super::{Action, Cause, Event, OwnerLife, PeerAdvert, State};
 use crate::types::{AdvertInterval, Centiseconds, Priority, Seconds};

@@ -83,9 +83,18 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Drain),
         2 => Just(Event::Undrain),
         1 => Just(Event::Timer),
+        1 => owner_life().prop_map(Event::Owner),
         1 => Just(Event::GroupLost),
         1 => Just(Event::GroupHandedOver),
     ]
+}
+
+fn owner_life() -> impl Strategy<Value = OwnerLife> {
+    let dead = (0..u64::MAX / 2, 0..10_000_u64).prop_map(|(since, longest_skew)| OwnerLife::Dead {
+        since: MonotonicTime(since),
+        longest_skew: Duration::from_millis(longest_skew),
+    });
+    prop_oneof![Just(OwnerLife::Alive), Just(OwnerLife::Suspected), dead]
 }
 
 fn step() -> impl Strategy<Value = Step> {

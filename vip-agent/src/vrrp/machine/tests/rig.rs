@@ -162,9 +162,14 @@ impl Rig {
     }
 
     /// Started under an owner (priority 200, same interval) that was heard just now; clock and records begin here.
-    pub(super) fn backup(mut self) -> Self {
+    pub(super) fn backup(self) -> Self {
+        self.backup_of(200)
+    }
+
+    /// The same under an owner of this priority.
+    pub(super) fn backup_of(mut self, priority: u8) -> Self {
         self.event(Event::Startup);
-        self.advert(200);
+        self.advert(priority);
         self.forget()
     }
 
@@ -329,6 +334,11 @@ impl Rig {
 impl Rig {
     fn clock(&self) -> f64 {
         self.now.since(self.origin).as_nanos() as f64 / 1e6
+    }
+
+    /// Where the test's clock begins.
+    pub(super) fn origin(&self) -> MonotonicTime {
+        self.origin
     }
 
     pub(super) fn state(&self) -> State {
