@@ -54,7 +54,7 @@ pub struct Violation {
 struct Direction {
     /// When the newest advert that has arrived was decided on.
     heard: Instant,
-    /// The priority in it.
+    /// The priority in the one that arrived last, which may be an older one.
     said: u8,
     /// When something last kept the two from hearing each other: kept for both directions.
     obstructed: Instant,
@@ -130,9 +130,8 @@ impl Watch {
 
     pub(crate) fn arrived(&mut self, frame: &Frame) {
         let direction = &mut self.directions[usize::from(frame.from)][usize::from(frame.to)];
-        if frame.decided >= direction.heard {
-            (direction.heard, direction.said) = (frame.decided, frame.priority);
-        }
+        direction.heard = direction.heard.max(frame.decided);
+        direction.said = frame.priority;
     }
 
     /// Somebody who is no router of the run was heard.

@@ -20,7 +20,7 @@
 
 use std::time::Duration;
 
-use vip_agent::types::MonotonicTime;
+use vip_agent::types::{MonotonicTime, Priority};
 use vip_agent::vrrp::machine::{Cause, LEASE_INTERVALS, State};
 
 use super::{Invariant, by_slow_clock};
@@ -140,8 +140,8 @@ impl Network {
         let exchange = self.watch.exchange();
         let gives_back = self.nodes[a].gives_back || self.nodes[b].gives_back;
         let exchange = if gives_back { exchange + self.watch.second_exchange() } else { exchange };
-        let (since, bound) = if obstructed >= since {
-            (obstructed, by_slow_clock(self.watch.longest_interval) + exchange)
+        let (since, bound) = if obstructed >= since || self.is_unsure_of_heir(a, b) {
+            (obstructed.max(since), by_slow_clock(self.watch.longest_interval) + exchange)
         } else {
             (since, exchange)
         };
@@ -150,6 +150,14 @@ impl Network {
             let what = format!("n{a} and n{b} answer together for {together:?}, not {bound:?} at most");
             self.watch.violated(Invariant::Overlap, both_until, what);
         }
+    }
+
+    /// Whether one is leaving, and takes the first word of an heir of the lowest priority for a question.
+    fn is_unsure_of_heir(&self, a: usize, b: usize) -> bool {
+        [(a, b), (b, a)].into_iter().any(|(leaving, heir)| {
+            let heir = self.nodes[heir].parameters.priority;
+            self.nodes[leaving].machine.is_handing_over() && heir == Priority::LOWEST
+        })
     }
 
     /// Whether something keeps two owners from hearing each other now.
