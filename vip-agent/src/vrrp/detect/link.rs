@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use vip_common::heartbeat::{Claims, Kind, Message, Owned, Promise};
 
 use super::peer::Peer;
-use super::{CENSUS, Covered, IDLE, LATELY, PEERS, Signs};
+use super::{ASKED, CENSUS, Covered, IDLE, LATELY, PEERS, Signs};
 use crate::dataplane::PeerSlot;
 use crate::types::{Family, MonotonicTime, VirtualRouterId};
 use crate::vrrp::machine::OwnerLife;
@@ -146,7 +146,7 @@ impl Link {
             peer.update(signs(peer.slot));
         }
         // One that was greeted a moment ago has not been heard yet.
-        let greeted = now.since(self.last_question) < CENSUS;
+        let greeted = now.since(self.last_question) < ASKED;
         self.peers.retain(|peer| {
             let stays = !peer.is_forgotten(now) || greeted && peer.signs == Signs::default();
             if !stays {
@@ -217,7 +217,7 @@ impl Link {
             return Some(Frame::Claims(Claims { node: self.node, time, promise, owned: self.owned }));
         }
         if self.next_question() <= now {
-            self.next_census = now + CENSUS;
+            self.next_census = now + ASKED;
             self.last_question = now;
             self.peers.iter_mut().for_each(|peer| peer.note_question(now));
             return Some(self.message(Kind::Question, 0, now));

@@ -44,8 +44,13 @@ pub struct Covered {
 /// How often a node that owns nothing promises to be heard: not at all.
 pub const IDLE: Duration = Duration::from_secs(1);
 
-/// How often everybody is greeted and asked although all is well.
+/// How often everybody is greeted although all is well.
 const CENSUS: Duration = Duration::from_secs(1);
+
+/// How often everybody is asked although all is well, and for how long an answer shows that questions arrive. While they are
+/// lost, and nobody knows it yet, a late heartbeat would make its sender dead: the shorter the better.
+const ASKED: Duration = Duration::from_millis(100);
+const TRUSTED: Duration = Duration::from_millis(300);
 
 /// Who was not heard for this long is not counted on.
 const LATELY: Duration = Duration::from_secs(3);

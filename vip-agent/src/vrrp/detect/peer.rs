@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vip_common::heartbeat::{Claims, Promise};
 
-use super::{FORGOTTEN, LATELY, PAST_HOPE, QUESTIONS};
+use super::{FORGOTTEN, LATELY, PAST_HOPE, QUESTIONS, TRUSTED};
 use crate::dataplane::PeerSlot;
 use crate::types::MonotonicTime;
 use crate::vrrp::machine::OwnerLife;
@@ -93,7 +93,7 @@ impl Peer {
 
     /// Whether it answered of late, as of its last sign of life: who never answers cannot be told from the dead.
     pub(super) fn answers(&self) -> bool {
-        self.signs.answered != MonotonicTime::ZERO && self.signs.heard.since(self.signs.answered) < LATELY
+        self.signs.answered != MonotonicTime::ZERO && self.signs.heard.since(self.signs.answered) < TRUSTED
     }
 
     /// Whether its silence means something: its heartbeats came, they meant the claims that we know, and it answers.

@@ -174,10 +174,10 @@ fn a_dead_host_is_found_after_the_detection_time() {
 }
 
 #[test]
-fn while_heartbeats_come_nobody_is_asked_but_once_a_second() {
+fn while_heartbeats_come_nobody_is_asked_but_ten_times_a_second() {
     let mut rig = Rig::new().started();
     rig.until(START + 3_000_000);
-    assert_eq!(rig.questions().len(), 3);
+    assert_eq!(rig.questions().len(), 30);
     assert!(rig.told.is_empty());
 }
 
@@ -335,13 +335,13 @@ fn frames_that_the_program_should_have_kept_make_us_trust_nobodys_silence() {
 }
 
 #[test]
-fn who_is_silent_for_ten_seconds_is_forgotten_and_asked_no_more() {
+fn who_is_silent_for_ten_seconds_is_forgotten_and_asked_no_more_than_anybody() {
     let mut rig = Rig::new().started();
     rig.owner = Host::Dead;
     rig.until(START + 11_000_000);
     rig.sent.clear();
     rig.until(START + 15_000_000);
-    assert_eq!(rig.questions().len(), 4);
+    assert_eq!(rig.questions().len(), 40);
     assert_eq!(rig.told.last().map(|(_, life)| *life), Some(OwnerLife::Alive));
 }
 
