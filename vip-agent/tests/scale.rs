@@ -108,8 +108,9 @@ fn all_moved(agent: &Agent, state: &str, transitions: u64, causes: &[&str]) -> R
         })
     });
     let instances = agent.status()?.instances;
-    complete
-        .with_context(|| format!("not {transitions} transitions, {causes:?}: {:?}", instances.first()))?;
+    complete.with_context(|| {
+        format!("not {transitions} transitions, {causes:?}: {:?}\n{}", instances.first(), agent.log())
+    })?;
     ensure!(!agent.log().contains("more than could be followed"), "reports were lost");
     Ok(instances)
 }
@@ -124,6 +125,10 @@ fn instances_of_one_interface_share_its_sockets_spread_their_adverts_and_move_to
     all_moved(&second, "backup", 1, &[])?;
 
     for agent in [&first, &second] {
+        // One per family to receive adverts, one to announce; two more while the new ones look who has their VIPs.
+        let settled = || sockets(agent.node(), "packet", |_| true).is_ok_and(|count| count == 3);
+        vip_lab::wait::until(SOON, settled)
+            .with_context(|| format!("packet sockets of {}", agent.node().name()))?;
         let open = std::fs::read_dir(format!("/proc/{}/fd", agent.process().pid()))?.count();
         ensure!(open < 64, "{open} open files of {}", agent.node().name());
     }
@@ -132,8 +137,6 @@ fn instances_of_one_interface_share_its_sockets_spread_their_adverts_and_move_to
         // One to send, one to rehearse.
         ensure!(sockets(node, "raw", adverts)? == 2, "raw sockets of {}", node.name());
         ensure!(sockets(node, "raw6", adverts)? == 1, "raw sockets of {}", node.name());
-        // One per family to receive adverts, one to announce.
-        ensure!(sockets(node, "packet", |_| true)? == 3, "packet sockets of {}", node.name());
     }
 
     // The crash.

@@ -5,10 +5,14 @@
 //! looks for rivals itself. So an answer alone says nothing; it counts once no advert was accepted for as long as a Backup
 //! waits for one. With `on_conflict: alarm` the instance takes part meanwhile, and the inquiry costs it nothing; with
 //! `fault` it stays out until nobody answers, or somebody advertises.
+//!
+//! Instances of one interface ask together, by two sockets: closing a packet socket takes the kernel some milliseconds, and
+//! hundreds of them would hold up the runtime for seconds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::Agent;
 use super::alarms::{Kind, Seen};
 use super::instance::{Exit, Managed};
+use super::sockets::Sockets;
 use crate::config::{self, OnConflict};
 use crate::dataplane::announce::{Frame, questions};
 use crate::errors::in_full;
@@ -44,7 +49,7 @@ const MOST_AT_ONCE: usize = 512;
 /// From one inquiry to the next while there is a conflict.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// Stations that are remembered of one inquiry: a spoofer makes as many as it likes.
+/// Stations that are remembered for each instance: a spoofer makes as many as it likes.
 const MOST_CLAIMS: usize = 64;
 
 const LOOKING: &str = "looking whether another station has the VIPs already";
@@ -70,10 +75,10 @@ enum Stage {
     Answered(Claims),
 }
 
-/// What a task has found.
+/// What a task has found for those who asked together.
 #[derive(Debug)]
 pub(super) struct Answers {
-    id: InstanceId,
+    ids: Vec<InstanceId>,
     since: MonotonicTime,
     claims: io::Result<Claims>,
 }
@@ -81,10 +86,11 @@ pub(super) struct Answers {
 /// All that a task needs.
 struct Questioner {
     questions: Vec<Frame>,
-    sender: AnnounceSender,
+    sender: Arc<AnnounceSender>,
     receivers: Vec<ClaimReceiver>,
-    vips: Vec<IpAddr>,
+    vips: BTreeSet<IpAddr>,
     own: BTreeSet<MacAddr>,
+    most_claims: usize,
 }
 
 impl Inquiry {
@@ -112,61 +118,88 @@ impl Agent {
                 self.stay_out(index, LOOKING.to_owned()).await;
             }
         }
-        self.inquire(index).await;
     }
 
     /// What is due in all inquiries.
     pub(super) async fn follow_inquiries(&mut self) {
+        self.inquire().await;
         for index in 0..self.instances.len() {
             let managed = &self.instances[index];
             if managed.conflict.is_some() && managed.config.on_conflict == OnConflict::Alarm {
                 // By a reload.
                 self.no_conflict(index).await;
             } else if managed.inquiry.is_some() {
-                self.inquire(index).await;
                 self.judge(index).await;
             }
         }
     }
 
-    /// Asks, if it is time.
-    async fn inquire(&mut self, index: usize) {
-        let managed = &mut self.instances[index];
-        let Some(Inquiry { stage: Stage::Waiting(due), .. }) = managed.inquiry else { return };
-        if managed.exit != Exit::None {
-            managed.inquiry = None;
-        } else if due <= Instant::now() && managed.home.is_some() && managed.fault.is_none() {
-            let (id, since) = (managed.id, MonotonicTime::now());
-            match Questioner::open(managed) {
-                Ok(questioner) => {
-                    managed.inquiry = Some(Inquiry { stage: Stage::Asking, since });
-                    self.inquiries
-                        .spawn(async move { Answers { id, since, claims: questioner.ask().await } });
+    /// Asks for all whose time has come.
+    async fn inquire(&mut self) {
+        let mut due: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (index, managed) in self.instances.iter_mut().enumerate() {
+            let Some(Inquiry { stage: Stage::Waiting(at), .. }) = managed.inquiry else { continue };
+            if managed.exit != Exit::None {
+                managed.inquiry = None;
+            } else if let Some(home) = &managed.home
+                && at <= Instant::now()
+                && managed.fault.is_none()
+            {
+                due.entry(home.place.vip.index).or_default().push(index);
+            }
+        }
+        for indexes in due.into_values() {
+            self.inquire_together(&indexes).await;
+        }
+    }
+
+    async fn inquire_together(&mut self, indexes: &[usize]) {
+        let since = MonotonicTime::now();
+        let asking: Vec<&Managed> = indexes.iter().map(|&index| &self.instances[index]).collect();
+        match Questioner::open(&asking, &mut self.sockets) {
+            Ok(questioner) => {
+                let ids = asking.iter().map(|managed| managed.id).collect();
+                for &index in indexes {
+                    self.instances[index].inquiry = Some(Inquiry { stage: Stage::Asking, since });
                 }
-                Err(error) => self.cannot_ask(index, in_full(&error)).await,
+                self.inquiries.spawn(async move { Answers { ids, since, claims: questioner.ask().await } });
+            }
+            Err(error) => {
+                for &index in indexes {
+                    self.cannot_ask(index, &in_full(&error)).await;
+                }
             }
         }
     }
 
-    /// A task has come back. One of an instance that is gone, or of a former inquiry, is nobody's any more.
+    /// A task has come back.
     pub(super) async fn on_answers(&mut self, answers: Answers) {
-        let Answers { id, since, claims } = answers;
-        let Some(index) = self.index_of(id) else { return };
-        let inquiry = &mut self.instances[index].inquiry;
-        if !matches!(inquiry, Some(inquiry) if inquiry.since == since) {
-            return;
-        }
-        match claims {
-            Ok(claims) if claims.is_empty() => self.no_conflict(index).await,
-            Ok(claims) => {
-                *inquiry = Some(Inquiry { stage: Stage::Answered(claims), since });
-                self.judge(index).await;
+        let Answers { ids, since, claims } = answers;
+        for id in ids {
+            // One of an instance that is gone, or of a former inquiry, is nobody's any more.
+            let Some(index) = self.index_of(id) else { continue };
+            let managed = &mut self.instances[index];
+            if !matches!(&managed.inquiry, Some(inquiry) if inquiry.since == since) {
+                continue;
             }
-            Err(error) => self.cannot_ask(index, error.to_string()).await,
+            match &claims {
+                Ok(claims) => {
+                    let vips = managed.vips();
+                    let of_its_vips = claims.iter().filter(|(claim, _)| vips.contains(&claim.address));
+                    let claims: Claims = of_its_vips.map(|(claim, heard)| (*claim, *heard)).collect();
+                    if claims.is_empty() {
+                        self.no_conflict(index).await;
+                    } else {
+                        managed.inquiry = Some(Inquiry { stage: Stage::Answered(claims), since });
+                        self.judge(index).await;
+                    }
+                }
+                Err(error) => self.cannot_ask(index, &error.to_string()).await,
+            }
         }
     }
 
-    async fn cannot_ask(&mut self, index: usize, why: String) {
+    async fn cannot_ask(&mut self, index: usize, why: &str) {
         let managed = &mut self.instances[index];
         tracing::warn!(instance = managed.name(), "cannot look for other stations that have the VIPs: {why}");
         match managed.config.on_conflict {
@@ -247,17 +280,19 @@ impl Agent {
 }
 
 impl Questioner {
-    /// By the interface that carries the VIPs, and its own MAC: a virtual one is where an owner is.
-    fn open(managed: &Managed) -> anyhow::Result<Self> {
-        let home = managed.home.as_ref().context("there is no interface")?;
-        let (place, vips) = (&home.place, managed.vips());
+    /// For instances whose VIPs are on one interface: by that, and its own MAC, since a virtual one is where an owner is.
+    fn open(asking: &[&Managed], sockets: &mut Sockets) -> anyhow::Result<Self> {
+        let homes = || asking.iter().filter_map(|managed| managed.home.as_ref());
+        let place = &homes().next().context("there is no interface")?.place;
+        let vips: BTreeSet<IpAddr> = asking.iter().flat_map(|managed| managed.vips()).collect();
         let families: BTreeSet<Family> = vips.iter().map(|vip| Family::of(*vip)).collect();
         let receivers = families.into_iter().map(|family| ClaimReceiver::open(&place.vip, family));
         Ok(Self {
             questions: questions(vips.iter().copied(), place.mac, place.link_local),
-            sender: AnnounceSender::open(&place.vip)?,
+            sender: sockets.of_announcements(&place.vip)?,
             receivers: receivers.collect::<Result<_, _>>()?,
-            own: home.virtual_macs.iter().copied().chain([place.mac]).collect(),
+            own: homes().flat_map(|home| &home.virtual_macs).copied().chain([place.mac]).collect(),
+            most_claims: MOST_CLAIMS * asking.len(),
             vips,
         })
     }
@@ -284,7 +319,7 @@ impl Questioner {
             for _ in 0..MOST_AT_ONCE {
                 let Some(claim) = receiver.receive()? else { break };
                 let counts = self.vips.contains(&claim.address) && !self.own.contains(&claim.mac);
-                if counts && claims.len() < MOST_CLAIMS {
+                if counts && claims.len() < self.most_claims {
                     claims.entry(claim).or_insert_with(MonotonicTime::now);
                 }
             }

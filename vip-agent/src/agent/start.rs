@@ -127,6 +127,7 @@ impl Agent {
             self.bring_up(instance, false, None).await.with_context(|| format!("instance {name}"))?;
         }
         self.start_groups().await;
+        self.follow_inquiries().await;
         self.dataplane.commit()?;
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
