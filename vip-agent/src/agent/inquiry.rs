@@ -111,7 +111,7 @@ impl Agent {
     pub(super) async fn begin_inquiry(&mut self, index: usize) {
         let managed = &mut self.instances[index];
         match managed.config.on_conflict {
-            OnConflict::Alarm if managed.config.priority == Priority::OWNER => return,
+            OnConflict::Alarm if managed.config.priority == Priority::OWNER => {}
             OnConflict::Alarm => managed.inquiry = Some(Inquiry::new()),
             OnConflict::Fault => {
                 managed.inquiry = Some(Inquiry::new());
