@@ -44,7 +44,7 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
     flow: impl FnOnce(u64) -> Option<Flow>,
 ) -> Decision {
     let now = tables.now_coarse();
-    if !owns(tables, vip, now) {
+    if !owns(tables, vip, now) && !is_taking_over(tables, vip, now) {
         return Decision::new(vip, Reason::TrafficNotOwned, Action::Pass);
     }
     if vip.flags & vip_flags::NOT_ACCEPTED != 0 {
@@ -57,6 +57,13 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
         None => (Reason::TrafficOwned, Action::Pass),
     };
     Decision::new(vip, reason, action)
+}
+
+/// Whether the VIPs come from a former owner just now: our advert is out, which draws a virtual MAC to us, and the word is not
+/// stored yet. The stack knows nothing of the connections that the former owner serves, and would reset them.
+#[inline(always)]
+fn is_taking_over<T: Tables>(tables: &T, vip: &Vip, now: u64) -> bool {
+    tables.handover(vip.router).is_some_and(|handover| now < handover.in_transit && now < handover.until)
 }
 
 /// The handover that runs, if its former owner may have to have the frame: a TCP one for us.

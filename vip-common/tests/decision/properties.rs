@@ -23,7 +23,7 @@ pub(crate) fn worlds() -> impl Iterator<Item = World> {
     WORLDS.iter().map(|world| world())
 }
 
-const WORLDS: [fn() -> World; 12] = [
+const WORLDS: [fn() -> World; 14] = [
     World::owning,
     || World::owning().without_forwarding(),
     World::not_owning,
@@ -32,6 +32,9 @@ const WORLDS: [fn() -> World; 12] = [
     || World::not_owning().with_virtual_macs(),
     || World::taking_over().with_virtual_macs(),
     || World::not_owning().with_virtual_macs().in_transit(),
+    // The advert of a takeover is out, and the word not stored yet.
+    || World { deadline: 0, ..World::taking_over() }.in_transit(),
+    || World { deadline: 0, ..World::taking_over() }.with_virtual_macs().in_transit(),
     || World::taking_over().without_accepting(),
     || World::not_owning().without_accepting().with_virtual_macs(),
     // At the very instant at which ownership, or the handover, ends.

@@ -1,7 +1,7 @@
 //! What the decision should be, written for reading and not for the kernel, on etherparse's readers.
 
 use etherparse::{ArpPacketSlice, EtherType, Ethernet2Slice, Icmpv6Slice, Ipv6HeaderSlice, SingleVlanSlice};
-use vip_common::maps::{Vip4Key, Vip6Key, VirtualMacKey, VlanKey, vip_flags};
+use vip_common::maps::{Handover, Vip4Key, Vip6Key, VirtualMacKey, VlanKey, vip_flags};
 use vip_common::rewrite::Verdict;
 
 use crate::common::frames::{self, Arp, Mac, Nd, V4, V6, VIRTUAL4, VIRTUAL6};
@@ -301,7 +301,8 @@ impl Model<'_> {
         client: &[u8],
         vip: &[u8],
     ) -> Option<Expected> {
-        if !self.owned() {
+        let Handover { until, in_transit, .. } = self.world.handover;
+        if !self.owned() && until.min(in_transit) <= self.world.now {
             return self.come_to(Verdict::Pass, &["traffic_not_owned"]);
         }
         if self.world.vips4.values().all(|vip| vip.flags & vip_flags::NOT_ACCEPTED != 0) {
