@@ -1,14 +1,13 @@
 //! Frames of fast detection: out, and in what the XDP program passes up.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 
-use nix::errno::Errno;
 use socket2::{Domain, SockFilter, Socket, Type};
 use vip_common::heartbeat::CLAIMS_LENGTH;
 use vip_common::packet::ethernet::{HEADER, HEARTBEAT};
 
-use super::{Interface, OpenError, link_address, set_control_priority};
+use super::{Interface, OpenError, link_address, pass_frames_to, set_control_priority};
 use crate::types::MacAddr;
 
 /// The group of IPv4 adverts, 224.0.0.18: what snooping switches never withhold from anybody (RFC 4541, 2.1.2).
@@ -81,33 +80,10 @@ fn open(interface: &Interface) -> io::Result<Socket> {
     socket.set_nonblocking(true)?;
     socket.attach_filter(&filter(interface.index))?;
     set_control_priority(&socket)?;
-    join(&socket, interface)?;
+    pass_frames_to(GROUP, &socket, interface)?;
     // From here on it receives.
     socket.bind(&link_address(interface, HEARTBEAT)?)?;
     Ok(socket)
-}
-
-/// Lets the NIC's filter pass the group, for as long as the socket is open.
-fn join(socket: &Socket, interface: &Interface) -> io::Result<()> {
-    let mut address = [0; 8];
-    address[..6].copy_from_slice(&GROUP.0);
-    let membership = libc::packet_mreq {
-        mr_ifindex: i32::try_from(interface.index).map_err(|_| Errno::ENODEV)?,
-        mr_type: libc::PACKET_MR_MULTICAST as u16,
-        mr_alen: 6,
-        mr_address: address,
-    };
-    // SAFETY: the pointer is to a live packet_mreq of the length given.
-    let joined = unsafe {
-        libc::setsockopt(
-            socket.as_raw_fd(),
-            libc::SOL_PACKET,
-            libc::PACKET_ADD_MEMBERSHIP,
-            (&raw const membership).cast(),
-            size_of_val(&membership) as libc::socklen_t,
-        )
-    };
-    if joined == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Classic BPF: what was received on that very interface, not what we or its VLAN sub-interfaces sent or received.

@@ -13,7 +13,7 @@ mod unicast_filter;
 
 use std::fmt;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::sync::Arc;
 
 use nix::errno::Errno;
@@ -28,6 +28,7 @@ pub(crate) use self::groups::solicited_node;
 pub use self::heartbeat::HeartbeatSocket;
 pub use self::packet::{CapturedFrame, PacketReceiver};
 pub use self::unicast_filter::UnicastFilter;
+use crate::types::MacAddr;
 
 /// An interface of this network namespace. Cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +108,31 @@ fn set_control_priority(socket: &Socket) -> io::Result<()> {
 fn receive_nothing(socket: &Socket) -> io::Result<()> {
     const RETURN: u16 = 0x06;
     socket.attach_filter(&[SockFilter::new(RETURN, 0, 0, 0)])
+}
+
+/// Lets the NIC's filter pass frames to a MAC, a group's or one more of its own, for as long as the packet socket is open.
+/// Takes the routing lock.
+fn pass_frames_to(mac: MacAddr, socket: &Socket, interface: &Interface) -> io::Result<()> {
+    let [a, b, c, d, e, f] = mac.0;
+    let kind = if mac.is_unicast() { libc::PACKET_MR_UNICAST } else { libc::PACKET_MR_MULTICAST };
+    let membership = libc::packet_mreq {
+        mr_ifindex: i32::try_from(interface.index).map_err(|_| Errno::ENODEV)?,
+        mr_type: kind as _,
+        mr_alen: mac.0.len() as _,
+        mr_address: [a, b, c, d, e, f, 0, 0],
+    };
+    // SAFETY: the pointer is to a whole packet_mreq that outlives the call, and the length is its own.
+    let added = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_ADD_MEMBERSHIP,
+            (&raw const membership).cast(),
+            size_of_val(&membership) as libc::socklen_t,
+        )
+    };
+    Errno::result(added)?;
+    Ok(())
 }
 
 /// An address as system calls take it.
