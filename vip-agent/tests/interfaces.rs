@@ -330,6 +330,24 @@ fn second_served_by(lab: &Lab, number: usize, mac: impl Fn(bool) -> Mac) -> Resu
     Ok(())
 }
 
+/// Heartbeats go where adverts go.
+#[test]
+fn a_dead_host_is_found_by_the_adverts_interface_wherever_the_vips_are() -> Result<()> {
+    let lab = lab().build()?;
+    second_network(&lab)?;
+    let detect = json!({ "interval": "20ms", "multiplier": 6 });
+    let builder = |number| split(&lab, number).interval(ms(1000)).set_instance("detect", detect.clone());
+    let [first, second] = pair(builder(1), builder(2))?;
+    second.wait_for("watching its owner", |status| {
+        !status["instances"][0]["peers"][0]["detect"]["last_ms"].is_null()
+    })?;
+    lab.switch().set_cable(first.node(), false)?;
+    second.wait_state("active", SOON)?;
+    let cause = second.edge()?.last_takeover.map(|takeover| takeover.cause);
+    ensure!(cause.as_deref() == Some("owner_dead"), "{cause:?}");
+    Ok(())
+}
+
 /// Adverts by one network do not tell the former owner's MAC on the other.
 #[test]
 fn vips_on_another_interface_than_adverts_move_with_their_connections() -> Result<()> {

@@ -20,6 +20,7 @@ pub(super) fn across_instances(list: &Field<'_>, drafts: &[Draft<'_>]) {
     vips(drafts);
     totals(list, drafts);
     sync_groups(drafts);
+    detection_keys(drafts);
 }
 
 /// Probes have names of their own, instances track probes that there are, and every probe is tracked.
@@ -95,6 +96,24 @@ fn names(drafts: &[Draft<'_>]) {
     for (field, name) in drafts.iter().filter_map(|draft| draft.name.as_ref()) {
         if let Some(path) = first.see(name.clone(), field) {
             field.error(format_args!("{name} stands already at {path}"));
+        }
+    }
+}
+
+/// The instances of an interface share their heartbeats, and so the key.
+fn detection_keys(drafts: &[Draft<'_>]) {
+    let mut first: HashMap<String, &Instance> = HashMap::new();
+    for draft in drafts {
+        let (Some(instance), Some(mapping)) = (draft.instance(), &draft.mapping) else { continue };
+        let Some(detect) = &instance.detect else { continue };
+        let other = *first.entry(instance.interface.to_string()).or_insert(instance);
+        if other.detect.as_ref().is_some_and(|others| others.key != detect.key)
+            && let Some(field) = mapping.get("detect")
+        {
+            field.error(format_args!(
+                "must have the key of {}: the instances of an interface ({}) share their heartbeats",
+                other.name, instance.interface
+            ));
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use vip_agent::types::MonotonicTime;
-use vip_common::heartbeat::{Claims, Key, Kind, Message, Owned, Promise};
+use vip_common::heartbeat::{Claims, Key, Kind, Message, Owned, Promise, Succession};
 use vip_common::maps::{Peer, PeerWord};
 
 use crate::common::frames::*;
@@ -155,7 +155,13 @@ fn our_own_question_and_one_from_nobody_get_no_answer() -> Result<()> {
 #[test]
 fn claims_and_what_is_not_ours_go_up() -> Result<()> {
     let kernel = Kernel::with(&World::hearing())?;
-    let claims = Claims { node: PEER, time: 1, promise: PROMISE, owned: Owned::default() };
+    let claims = Claims {
+        node: PEER,
+        time: 1,
+        promise: PROMISE,
+        owned: Owned::default(),
+        succession: Succession::default(),
+    };
     let claims = ethernet(GROUP, FORMER, &[], 0x88b5, &claims.sealed(KEY));
     let sound = ethernet(GROUP, FORMER, &[], 0x88b5, &heartbeat(77).sealed(KEY));
     let mut frames = vec![claims, sound[..sound.len() - 1].to_vec(), sound[..20].to_vec()];

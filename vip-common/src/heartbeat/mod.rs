@@ -3,9 +3,9 @@
 //! A frame of its own EtherType, so that no other frame pays for them:
 //!
 //! ```text
-//!  0        4       5      6    8       16       24       32      40            104
-//! | "vipl" | version | kind | 0  | node  | time   | body   | seal  |                   heartbeat, question, answer
-//! | "vipl" | version | kind | 0  | node  | time   | body   | virtual routers   | seal | claims
+//!  0        4       5      6    8       16       24       32      40     96           608
+//! | "vipl" | version | kind | 0  | node  | time   | body   | seal  |                           heartbeat, question, answer
+//! | "vipl" | version | kind | 0  | node  | time   | body   | owned        | succession | seal  claims
 //! ```
 //!
 //! Numbers are little-endian: what the seal is computed over, word by word. The program reads the first three kinds;
@@ -28,13 +28,16 @@ const START_MASK: u64 = 0xff_ffff_ffff;
 
 /// Words before the seal, or before the virtual routers of claims.
 const WORDS: usize = 4;
-/// Words of virtual routers in claims.
-const ROUTER_WORDS: usize = 8;
+/// Words of one [`RouterSet`] and of one [`Priorities`].
+const SET_WORDS: usize = 4;
+const PRIORITY_WORDS: usize = 32;
+/// Words of claims before the seal.
+const CLAIMS_WORDS: usize = WORDS + 2 * SET_WORDS + 2 * PRIORITY_WORDS;
 
 /// Bytes of a heartbeat, a question or an answer.
 pub const LENGTH: usize = (WORDS + 1) * 8;
 /// Bytes of claims.
-pub const CLAIMS_LENGTH: usize = (WORDS + ROUTER_WORDS + 1) * 8;
+pub const CLAIMS_LENGTH: usize = (CLAIMS_WORDS + 1) * 8;
 
 /// Offset of the kind.
 const KIND: usize = 5;
@@ -55,7 +58,7 @@ pub enum Kind {
     Question = 2,
     /// "My kernel does." Stamped by the program of the node that asked.
     Answer = 3,
-    /// "These are the virtual routers that I own." Read by the agent.
+    /// "These are the virtual routers that I own, and those that I would take over." Read by the agent.
     Claims = 4,
 }
 
@@ -178,7 +181,7 @@ impl Unverified {
 
 /// The virtual routers of one family that a node owns on an interface: a bit for each VRID.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct RouterSet([u64; 4]);
+pub struct RouterSet([u64; SET_WORDS]);
 
 impl RouterSet {
     /// Adds a VRID.
@@ -223,7 +226,61 @@ impl Owned {
     }
 }
 
-/// The frame that tells what a node owns.
+/// With which priority a node waits for the virtual routers of one family: a byte for each VRID, 0 for none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Priorities([u64; PRIORITY_WORDS]);
+
+impl Default for Priorities {
+    fn default() -> Self {
+        Self([0; PRIORITY_WORDS])
+    }
+}
+
+impl Priorities {
+    /// It waits for this VRID with a priority of 1 to 255.
+    pub const fn set(&mut self, id: u8, priority: u8) {
+        let (word, shift) = Self::place(id);
+        self.0[word] = self.0[word] & !(0xff << shift) | (priority as u64) << shift;
+    }
+
+    /// With which priority it waits for a VRID, if it does.
+    pub const fn get(&self, id: u8) -> Option<u8> {
+        let (word, shift) = Self::place(id);
+        match (self.0[word] >> shift) as u8 {
+            0 => None,
+            priority => Some(priority),
+        }
+    }
+
+    /// Those that it waits for.
+    pub fn routers(&self) -> RouterSet {
+        let mut routers = RouterSet::default();
+        (1..=u8::MAX).filter(|id| self.get(*id).is_some()).for_each(|id| routers.insert(id));
+        routers
+    }
+
+    const fn place(id: u8) -> (usize, u32) {
+        (id as usize / 8, id as u32 % 8 * 8)
+    }
+}
+
+/// What a node would take over on an interface if its owner were dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Succession {
+    /// Virtual routers of IPv4.
+    pub v4: Priorities,
+    /// Virtual routers of IPv6.
+    pub v6: Priorities,
+}
+
+impl Succession {
+    /// What it waits for.
+    pub fn routers(&self) -> Owned {
+        Owned { v4: self.v4.routers(), v6: self.v6.routers() }
+    }
+}
+
+/// The frame that tells what a node owns, and what it would take over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claims {
     /// Who sends it.
@@ -234,14 +291,21 @@ pub struct Claims {
     pub promise: Promise,
     /// What it owns.
     pub owned: Owned,
+    /// What it would take over.
+    pub succession: Succession,
 }
 
 impl Claims {
-    fn words(&self) -> [u64; WORDS + ROUTER_WORDS] {
-        let Self { node, time, promise, owned } = *self;
-        let [a, b, c, d] = Message { kind: Kind::Claims, node, time, body: promise.word() }.words();
-        let ([e, f, g, h], [i, j, k, l]) = (owned.v4.0, owned.v6.0);
-        [a, b, c, d, e, f, g, h, i, j, k, l]
+    fn words(&self) -> [u64; CLAIMS_WORDS] {
+        let Self { node, time, promise, owned, succession } = self;
+        let message = Message { kind: Kind::Claims, node: *node, time: *time, body: promise.word() };
+        let (sets, priorities) = ([owned.v4.0, owned.v6.0], [succession.v4.0, succession.v6.0]);
+        let all = message.words().into_iter().chain(sets.into_iter().flatten());
+        let mut words = [0; CLAIMS_WORDS];
+        for (room, word) in words.iter_mut().zip(all.chain(priorities.into_iter().flatten())) {
+            *room = word;
+        }
+        words
     }
 
     /// The bytes on the wire.
@@ -257,15 +321,24 @@ impl Claims {
         if Message::kind(frame, at)? != Kind::Claims {
             return None;
         }
-        let mut words = [0; WORDS + ROUTER_WORDS];
+        let mut words = [0; CLAIMS_WORDS];
         for (index, read) in words.iter_mut().enumerate() {
             *read = word(frame, at + index * 8)?;
         }
-        let seal = word(frame, at + words.len() * 8)?;
-        let [_, node, time, body, a, b, c, d, e, f, g, h] = words;
-        let owned = Owned { v4: RouterSet([a, b, c, d]), v6: RouterSet([e, f, g, h]) };
-        (key.seal(words) == seal).then_some(Self { node, time, promise: Promise::of(body), owned })
+        if word(frame, at + words.len() * 8)? != key.seal(words) {
+            return None;
+        }
+        let [_, node, time, body, routers @ ..] = words;
+        let mut routers = routers.into_iter();
+        let owned = Owned { v4: RouterSet(take(&mut routers)), v6: RouterSet(take(&mut routers)) };
+        let succession =
+            Succession { v4: Priorities(take(&mut routers)), v6: Priorities(take(&mut routers)) };
+        Some(Self { node, time, promise: Promise::of(body), owned, succession })
     }
+}
+
+fn take<const N: usize>(words: &mut impl Iterator<Item = u64>) -> [u64; N] {
+    core::array::from_fn(|_| words.next().unwrap_or_default())
 }
 
 #[inline(always)]

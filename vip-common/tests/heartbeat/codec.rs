@@ -5,7 +5,9 @@
 use core::hash::{Hasher as _, SipHasher};
 
 use proptest::prelude::*;
-use vip_common::heartbeat::{CLAIMS_LENGTH, Claims, Key, Kind, LENGTH, Message, Owned, Promise, RouterSet};
+use vip_common::heartbeat::{
+    CLAIMS_LENGTH, Claims, Key, Kind, LENGTH, Message, Owned, Priorities, Promise, RouterSet, Succession,
+};
 use vip_common::packet::Frame;
 
 fn siphash(key: [u8; 16], bytes: &[u8]) -> u64 {
@@ -34,10 +36,26 @@ fn routers() -> impl Strategy<Value = RouterSet> {
     })
 }
 
-prop_compose! {
-    fn claims()(node in any::<u64>(), time in any::<u64>(), body in any::<u64>(), v4 in routers(), v6 in routers()) -> Claims {
-        Claims { node, time, promise: Promise::of(body), owned: Owned { v4, v6 } }
-    }
+fn priorities() -> impl Strategy<Value = Priorities> {
+    proptest::collection::btree_map(any::<u8>(), 1..=u8::MAX, 0..20).prop_map(|waits| {
+        let mut priorities = Priorities::default();
+        waits.into_iter().for_each(|(id, priority)| priorities.set(id, priority));
+        priorities
+    })
+}
+
+fn claims() -> impl Strategy<Value = Claims> {
+    let [v4, v6] = [routers(), routers()];
+    let owned = (v4, v6).prop_map(|(v4, v6)| Owned { v4, v6 });
+    let succession = (priorities(), priorities()).prop_map(|(v4, v6)| Succession { v4, v6 });
+    let head = any::<[u64; 3]>();
+    (head, owned, succession).prop_map(|([node, time, body], owned, succession)| Claims {
+        node,
+        time,
+        promise: Promise::of(body),
+        owned,
+        succession,
+    })
 }
 
 fn open(bytes: &[u8], key: Key) -> Option<Message> {
@@ -133,6 +151,21 @@ proptest! {
         prop_assert!(set.is_empty());
         ids.iter().for_each(|id| set.insert(*id));
         prop_assert_eq!((0..=255).filter(|id| set.contains(*id)).collect::<std::collections::BTreeSet<_>>(), ids);
+    }
+
+    #[test]
+    fn priorities_are_what_was_set_last(sets in proptest::collection::vec((any::<u8>(), any::<u8>()), 0..60)) {
+        let mut priorities = Priorities::default();
+        let mut expected = std::collections::BTreeMap::new();
+        for (id, priority) in sets {
+            priorities.set(id, priority);
+            expected.insert(id, priority);
+        }
+        expected.retain(|_, priority| *priority != 0);
+        for id in 0..=u8::MAX {
+            prop_assert_eq!(priorities.get(id), expected.get(&id).copied());
+            prop_assert_eq!(priorities.routers().contains(id), id != 0 && expected.contains_key(&id));
+        }
     }
 
     #[test]

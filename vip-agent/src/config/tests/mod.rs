@@ -2,6 +2,7 @@
 
 mod accepted;
 mod auth_trailer;
+mod detect;
 mod interfaces;
 mod properties;
 mod refused;

@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use arrayvec::ArrayVec;
-use vip_common::heartbeat::{Claims, Kind, Message, Owned, Promise};
+use vip_common::heartbeat::{Claims, Kind, Message, Owned, Promise, Succession};
 
 use super::peer::Peer;
-use super::{ASKED, CENSUS, Covered, IDLE, LATELY, PEERS, Signs};
+use super::{ASKED, CENSUS, Covered, HEIR_TIMES, IDLE, LATELY, PEERS, Signs};
 use crate::dataplane::PeerSlot;
 use crate::types::{Family, MonotonicTime, VirtualRouterId};
 use crate::vrrp::machine::OwnerLife;
 
-/// Claims are said this many times, an interval apart, when they change: a lost one leaves us uncovered.
+/// Claims are said this many times, this long apart, when they change: a lost one leaves us uncovered.
 const CLAIMED: u8 = 3;
+const AGAIN: Duration = Duration::from_millis(2);
 
 /// What is to be sent to everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,7 +36,8 @@ pub struct Link {
     next_heartbeat: MonotonicTime,
     next_claims: MonotonicTime,
     repeats: u8,
-    /// What we would own if its owner were dead, and the least multiplier of those.
+    /// What we would take over if its owner were dead, and the least multiplier of those.
+    succession: Succession,
     watched: Owned,
     multiplier: u8,
     next_census: MonotonicTime,
@@ -58,6 +60,7 @@ impl Link {
             next_heartbeat: MonotonicTime::NEVER,
             next_claims: now,
             repeats: 0,
+            succession: Succession::default(),
             watched: Owned::default(),
             multiplier: u8::MAX,
             next_census: now,
@@ -96,8 +99,13 @@ impl Link {
     }
 
     /// What this node would take over, and the least multiplier by which.
-    pub fn watch(&mut self, watched: Owned, multiplier: u8) {
-        (self.watched, self.multiplier) = (watched, multiplier);
+    pub fn watch(&mut self, succession: Succession, multiplier: u8, now: MonotonicTime) {
+        self.multiplier = multiplier;
+        if std::mem::replace(&mut self.succession, succession) != succession {
+            self.watched = succession.routers();
+            self.next_claims = now;
+            self.repeats = CLAIMED;
+        }
     }
 
     /// Takes in somebody's claims. `follow` finds a slot for one who was not known; `forget` gives one back.
@@ -154,8 +162,7 @@ impl Link {
             }
             stays
         });
-        let (watched, multiplier) = (self.watched, self.multiplier);
-        self.peers.iter().any(|peer| is_watched(peer, watched) && peer.ask_at(multiplier) <= now)
+        self.watched_peers().any(|peer| peer.ask_at(self.multiplier) <= now)
     }
 
     /// What is known of a virtual router's owner. `advert` is when one was last accepted from anybody: who was silent
@@ -172,8 +179,27 @@ impl Link {
             return OwnerLife::Alive;
         }
         let owners = self.owners(family, id).filter(|peer| peer.signs.last() + peer.interval() * 2 >= advert);
-        let lives = owners.filter_map(|peer| peer.life(multiplier, now, |asked| self.hears(peer, asked)));
+        let lives = owners.filter_map(|peer| {
+            let life = peer.life(multiplier, now, |asked| self.hears(peer, asked))?;
+            let OwnerLife::Dead { since, longest_skew, .. } = life else { return Some(life) };
+            let others_first = longest_skew * HEIR_TIMES * self.heirs_before_us(family, id, peer);
+            Some(OwnerLife::Dead { since, longest_skew, others_first })
+        });
         lives.reduce(liveliest).unwrap_or_default()
+    }
+
+    /// How many others would rather take over from a dead owner, of those that answered since it fell silent. Equals go by
+    /// their numbers: it is better that one of them is late than that both are the first.
+    fn heirs_before_us(&self, family: Family, id: VirtualRouterId, dead: &Peer) -> u32 {
+        let ours = (priority(&self.succession, family, id), self.node);
+        let comes_first = |peer: &&Peer| {
+            let theirs = priority(&peer.claims.succession, family, id);
+            peer.claims.node != dead.claims.node
+                && theirs.is_some()
+                && (theirs, peer.claims.node) > ours
+                && peer.signs.asked >= dead.first_asked()
+        };
+        self.peers.iter().filter(comes_first).map(|_| 1).sum()
     }
 
     /// The owner of a virtual router, if it is watched.
@@ -212,9 +238,10 @@ impl Link {
         }
         if self.next_claims <= now {
             self.repeats = self.repeats.saturating_sub(1);
-            self.next_claims = now + if self.repeats == 0 { CENSUS } else { self.interval };
+            self.next_claims = now + if self.repeats == 0 { CENSUS } else { AGAIN };
             let (promise, time) = (self.promise(), self.time(now));
-            return Some(Frame::Claims(Claims { node: self.node, time, promise, owned: self.owned }));
+            let Self { node, owned, succession, .. } = *self;
+            return Some(Frame::Claims(Claims { node, time, promise, owned, succession }));
         }
         if self.next_question() <= now {
             self.next_census = now + ASKED;
@@ -262,13 +289,25 @@ fn is_watched(peer: &Peer, watched: Owned) -> bool {
     peer.is_covered() && peer.claims.owned.intersects(&watched)
 }
 
+fn priority(succession: &Succession, family: Family, id: VirtualRouterId) -> Option<u8> {
+    match family {
+        Family::V4 => succession.v4.get(id.get()),
+        Family::V6 => succession.v6.get(id.get()),
+    }
+}
+
 /// One owner that lives is enough.
 fn liveliest(one: OwnerLife, other: OwnerLife) -> OwnerLife {
     match (one, other) {
         (OwnerLife::Alive, _) | (_, OwnerLife::Alive) => OwnerLife::Alive,
         (OwnerLife::Suspected, _) | (_, OwnerLife::Suspected) => OwnerLife::Suspected,
-        (OwnerLife::Dead { since, longest_skew }, OwnerLife::Dead { since: later, longest_skew: longer }) => {
-            OwnerLife::Dead { since: since.max(later), longest_skew: longest_skew.max(longer) }
-        }
+        (
+            OwnerLife::Dead { since, longest_skew, others_first },
+            OwnerLife::Dead { since: later, longest_skew: longer, others_first: patient },
+        ) => OwnerLife::Dead {
+            since: since.max(later),
+            longest_skew: longest_skew.max(longer),
+            others_first: others_first.max(patient),
+        },
     }
 }

@@ -10,6 +10,9 @@
 //!
 //! A driver that was kept from running has not asked, so its own lateness is never taken for another's silence. One whose
 //! own link is deaf hears nobody: where others answered before, one of them must have answered since.
+//!
+//! Each says what it would take over, too, and with which priority. The skews of neighbours in priority are tens of
+//! microseconds apart, and a driver may be late by more: whoever knows of a better heir that lives leaves it time.
 
 mod link;
 mod peer;
@@ -61,6 +64,10 @@ const FORGOTTEN: Duration = Duration::from_secs(10);
 /// Questions without an answer, asked in time one after the other, before anybody is called dead: as many as fit half the
 /// detection time at the least multiplier, at two per interval.
 const QUESTIONS: u32 = 3;
+
+/// How many detection times each heir that comes before us and lives is given, beyond our skew. One whose driver was kept from
+/// asking takes half of one more than it was late; a stall of some ms must not reverse the order.
+const HEIR_TIMES: u32 = 2;
 
 /// After so many it is enough to ask now and then whether the dead has returned.
 const PAST_HOPE: u32 = 16;

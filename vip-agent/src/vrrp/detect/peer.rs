@@ -76,6 +76,11 @@ impl Peer {
         self.last_asked = now;
     }
 
+    /// When it was asked first, of the questions that tell anything.
+    pub(super) fn first_asked(&self) -> MonotonicTime {
+        self.first_asked
+    }
+
     /// Whether it was asked so often that it is asked less often.
     fn is_past_hope(&self) -> bool {
         self.in_a_row > PAST_HOPE
@@ -141,7 +146,8 @@ impl Peer {
         }
         let since = self.dead_at(multiplier);
         let dead = since <= now && self.in_a_row >= QUESTIONS && hears(self.first_asked);
-        Some(if dead { OwnerLife::Dead { since, longest_skew: time } } else { OwnerLife::Suspected })
+        let found = OwnerLife::Dead { since, longest_skew: time, others_first: Duration::ZERO };
+        Some(if dead { found } else { OwnerLife::Suspected })
     }
 
     /// The detection time.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use vip_common::heartbeat::{Claims, Kind, Message, Owned, Promise};
+use vip_common::heartbeat::{Claims, Kind, Message, Owned, Promise, Succession};
 
 use super::{Frame, Link, Signs};
 use crate::dataplane::PeerSlot;
@@ -16,6 +16,9 @@ const US: u64 = 1000;
 const STEP: u64 = 50;
 const OWNER: u64 = 7;
 const OTHER: u64 = 8;
+const THIRD: u64 = 9;
+const OURSELVES: u64 = 1;
+const OUR_PRIORITY: u8 = 100;
 const INTERVAL: u32 = 1000;
 const MULTIPLIER: u8 = 4;
 /// The detection time.
@@ -33,6 +36,20 @@ fn ours() -> Owned {
     owned
 }
 
+/// Of one that waits for the router with this priority.
+fn waiting(priority: u8) -> Succession {
+    let mut succession = Succession::default();
+    succession.v4.set(51, priority);
+    succession
+}
+
+/// What a dead owner's router is told if so many of the detection time are left to others.
+fn dead_after(since: u64, times_for_others: u32) -> OwnerLife {
+    let longest_skew = Duration::from_micros(TIME);
+    let since = MonotonicTime(since * US);
+    OwnerLife::Dead { since, longest_skew, others_first: longest_skew * times_for_others }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Host {
     Lives,
@@ -47,8 +64,9 @@ struct Rig {
     /// What the program notes, by node.
     noted: RefCell<BTreeMap<u16, Signs>>,
     owner: Host,
-    /// Another Backup.
+    /// Another Backup, and a third.
     other: Option<Host>,
+    third: Option<Host>,
     /// Nothing arrives here.
     deaf: bool,
     /// When our driver runs, and does not.
@@ -61,14 +79,15 @@ struct Rig {
 
 impl Rig {
     fn new() -> Self {
-        let mut link = Link::new(1, MonotonicTime(0));
-        link.watch(ours(), MULTIPLIER);
+        let mut link = Link::new(OURSELVES, MonotonicTime(0));
+        link.watch(waiting(OUR_PRIORITY), MULTIPLIER, MonotonicTime(0));
         Self {
             link,
             now: 0,
             noted: RefCell::default(),
             owner: Host::Lives,
             other: None,
+            third: None,
             deaf: false,
             asleep: false,
             advert: 0,
@@ -96,7 +115,18 @@ impl Rig {
 
     fn claim(&mut self, node: u64, owned: Owned, edition: u32) {
         let promise = Promise { interval: INTERVAL, edition };
-        let claims = Claims { node, time: self.now + 1, promise, owned };
+        self.hear(Claims { node, time: self.now + 1, promise, owned, succession: Succession::default() });
+    }
+
+    /// The other Backup waits with this priority.
+    fn other_waits(&mut self, priority: u8) {
+        let promise = Promise { interval: 1_000_000, edition: 1 };
+        let (owned, succession) = (Owned::default(), waiting(priority));
+        self.hear(Claims { node: OTHER, time: self.now + 2, promise, owned, succession });
+    }
+
+    fn hear(&mut self, claims: Claims) {
+        let node = claims.node;
         let slot = PeerSlot(u16::try_from(node).unwrap());
         self.link.hear(claims, self.time(), |_| Some(slot), |_| {});
     }
@@ -139,7 +169,7 @@ impl Rig {
     }
 
     fn answer(&mut self, asked: u64) {
-        let hosts = [(OWNER, Some(self.owner)), (OTHER, self.other)];
+        let hosts = [(OWNER, Some(self.owner)), (OTHER, self.other), (THIRD, self.third)];
         for (node, _) in hosts.into_iter().filter(|(_, host)| host.is_some_and(|host| host != Host::Dead)) {
             if !self.deaf {
                 let mut noted = self.noted.borrow_mut();
@@ -166,8 +196,7 @@ fn a_dead_host_is_found_after_the_detection_time() {
     let mut rig = Rig::new().started();
     rig.owner = Host::Dead;
     rig.until(START + 20_000);
-    let since = MonotonicTime((START + TIME) * US);
-    let dead = OwnerLife::Dead { since, longest_skew: Duration::from_micros(TIME) };
+    let dead = dead_after(START + TIME, 0);
     assert_eq!(rig.told, [(START + TIME - 1000, OwnerLife::Suspected), (START + TIME, dead)]);
     // It was asked at half the time, and twice an interval from then on.
     assert_eq!(rig.questions()[..4], [2000, 2500, 3000, 3500].map(|after| START + after));
@@ -192,6 +221,46 @@ fn a_host_whose_agent_died_is_not_dead() {
     rig.until(START + 1_010_000);
     let dead = rig.dead().expect("dead");
     assert!((START + 1_000_000..START + 1_000_000 + TIME + 500).contains(&dead), "{dead}");
+}
+
+#[test]
+fn an_heir_that_comes_first_and_lives_is_left_time() {
+    // Of equals the greater number comes first.
+    for (priority, others_before) in [(99, 0), (100, 1), (101, 1)] {
+        let mut rig = Rig::new().with_another_backup().started();
+        rig.other_waits(priority);
+        rig.owner = Host::Dead;
+        rig.until(START + 20_000);
+        let told = rig.told.last().copied();
+        assert_eq!(told, Some((START + TIME, dead_after(START + TIME, 2 * others_before))), "{priority}");
+    }
+}
+
+#[test]
+fn an_heir_that_died_with_the_owner_is_not_waited_for() {
+    let mut rig = Rig::new().with_another_backup().started();
+    rig.other_waits(200);
+    // One host that answers is enough to show that our link is not deaf.
+    rig.claim(THIRD, Owned::default(), 1);
+    (rig.owner, rig.other) = (Host::Dead, Some(Host::Dead));
+    rig.third = Some(Host::Lives);
+    rig.until(START + 40_000);
+    assert_eq!(rig.told.last().map(|(_, life)| *life), Some(dead_after(START + TIME, 0)));
+}
+
+#[test]
+fn who_begins_to_wait_says_so_at_once_and_thrice() {
+    let mut rig = Rig::new().started();
+    rig.link.watch(waiting(150), MULTIPLIER, rig.time());
+    rig.until(START + 500_000);
+    let said = rig.sent.iter().filter_map(|(at, frame)| match frame {
+        Frame::Claims(claims) => Some((*at, claims.succession)),
+        Frame::Message(_) => None,
+    });
+    let said: Vec<_> = said.collect();
+    assert!(said.iter().all(|(_, succession)| *succession == waiting(150)), "{said:?}");
+    assert_eq!(said.len(), 3, "{said:?}");
+    assert_eq!(said[0].0, START + STEP);
 }
 
 #[test]
@@ -369,7 +438,7 @@ fn an_owner_says_so_every_interval_and_what_it_owns_thrice_when_that_changes() {
     // One that was late does not put off the next.
     let times = [10_050, 11_000, 12_000, 13_000, 14_000, 15_000, 16_000, 17_000, 18_000, 19_000, 20_000];
     assert_eq!(heartbeats.iter().map(|(at, _)| *at).collect::<Vec<_>>(), times);
-    assert_eq!(claims.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [10_050, 11_050, 12_050]);
+    assert_eq!(claims.iter().map(|(at, ..)| *at).collect::<Vec<_>>(), [10_050, 12_050, 14_050]);
     assert!(claims.iter().all(|(_, promise, owned)| *promise == heartbeats[0].1 && *owned == ours()));
     rig.sent.clear();
     rig.link.own(Owned::default(), super::IDLE, rig.time());

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rustix::event::epoll;
 use rustix::fd::OwnedFd;
-use vip_common::heartbeat::{Claims, Key, Kind, Message, Owned};
+use vip_common::heartbeat::{Claims, Key, Kind, Message, Owned, Succession};
 
 use super::routers::Routers;
 use super::{Report, Retired, Router, Shared};
@@ -72,7 +72,7 @@ impl Detection {
 
     /// What the routers here own, would take over, and how often they want to say so.
     fn ask_routers(&mut self, routers: &Routers, now: MonotonicTime) {
-        let (mut owned, mut watched) = (Owned::default(), Owned::default());
+        let (mut owned, mut succession) = (Owned::default(), Succession::default());
         let (mut interval, mut multiplier) = (Duration::MAX, u8::MAX);
         let ifindex = self.ifindex();
         for (_, router) in routers.iter() {
@@ -81,7 +81,7 @@ impl Detection {
                 router.add_to(&mut owned);
                 interval = interval.min(settings.interval);
             } else if router.machine().state() == State::Backup {
-                router.add_to(&mut watched);
+                router.add_to_succession(&mut succession);
                 multiplier = multiplier.min(settings.multiplier);
             }
         }
@@ -89,7 +89,7 @@ impl Detection {
             interval = detect::IDLE;
         }
         self.link.own(owned, interval, now);
-        self.link.watch(watched, multiplier);
+        self.link.watch(succession, multiplier, now);
     }
 
     fn look(&mut self, now: MonotonicTime) -> bool {

@@ -90,8 +90,8 @@ impl Backup {
             }
         };
         match self.life {
-            OwnerLife::Dead { since, longest_skew } => {
-                by_adverts.min(since + fraction(parameters.priority, longest_skew))
+            OwnerLife::Dead { since, longest_skew, others_first } => {
+                by_adverts.min(since + fraction(parameters.priority, longest_skew) + others_first)
             }
             OwnerLife::Alive | OwnerLife::Suspected => by_adverts,
         }

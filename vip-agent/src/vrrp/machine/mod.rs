@@ -163,6 +163,8 @@ pub enum OwnerLife {
         since: MonotonicTime,
         /// What the skew is a fraction of: the detection time.
         longest_skew: Duration,
+        /// How much longer others are given, which live and come first.
+        others_first: Duration,
     },
 }
 

@@ -1,6 +1,6 @@
 //! What fast detection asks of a virtual router, and tells it.
 
-use vip_common::heartbeat::{Owned, RouterSet};
+use vip_common::heartbeat::{Owned, Succession};
 
 use super::Router;
 use crate::types::{Family, MonotonicTime, VirtualRouterId};
@@ -19,14 +19,25 @@ impl Router {
         now < self.words.load(self.slot)
     }
 
-    /// Puts its id into the sets of its families.
+    /// Adds what it owns.
     pub(in crate::vrrp::driver) fn add_to(&self, owned: &mut Owned) {
+        let id = self.virtual_router_id.get();
         for family in self.binding.iter().flat_map(|binding| &binding.families) {
-            let set: &mut RouterSet = match family.family() {
-                Family::V4 => &mut owned.v4,
-                Family::V6 => &mut owned.v6,
-            };
-            set.insert(self.virtual_router_id.get());
+            match family.family() {
+                Family::V4 => owned.v4.insert(id),
+                Family::V6 => owned.v6.insert(id),
+            }
+        }
+    }
+
+    /// Adds what it would take over, and with which priority.
+    pub(in crate::vrrp::driver) fn add_to_succession(&self, succession: &mut Succession) {
+        let (id, priority) = (self.virtual_router_id.get(), self.machine.parameters().priority.get());
+        for family in self.binding.iter().flat_map(|binding| &binding.families) {
+            match family.family() {
+                Family::V4 => succession.v4.set(id, priority),
+                Family::V6 => succession.v6.set(id, priority),
+            }
         }
     }
 
@@ -44,7 +55,7 @@ impl Router {
     /// When its owner last gave a sign of life, as far as is known.
     pub(super) fn owner_seen(&self) -> MonotonicTime {
         match self.life {
-            OwnerLife::Dead { since, longest_skew } => self.last_advert().max(since.before(longest_skew)),
+            OwnerLife::Dead { since, longest_skew, .. } => self.last_advert().max(since.before(longest_skew)),
             OwnerLife::Alive | OwnerLife::Suspected => self.last_advert(),
         }
     }

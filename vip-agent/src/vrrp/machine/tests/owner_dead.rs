@@ -13,8 +13,16 @@ const TAKEOVER: f64 = 3609.375;
 impl Rig {
     /// No sign of life since four milliseconds before `ms`.
     fn owner_dead_since(&mut self, ms: f64) -> &mut Self {
-        let dead = OwnerLife::Dead { since: self.time(ms), longest_skew: Duration::from_millis(4) };
-        self.event(Event::Owner(dead))
+        self.owner_dead_and_others_first(ms, 0)
+    }
+
+    /// The same, and others that live come before us.
+    fn owner_dead_and_others_first(&mut self, ms: f64, patience: u64) -> &mut Self {
+        self.event(Event::Owner(OwnerLife::Dead {
+            since: self.time(ms),
+            longest_skew: Duration::from_millis(4),
+            others_first: Duration::from_millis(patience),
+        }))
     }
 
     fn owner(&mut self, life: OwnerLife) -> &mut Self {
@@ -50,6 +58,21 @@ fn backups_replace_a_dead_owner_in_the_order_of_their_priorities() {
     });
     assert!(waits.is_sorted_by(|sooner, later| sooner < later), "{waits:?}");
     assert!(waits[5] < 4.0, "{waits:?}");
+}
+
+#[test]
+fn those_who_come_first_are_given_their_time_beyond_the_skew() {
+    let mut rig = Rig::new().backup();
+    rig.at(300.0).owner_dead_and_others_first(300.0, 8).at(1000.0);
+    assert_eq!(rig.history(), [(308.0 + SHORT_SKEW, State::Active, Cause::OwnerDead)]);
+    // Their hosts died as well: what is known last counts.
+    let mut alone = Rig::new().backup();
+    alone.at(300.0).owner_dead_and_others_first(300.0, 8).at(301.0).owner_dead_since(300.0).at(1000.0);
+    assert_eq!(alone.history(), [(300.0 + SHORT_SKEW, State::Active, Cause::OwnerDead)]);
+    // No longer than adverts allow.
+    let mut slow = Rig::new().backup();
+    slow.at(300.0).owner_dead_and_others_first(300.0, 10_000).at(5000.0);
+    assert_eq!(slow.history(), [(TAKEOVER, State::Active, Cause::OwnerDead)]);
 }
 
 #[test]

@@ -90,9 +90,11 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn owner_life() -> impl Strategy<Value = OwnerLife> {
-    let dead = (0..u64::MAX / 2, 0..10_000_u64).prop_map(|(since, longest_skew)| OwnerLife::Dead {
+    let dead = (0..u64::MAX / 2, 0..10_000_u64, 0..30_000_u64);
+    let dead = dead.prop_map(|(since, longest_skew, others_first)| OwnerLife::Dead {
         since: MonotonicTime(since),
         longest_skew: Duration::from_millis(longest_skew),
+        others_first: Duration::from_millis(others_first),
     });
     prop_oneof![Just(OwnerLife::Alive), Just(OwnerLife::Suspected), dead]
 }
