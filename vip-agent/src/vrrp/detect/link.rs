@@ -6,7 +6,7 @@ use arrayvec::ArrayVec;
 use vip_common::heartbeat::{Claims, Kind, Message, Owned, Promise, Succession};
 
 use super::peer::Peer;
-use super::{ASKED, CENSUS, Covered, HEIR_TIMES, IDLE, LATELY, PEERS, Signs};
+use super::{ASKED, AWAKE, CENSUS, Covered, HEIR_TIMES, IDLE, LATELY, PEERS, Signs};
 use crate::dataplane::PeerSlot;
 use crate::types::{Family, MonotonicTime, VirtualRouterId};
 use crate::vrrp::machine::OwnerLife;
@@ -16,6 +16,7 @@ const CLAIMED: u8 = 3;
 const AGAIN: Duration = Duration::from_millis(2);
 
 /// What is to be sent to everybody.
+#[expect(clippy::large_enum_variant, reason = "it is sent at once, by a thread that does not allocate")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Frame {
     /// A heartbeat or a question.
@@ -257,6 +258,11 @@ impl Link {
         let turns = self.watched_peers().map(|peer| peer.turns_at(self.multiplier, now)).min();
         let turns = turns.unwrap_or(MonotonicTime::NEVER);
         self.next_heartbeat.min(self.next_claims).min(self.next_question()).min(turns)
+    }
+
+    /// Whether what comes next is worth staying awake for.
+    pub fn stays_awake(&self, now: MonotonicTime) -> bool {
+        self.watched_peers().any(Peer::is_in_question) && self.next_timer(now) < now + AWAKE
     }
 
     fn next_question(&self) -> MonotonicTime {

@@ -69,6 +69,10 @@ const QUESTIONS: u32 = 3;
 /// asking takes half of one more than it was late; a stall of some ms must not reverse the order.
 const HEIR_TIMES: u32 = 2;
 
+/// Whoever has asked, and asks again or judges within this time, stays awake for it: a CPU that sleeps in between wakes some
+/// milliseconds late now and then, above all a virtual one.
+const AWAKE: Duration = Duration::from_millis(1);
+
 /// After so many it is enough to ask now and then whether the dead has returned.
 const PAST_HOPE: u32 = 16;
 

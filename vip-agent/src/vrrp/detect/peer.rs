@@ -81,6 +81,11 @@ impl Peer {
         self.first_asked
     }
 
+    /// Whether it was asked, has not answered, and may still.
+    pub(super) fn is_in_question(&self) -> bool {
+        self.unanswered > 0 && !self.is_past_hope()
+    }
+
     /// Whether it was asked so often that it is asked less often.
     fn is_past_hope(&self) -> bool {
         self.in_a_row > PAST_HOPE
@@ -144,8 +149,8 @@ impl Peer {
         if self.unanswered == 0 || silent + self.interval() < time {
             return Some(OwnerLife::Alive);
         }
-        let since = self.dead_at(multiplier);
-        let dead = since <= now && self.in_a_row >= QUESTIONS && hears(self.first_asked);
+        let dead = self.dead_at(multiplier) <= now && self.in_a_row >= QUESTIONS && hears(self.first_asked);
+        let since = self.signs.last() + time;
         let found = OwnerLife::Dead { since, longest_skew: time, others_first: Duration::ZERO };
         Some(if dead { found } else { OwnerLife::Suspected })
     }
@@ -155,7 +160,8 @@ impl Peer {
         self.interval() * u32::from(multiplier)
     }
 
-    /// When it is dead if nothing is heard: half the detection time is for answers, however late it was asked.
+    /// When it is called dead if nothing is heard: half the detection time is for answers, however late it was asked. It was
+    /// dead before, then, and the skew counts from there.
     fn dead_at(&self, multiplier: u8) -> MonotonicTime {
         let time = self.time(multiplier);
         (self.signs.last() + time).max(self.first_asked + time / 2)

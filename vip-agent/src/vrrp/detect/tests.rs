@@ -264,6 +264,25 @@ fn who_begins_to_wait_says_so_at_once_and_thrice() {
 }
 
 #[test]
+fn whoever_has_asked_stays_awake_until_there_is_hope_no_more() {
+    let mut rig = Rig::new().started();
+    let mut awake = Vec::new();
+    for owner in [Host::Lives, Host::Dead] {
+        rig.owner = owner;
+        let (begin, end) = (rig.now, rig.now + 30_000);
+        while rig.now < end {
+            rig.until(rig.now + STEP);
+            if rig.link.stays_awake(rig.time()) {
+                awake.push(rig.now - begin);
+            }
+        }
+    }
+    // From the first question on, which comes after half the detection time, and for 16 of them.
+    assert_eq!((awake.first(), awake.last()), (Some(&2000), Some(&9950)));
+    assert_eq!(awake.len(), usize::try_from((9950 - 2000) / STEP + 1).unwrap());
+}
+
+#[test]
 fn one_answer_is_enough() {
     let mut rig = Rig::new().started();
     rig.owner = Host::Dead;
@@ -282,8 +301,9 @@ fn a_driver_that_was_kept_from_running_asks_before_it_judges() {
     rig.asleep = false;
     rig.until(START + 60_000);
     let dead = rig.dead().expect("dead");
-    // Half the detection time for answers, as ever.
+    // Half the detection time for answers, as ever; the skew counts from its death.
     assert_eq!(dead, START + 50_050 + TIME / 2);
+    assert_eq!(rig.told.last(), Some(&(dead, dead_after(START + TIME, 0))));
     let mut lives = Rig::new().started();
     (lives.owner, lives.asleep) = (Host::AgentDead, true);
     lives.until(START + 50_000).asleep = false;

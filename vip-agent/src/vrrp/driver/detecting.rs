@@ -112,7 +112,7 @@ impl Detection {
 /// All interfaces.
 #[derive(Debug, Default)]
 pub(super) struct Detecting {
-    #[expect(clippy::vec_box, reason = "they go as they came: the driver thread does not allocate for it")]
+    /// Boxed as they came, and go: the driver thread does not allocate.
     links: Vec<Box<Detection>>,
     /// Some socket has frames.
     readable: bool,
@@ -149,6 +149,12 @@ impl Detecting {
     pub(super) fn next_timer(&self) -> MonotonicTime {
         let now = MonotonicTime::now();
         self.links.iter().map(|link| link.link.next_timer(now)).min().unwrap_or(MonotonicTime::NEVER)
+    }
+
+    /// Whether the driver must not sleep now.
+    pub(super) fn stays_awake(&self) -> bool {
+        let now = MonotonicTime::now();
+        self.links.iter().any(|link| link.link.stays_awake(now))
     }
 
     /// Says what is due; to be called after [`Self::look`], or the living would be asked. `moved`: routers may own other VIPs

@@ -29,6 +29,10 @@ use crate::vrrp::sync_group::{self, Before, Members as _};
 /// Commands taken per wake-up.
 const COMMANDS_PER_WAKE: usize = 64;
 
+/// Timers and commands acted on between two announcements of a driver that has no rest: of 255 instances that took over at
+/// once all have announced after eight rounds of adverts.
+const BETWEEN_ANNOUNCEMENTS: usize = 8;
+
 /// How long before a takeover its way is rehearsed: a rehearsal takes 0.1 to 0.3 ms.
 const REHEARSAL_LEAD: Duration = Duration::from_micros(500);
 
@@ -126,7 +130,7 @@ impl EventLoop {
     }
 
     fn turn(&mut self) -> io::Result<()> {
-        let busy = self.routers.is_announcing();
+        let busy = self.routers.is_announcing() || self.detecting.stays_awake();
         if !busy {
             self.arm()?;
         }
@@ -275,13 +279,18 @@ impl EventLoop {
     }
 
     /// Makes some announcements, once nobody's advertisement is due: what all instances own, and until when, comes first. A
-    /// loop that is never done with the rest must announce as well, so it does once all may have had their turn.
+    /// loop that is never done with the rest must announce as well: once all may have had their turn, and from then on
+    /// between a few of them.
     fn announce(&mut self) {
+        if !self.routers.is_announcing() {
+            self.acted = 0;
+            return;
+        }
         let more_is_due = !self.shared.commands.is_empty() || self.next_due() <= MonotonicTime::now();
         if more_is_due && self.acted < self.routers.len() {
             return;
         }
-        self.acted = 0;
+        self.acted = if more_is_due { self.acted.saturating_sub(BETWEEN_ANNOUNCEMENTS) } else { 0 };
         self.routers.announce(&self.shared);
     }
 
