@@ -19,6 +19,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use serde::Serialize;
 use vip_lab::Lab;
+use vip_lab::agent::binary_beside;
 use vip_lab::machine::Machine;
 
 use record::{Cell, Contender, Event, Move, interval_text};
@@ -88,7 +89,7 @@ struct Failure {
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let agent = agent_binary(options.agent.as_deref())?;
+    let agent = binary_beside(options.agent.as_deref(), "`cargo xtask bench failover`")?;
     fs::create_dir_all(&options.output)
         .with_context(|| format!("cannot create {}", options.output.display()))?;
     let mut results = Results {
@@ -134,20 +135,6 @@ impl Options {
     fn wanted_events(&self) -> &[Event] {
         if self.events.is_empty() { &Event::ALL } else { &self.events }
     }
-}
-
-fn agent_binary(given: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = given {
-        return Ok(path.to_owned());
-    }
-    let own = std::env::current_exe().context("cannot find the path of this program")?;
-    let beside = own.with_file_name("vip-agent");
-    ensure!(
-        beside.exists(),
-        "there is no {}: run this by `cargo xtask bench failover`, or name it by --agent",
-        beside.display()
-    );
-    Ok(beside)
 }
 
 /// All rounds with one configuration, in one network.

@@ -55,7 +55,7 @@ pub(crate) fn run(starter: &Starter<'_>, wire: &Wire, number: usize, events: &[E
     let with_view = |(moved, from, to)| Move { client: client_view(&report, from, to), ..moved };
     let moves =
         round.watched.into_iter().map(with_view).filter(|moved| events.contains(&moved.event)).collect();
-    // The backup first: the owner would hand over to it.
+    // The backup first, and to its end: the owner would hand over to it, and stay for its connections.
     let failure = match outcome.and_then(|()| end([&second, &first])) {
         Ok(()) => None,
         Err(error) => {
@@ -71,8 +71,10 @@ pub(crate) fn run(starter: &Starter<'_>, wire: &Wire, number: usize, events: &[E
 }
 
 fn end(routers: [&Router; 2]) -> Result<()> {
-    routers.iter().try_for_each(|router| router.terminate())?;
-    routers.iter().try_for_each(|router| router.wait_for_end())
+    routers.iter().try_for_each(|router| {
+        router.terminate()?;
+        router.wait_for_end()
+    })
 }
 
 fn last_lines(router: &Router) -> String {
@@ -168,8 +170,24 @@ impl Round<'_> {
                 return Ok(());
             }
             self.unasked += 1;
+            eprintln!(
+                "round {}: {other} advertised beside {owner}: {}",
+                self.number,
+                self.adverts_since(begin)
+            );
         }
         bail!("{owner} and {other} do not come to rest")
+    }
+
+    /// Who advertised when, for a look at what nobody asked for.
+    fn adverts_since(&self, begin: Stamp) -> String {
+        let adverts = self.wire.frames(|frame| frame.at > begin && frame.advert().is_some());
+        let told = adverts.iter().map(|frame| {
+            let ms = (frame.at - begin).as_secs_f64() * 1e3;
+            let priority = frame.advert().map_or(0, |advert| advert.priority);
+            format!("{ms:.1} ms {} ({priority})", frame.source)
+        });
+        told.collect::<Vec<_>>().join(", ")
     }
 
     /// Does what moves the VIPs from `old` to `new`, and waits until they have moved.

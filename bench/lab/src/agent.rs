@@ -112,6 +112,22 @@ pub struct Alarm {
     pub count: u64,
 }
 
+/// The `vip-agent` that a benchmark measures: the one that was named, or else the one beside the running program.
+///
+/// # Errors
+/// There is none; `how` completes the remedy "run this by ...".
+pub fn binary_beside(given: Option<&Path>, how: &str) -> Result<PathBuf> {
+    if let Some(path) = given {
+        return Ok(path.to_owned());
+    }
+    let own = std::env::current_exe().context("cannot find the path of this program")?;
+    let beside = own.with_file_name("vip-agent");
+    if !beside.exists() {
+        bail!("there is no {}: run this by {how}, or name it by --agent", beside.display());
+    }
+    Ok(beside)
+}
+
 // === impl AgentBuilder ===
 
 impl AgentBuilder {

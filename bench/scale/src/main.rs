@@ -15,6 +15,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use clap::Parser;
 use vip_lab::Lab;
+use vip_lab::agent::binary_beside;
 use vip_lab::machine::Machine;
 
 use crowd::Starter;
@@ -62,7 +63,7 @@ fn main() -> Result<()> {
         u16::from(options.instances) * 255,
         options.vips
     );
-    let agent = agent_binary(options.agent.as_deref())?;
+    let agent = binary_beside(options.agent.as_deref(), "`cargo xtask bench scale`")?;
     fs::create_dir_all(&options.output)
         .with_context(|| format!("cannot create {}", options.output.display()))?;
     let mut results = Results { machine: Machine::describe(&agent), outcomes: Vec::new() };
@@ -90,20 +91,6 @@ fn outcome(options: &Options, agent: &Path, contender: Contender, cell: Cell) ->
         outcome.error = Some(error);
     }
     Ok(outcome)
-}
-
-fn agent_binary(given: Option<&Path>) -> Result<PathBuf> {
-    if let Some(path) = given {
-        return Ok(path.to_owned());
-    }
-    let own = std::env::current_exe().context("cannot find the path of this program")?;
-    let beside = own.with_file_name("vip-agent");
-    ensure!(
-        beside.exists(),
-        "there is no {}: run this by `cargo xtask bench scale`, or name it by --agent",
-        beside.display()
-    );
-    Ok(beside)
 }
 
 fn report(options: &Options, results: &Results) -> Result<()> {
