@@ -1,6 +1,7 @@
 //! `vip-agent`: the commands. The work is in the library.
 
-use std::io::IsTerminal as _;
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -44,15 +45,10 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             loaded.warnings.lines().for_each(|line| eprintln!("warning: {line}"));
             Ok(())
         }
-        Command::Config(file) => {
-            match file.config {
-                Some(file) => {
-                    print!("{}", config::effective(&config::load(&file, &config::default_node())?.config));
-                }
-                None => print_text(&ask(Request::Config)?),
-            }
-            Ok(())
-        }
+        Command::Config(file) => match file.config {
+            Some(file) => say(config::effective(&config::load(&file, &config::default_node())?.config)),
+            None => say_text(&ask(Request::Config)?),
+        },
         Command::Status { json, watch } => loop {
             let value = ask(Request::Status)?;
             show(&value, json, watch)?;
@@ -67,21 +63,16 @@ fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Undrain(which) => {
             ask(Request::Undrain { instance: which.instance }).map(drop).map_err(Into::into)
         }
-        Command::Reload => {
-            print_text(&ask(Request::Reload)?);
-            Ok(())
-        }
+        Command::Reload => say_text(&ask(Request::Reload)?),
         Command::Import(Import::Keepalived { file, config_id }) => {
             let imported = keepalived::import(&file, &keepalived::Host::this(config_id))?;
             imported.problems().iter().for_each(|problem| eprintln!("warning: {problem}"));
-            print!("{}", imported.yaml);
-            Ok(())
+            say(imported.yaml)
         }
         Command::Cleanup(file) => {
             let places = cleanup_places(file.config.as_deref())?;
             let removed = runtime()?.block_on(cleanup::cleanup(&places))?;
-            removed.iter().for_each(|line| println!("{line}"));
-            Ok(())
+            removed.iter().try_for_each(|line| say(format_args!("{line}\n")))
         }
     }
 }
@@ -136,18 +127,26 @@ fn cleanup_places(named: Option<&Path>) -> anyhow::Result<Places> {
 fn show(value: &serde_json::Value, json: bool, watch: bool) -> anyhow::Result<()> {
     if watch && std::io::stdout().is_terminal() {
         // Clear, and home.
-        print!("\x1b[2J\x1b[H");
+        say("\x1b[2J\x1b[H")?;
     }
     if json {
-        println!("{}", serde_json::to_string_pretty(value)?);
+        say(format_args!("{}\n", serde_json::to_string_pretty(value)?))
     } else {
         let status: Status =
             serde_json::from_value(value.clone()).context("status of another version's agent")?;
-        print!("{}", status.table());
+        say(status.table())
     }
-    Ok(())
 }
 
-fn print_text(value: &serde_json::Value) {
-    println!("{}", value.as_str().unwrap_or_default().trim_end());
+fn say_text(value: &serde_json::Value) -> anyhow::Result<()> {
+    say(format_args!("{}\n", value.as_str().unwrap_or_default().trim_end()))
+}
+
+/// To standard output. Whoever reads there may have seen enough (`| head`): no failure, and nothing more to do.
+fn say(text: impl Display) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    match write!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        written => written.context("cannot write to standard output"),
+    }
 }

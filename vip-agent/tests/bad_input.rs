@@ -315,6 +315,21 @@ fn check_and_config_show_what_the_agent_makes_of_a_file() -> Result<()> {
 }
 
 #[test]
+fn a_reader_that_has_seen_enough_is_no_failure() -> Result<()> {
+    let lab = one()?;
+    let running = agent(&lab, 1).start()?;
+    running.wait_state("active", SOON)?;
+    for what in ["status", "status --json", "status --watch", "config"] {
+        // The pipe's reader has gone by the time.
+        let script = format!("{{ sleep 0.2; {} {what}; }} | true", binary().display());
+        let shell = lab.node(1).command("bash").args(["-o", "pipefail", "-c", &script]).output()?;
+        let complaints = String::from_utf8_lossy(&shell.stderr);
+        ensure!(shell.status.success() && complaints.is_empty(), "{what}: {}: {complaints}", shell.status);
+    }
+    Ok(())
+}
+
+#[test]
 fn status_is_a_table_json_and_a_watch() -> Result<()> {
     let lab = one()?;
     let [first, second] = pair(agent(&lab, 1), agent(&lab, 2))?;
