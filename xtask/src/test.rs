@@ -1,11 +1,12 @@
 //! `cargo xtask test`: lints, then unit and property tests as the user, then the tests that need root.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::setup::toolchain::{self, Toolchain, Version};
-use crate::workspace::{cargo, run};
+use crate::workspace::{cargo, output, run};
 use crate::{build_ebpf, elevate};
 
 /// Which tests to run.
@@ -28,10 +29,88 @@ pub(crate) fn all(selection: &Selection, toolchain: &Toolchain) -> Result<()> {
     run(&mut selection.cargo_test(&["--lib", "--bins"], &[]), "cargo test")?;
     run(&mut selection.cargo_test(&["--doc"], &[]), "cargo test --doc")?;
 
-    heading("tests as root, in network namespaces");
     let [config, runner] = elevate::cargo_runner()?;
-    // One test at a time: they watch the clock, and each runs several nodes already.
-    run(&mut selection.cargo_test(&["--test", "*", &config, &runner], &["--test-threads=1"]), "cargo test")
+    let as_root = |suites: &[String], threads: &str| {
+        let mut targets: Vec<&str> = suites.iter().flat_map(|suite| ["--test", suite]).collect();
+        targets.extend([config.as_str(), &runner]);
+        run(&mut selection.cargo_test(&targets, &[threads]), "cargo test")
+    };
+    let (patient, punctual): (Vec<String>, Vec<String>) =
+        suites()?.into_iter().partition(|suite| PATIENT.contains(&suite.as_str()));
+    heading("tests as root, in network namespaces: several at a time");
+    as_root(&patient, "--test-threads=3")?;
+    heading("tests as root, in network namespaces: one at a time");
+    as_root(&punctual, "--test-threads=1")
+}
+
+/// Suites that wait for what happens and do not ask when, so that their tests may run beside each other: most of their time
+/// is spent waiting. All others watch the clock, and each of their tests runs several nodes already.
+const PATIENT: [&str; 33] = [
+    "accept",
+    "agent",
+    "auth_trailer",
+    "bad_input",
+    "cleanup",
+    "conflicts",
+    "conformance",
+    "dataplane_attach",
+    "dataplane_maps",
+    "dataplane_pins",
+    "dataplane_refusals",
+    "dataplane_restart",
+    "decision",
+    "foreign",
+    "heartbeat",
+    "import",
+    "import_interop",
+    "interfaces",
+    "keepalived",
+    "links",
+    "net_addresses",
+    "net_connections",
+    "net_instance_lock",
+    "net_journal",
+    "net_links",
+    "net_neighbors",
+    "net_offload",
+    "net_sysctl",
+    "program",
+    "reload",
+    "sockets",
+    "topology",
+    "wire",
+];
+
+/// The names of all integration tests.
+fn suites() -> Result<Vec<String>> {
+    let mut metadata = cargo();
+    metadata.args(["metadata", "--no-deps", "--format-version=1"]);
+    let text = output(&mut metadata).context("cargo metadata says nothing")?;
+    let metadata: Metadata = serde_json::from_str(&text).context("cannot read what cargo metadata says")?;
+    let targets = metadata.packages.into_iter().flat_map(|package| package.targets);
+    let suites: BTreeSet<String> =
+        targets.filter(|target| target.kind == ["test"]).map(|target| target.name).collect();
+    if let Some(gone) = PATIENT.iter().find(|name| !suites.contains(**name)) {
+        bail!("there is no test suite {gone}: take it out of PATIENT in xtask/src/test.rs");
+    }
+    Ok(suites.into_iter().collect())
+}
+
+/// What is read of `cargo metadata`.
+#[derive(serde::Deserialize)]
+struct Metadata {
+    packages: Vec<Package>,
+}
+
+#[derive(serde::Deserialize)]
+struct Package {
+    targets: Vec<Target>,
+}
+
+#[derive(serde::Deserialize)]
+struct Target {
+    kind: Vec<String>,
+    name: String,
 }
 
 impl Selection {
