@@ -291,7 +291,7 @@ impl conduct::Effects for Turning<'_> {
         }
         let (node, cursor, decided) = (self.node, self.cursor, self.network.now);
         let router = self.router();
-        let (muted, own) = (router.muted[family], router.parameters);
+        let (muted, own) = (router.muted[family], *router.machine.parameters());
         let unnoticed = match message {
             Message::Advert => self.network.mutated(Mutation::RenewThoughRefused),
             Message::Leaving => self.network.mutated(Mutation::HoldThoughRefused),

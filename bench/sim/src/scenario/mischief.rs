@@ -88,8 +88,8 @@ impl Run {
             4..=7 => Act::Revive,
             8 | 9 => Act::Tell(Event::Drain),
             10 | 11 => Act::Tell(Event::Undrain),
-            12 => Act::Tell(Event::Fault),
-            13 => Act::Tell(Event::Recovered),
+            12 => Act::Tell(self.plan.of(&[Event::Fault, Event::Unwell])),
+            13 => Act::Tell(self.plan.of(&[Event::Recovered, Event::Well])),
             14 => Act::Tell(Event::Shutdown),
             15 => {
                 let priority = Priority::new(self.plan.between(1, 254)).expect("not 0");
@@ -140,8 +140,8 @@ impl Run {
             if self.network.nodes[node].absent {
                 continue;
             }
-            let acts =
-                [Act::Mute([false; 2]), Act::Revive, Act::Tell(Event::Recovered), Act::Tell(Event::Undrain)];
+            let told = [Event::Recovered, Event::Well, Event::Undrain].map(Act::Tell);
+            let acts = [Act::Mute([false; 2]), Act::Revive].into_iter().chain(told);
             for act in acts {
                 self.network.carry_out_act(node, act);
             }

@@ -361,15 +361,17 @@ impl EventLoop {
                     before.into_iter().for_each(|before| sync_group::follow(group, member, before));
                 });
             }
-            Command::Tell(id, event) => self.tell(id, event),
+            Command::Tell(id, event) => self.tell(id, event, None),
+            Command::TellOf(id, event, since) => self.tell(id, event, Some(since)),
         }
     }
 
-    /// An instance is told something by the runtime, and so is its sync group what follows from it.
-    fn tell(&mut self, id: InstanceId, event: Event) {
+    /// An instance is told something by the runtime, and so is its sync group what follows from it; `since`: when it
+    /// happened, if that is known.
+    fn tell(&mut self, id: InstanceId, event: Event, since: Option<MonotonicTime>) {
         let shared = &self.shared;
         let told = self.routers.with(id, |router| {
-            let tells = router.note_condition(event);
+            let tells = router.note_condition(event, since);
             let is_member = router.membership().is_some();
             // What a leaving member does from here on is no longer the group's.
             let leaves = is_member && event == Event::Shutdown;

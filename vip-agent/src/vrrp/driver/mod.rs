@@ -92,6 +92,8 @@ pub enum Command {
     Reconfigure(InstanceId, Parameters, Duration),
     /// Something happened to the instance.
     Tell(InstanceId, Event),
+    /// Something happened to the instance at this time: the answer of a probe, for example.
+    TellOf(InstanceId, Event, MonotonicTime),
     /// The MAC of the router that [`Report::WhereIs`] asked for; `None` = not known.
     Found(InstanceId, IpAddr, Option<MacAddr>),
     /// Listen on an interface (one socket per interface and family, shared by its instances).

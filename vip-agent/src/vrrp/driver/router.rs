@@ -18,7 +18,7 @@ use super::stopwatch::Stopwatch;
 use super::{InstanceId, Membership, Report, SeenOwner, Shared};
 use crate::dataplane::announce::{Announcements, Frame};
 use crate::dataplane::{OwnershipWords, RouterSlot};
-use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, VirtualRouterId};
+use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime, Priority, VirtualRouterId};
 use crate::vrrp::conduct;
 use crate::vrrp::detect;
 use crate::vrrp::discard::Discard;
@@ -89,6 +89,10 @@ pub struct Router {
     life: OwnerLife,
     former: Former,
     faulty: bool,
+    /// When what the runtime told last happened, until the machine has heard of it.
+    told_of: Option<MonotonicTime>,
+    /// The priority that our advertisements have.
+    said: Priority,
     runtime_silent: bool,
     adverts: AdvertCounts,
     complaints: Complaints,
@@ -135,6 +139,8 @@ impl Router {
             life: OwnerLife::Alive,
             former: Former::default(),
             faulty: false,
+            told_of: None,
+            said: parameters.priority,
             runtime_silent: false,
             adverts: AdvertCounts::default(),
             complaints: Complaints::default(),
@@ -235,7 +241,8 @@ impl Router {
 
     /// The advertisements were built by the configuration; what holds is the machine's priority, weights included.
     fn say_our_priority(&mut self) {
-        let priority = self.machine.parameters().priority.get();
+        self.said = self.machine.parameters().priority;
+        let priority = self.said.get();
         for family in self.binding.iter_mut().flat_map(|binding| &mut binding.families) {
             family.adverts.set_priority(priority);
             if let Some(yielding) = &mut family.yielding {
@@ -368,9 +375,10 @@ impl Router {
         self.former.learn(address, mac);
     }
 
-    /// An event whose cause is now.
+    /// An event whose cause is now, or what the runtime has just told of.
     pub(super) fn tell(&mut self, event: Event, shared: &Shared) {
-        self.handle(event, self.cause_of(event), shared);
+        let since = self.told_of.take().unwrap_or_else(|| self.cause_of(event));
+        self.handle(event, since, shared);
     }
 
     fn cause_of(&self, event: Event) -> MonotonicTime {
@@ -381,7 +389,8 @@ impl Router {
     }
 
     /// Notes what the runtime says of the instance; whether its machine, if in no group, is to be told.
-    pub(super) fn note_condition(&mut self, event: Event) -> bool {
+    pub(super) fn note_condition(&mut self, event: Event, since: Option<MonotonicTime>) -> bool {
+        self.told_of = since;
         match event {
             Event::Fault => self.faulty = true,
             Event::Recovered => self.faulty = false,
@@ -427,6 +436,8 @@ impl Router {
             refusal: self.refusal.clone(),
             runtime_silent: self.runtime_silent,
             hands_over: self.machine.is_handing_over(),
+            priority: self.said,
+            last_resort: self.machine.is_last_resort(),
             covered: None,
             marks: self.marks.clone(),
         }

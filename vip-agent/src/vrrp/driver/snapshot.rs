@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 
-use crate::types::{MacAddr, MonotonicTime};
+use crate::types::{MacAddr, MonotonicTime, Priority};
 use crate::vrrp::detect::Covered;
 use crate::vrrp::discard::{Discard, DiscardCounts};
 use crate::vrrp::machine::State;
@@ -53,6 +53,10 @@ pub struct Snapshot {
     pub refusal: Option<SendError>,
     /// The runtime has been silent for too long.
     pub runtime_silent: bool,
+    /// What it advertises, or would.
+    pub priority: Priority,
+    /// It owns although it is unwell, because nobody else does.
+    pub last_resort: bool,
     /// It drains, and goes on answering until an heir is heard.
     pub hands_over: bool,
     /// How the owner is watched by fast detection, if it is.

@@ -196,11 +196,13 @@ impl Machine {
                 Action::ForwardNothing,
                 Action::UnstageAfterGrace,
             ]);
-            self.enter(
-                Phase::Backup(Backup::follow(self.parameters.interval, advert.interval, now)),
-                Cause::HigherPriority,
-                output,
-            );
+            // One that is unwell has done its part: it does not take the VIPs from another that is.
+            let next = if self.unwell {
+                Phase::Fault
+            } else {
+                Phase::Backup(Backup::follow(self.parameters.interval, advert.interval, now))
+            };
+            self.enter(next, Cause::HigherPriority, output);
             return;
         }
         if gives_back {

@@ -39,6 +39,8 @@ pub(super) enum Then {
     Drained,
     /// Backup: the VIPs go back to an owner that was there before.
     Backup,
+    /// Fault, if there is an heir; without one it keeps them as a last resort.
+    Keep,
 }
 
 impl Draining {
@@ -87,6 +89,7 @@ impl Machine {
             Then::End => Cause::Shutdown,
             Then::Drained => Cause::Drain,
             Then::Backup => Cause::HandBack,
+            Then::Keep => Cause::Fault,
         };
         self.enter(Phase::Draining(draining), cause, output);
     }
@@ -112,9 +115,14 @@ impl Machine {
 
     pub(super) fn undrain(&mut self, now: MonotonicTime, output: &mut Output) {
         self.drained = false;
-        match &self.phase {
+        let owns = self.owns(now);
+        match &mut self.phase {
+            // What it did before.
+            Phase::Draining(draining) if draining.then == Then::Drained && owns && self.unwell => {
+                draining.then = Then::Keep;
+            }
             // Still answering, so still the owner: an advertisement tells those who heard priority 0 to stay Backup.
-            Phase::Draining(draining) if draining.then == Then::Drained && self.owns(now) => {
+            Phase::Draining(draining) if draining.then == Then::Drained && owns => {
                 self.become_active(Cause::Undrain, now, output);
             }
             Phase::Draining(draining) if draining.then == Then::Drained => {
@@ -156,7 +164,10 @@ impl Machine {
             Then::End => {
                 self.enter(Phase::Initialize { begins: MonotonicTime::NEVER }, Cause::HandedOver, output);
             }
-            Then::Backup => self.enter(Phase::Backup(backup), Cause::HandedOver, output),
+            Then::Backup | Then::Keep if self.unwell => {
+                self.enter(Phase::Fault, Cause::HandedOver, output);
+            }
+            Then::Backup | Then::Keep => self.enter(Phase::Backup(backup), Cause::HandedOver, output),
             Then::Drained => {
                 self.phase = Phase::Draining(Draining::drained());
                 // The state keeps its name, but whoever waits for the handover wants to know.
@@ -193,12 +204,17 @@ impl Machine {
         }
         // Nobody wants them: a VIP without an owner serves nobody, so the drain is off.
         self.drained = false;
+        self.be_last_resort(self.unwell);
         if now.since(until) < DRAIN_MARGIN {
             self.become_active(Cause::NoHeir, now, output);
         } else {
             // Stopped or starved meanwhile: who knows what others did. The way back is the ordinary one.
             output.actions.extend([Action::Release, Action::ForwardNothing, Action::Unstage]);
-            self.begin(Cause::LeaseExpired, now, output);
+            if self.unwell {
+                self.watch(Cause::LeaseExpired, now, output);
+            } else {
+                self.begin(Cause::LeaseExpired, now, output);
+            }
         }
     }
 }

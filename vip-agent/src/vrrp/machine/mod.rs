@@ -20,6 +20,9 @@
 //! - **A dead host.** Fast detection ([`super::detect`]) may know that the owner's host gives no sign of life. It is no reason
 //!   to promote: it ends the wait for adverts early, and the skew stays, scaled to what was waited instead
 //!   ([`OwnerLife::Dead`]).
+//! - **The last resort.** An owner that is unwell, as its probes say, offers the VIPs by priority 0 and goes on answering. If
+//!   nobody takes them it keeps them, by the lowest priority, so that any node that becomes well takes over
+//!   ([`Event::Unwell`], `all_failed: open`).
 //! - **Sync groups.** What happens to one member is made to happen to the others by [`super::sync_group`].
 
 mod active;
@@ -28,6 +31,7 @@ mod draining;
 #[cfg(test)]
 mod tests;
 mod timing;
+mod unwell;
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
@@ -137,6 +141,10 @@ pub enum Event {
     Fault,
     /// It can again.
     Recovered,
+    /// The instance should not serve if another can (`all_failed: open`).
+    Unwell,
+    /// It may again.
+    Well,
     /// What fast detection knows of the owner has changed.
     Owner(OwnerLife),
     /// An operator takes the instance out.
@@ -292,6 +300,12 @@ pub struct Machine {
     drained: bool,
     /// The instance cannot serve; survives a drain.
     faulty: bool,
+    /// It should not, if another can.
+    unwell: bool,
+    /// It owns all the same, for want of another, or did when its lease ran out.
+    last_resort: bool,
+    /// The priority in the election but for that.
+    priority: Priority,
     /// The interval that another owner announced last, even before a restart.
     remembered: Option<AdvertInterval>,
 }
@@ -316,6 +330,9 @@ impl Machine {
             phase: Phase::Initialize { begins: MonotonicTime::NEVER },
             drained: false,
             faulty: false,
+            unwell: false,
+            last_resort: false,
+            priority: parameters.priority,
             remembered: None,
         }
     }
@@ -327,7 +344,7 @@ impl Machine {
         Self { remembered: interval, ..self }
     }
 
-    /// The parameters in force.
+    /// The parameters in force: the priority is what we advertise, even as a last resort.
     pub fn parameters(&self) -> &Parameters {
         &self.parameters
     }
@@ -414,6 +431,8 @@ impl Machine {
             Event::Staged => self.staged(),
             Event::Fault => self.fault(&mut output),
             Event::Recovered => self.recovered(now, &mut output),
+            Event::Unwell => self.unwell(now, &mut output),
+            Event::Well => self.well(now, &mut output),
             Event::Owner(life) => self.owner_life(life, now, &mut output),
             Event::Drain => self.drain(now, &mut output),
             Event::Undrain => self.undrain(now, &mut output),
@@ -428,6 +447,9 @@ impl Machine {
         let mut output = Output::default();
         self.fence(false, now, &mut output);
         let before = std::mem::replace(&mut self.parameters, parameters);
+        self.priority = parameters.priority;
+        self.be_last_resort(self.last_resort);
+        let parameters = self.parameters;
         if before == parameters {
             return output;
         }
@@ -463,7 +485,7 @@ impl Machine {
 
     /// Leaves Initialize, Fault or Draining for the state that the node's condition allows.
     fn begin(&mut self, cause: Cause, now: MonotonicTime, output: &mut Output) {
-        if self.faulty {
+        if self.faulty || self.unwell {
             self.enter(Phase::Fault, cause, output);
         } else if self.drained {
             self.enter(Phase::Draining(Draining::drained()), cause, output);
@@ -558,13 +580,16 @@ impl Machine {
 
     fn recovered(&mut self, now: MonotonicTime, output: &mut Output) {
         self.faulty = false;
-        if self.phase == Phase::Fault {
+        if self.phase == Phase::Fault && !self.unwell {
             self.begin(Cause::Recovered, now, output);
         }
     }
 
     fn enter(&mut self, phase: Phase, cause: Cause, output: &mut Output) {
         let from = self.state();
+        if phase == Phase::Fault {
+            self.be_last_resort(false);
+        }
         self.phase = phase;
         let to = self.state();
         if from != to {

@@ -86,6 +86,9 @@ impl Router {
     fn decide(&mut self, event: Event, since: MonotonicTime) -> (Output, Stopwatch) {
         let now = MonotonicTime::now();
         let output = self.machine.handle(event, now);
+        if self.machine.parameters().priority != self.said {
+            self.say_our_priority();
+        }
         (output, Stopwatch::start(since, now, MonotonicTime::now()))
     }
 
@@ -183,7 +186,11 @@ impl conduct::Effects for Acting<'_> {
         let sent = match message {
             Message::Advert => send(&mut family.adverts),
             Message::Yielding => send(family.yielding.as_mut().unwrap_or(&mut family.adverts)),
-            Message::Leaving => send(&mut family.leaving),
+            Message::Leaving => {
+                let sent = send(&mut family.leaving);
+                self.stopwatch.announce();
+                sent
+            }
             Message::Question => {
                 // From the interface's own MAC: the virtual one is where the owner is that we ask for.
                 let (question, otherwise) = match &mut family.yielding {

@@ -18,6 +18,7 @@ mod shutdown;
 mod staging;
 mod startup;
 mod timing;
+mod unwell;
 mod version_2;
 
 use std::cmp::Ordering;

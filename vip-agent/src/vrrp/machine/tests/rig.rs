@@ -345,6 +345,11 @@ impl Rig {
         self.machine.state()
     }
 
+    /// The priority that it advertises.
+    pub(super) fn priority_now(&self) -> u8 {
+        self.machine.parameters().priority.get()
+    }
+
     pub(super) fn owns(&self) -> bool {
         self.machine.owns(self.now)
     }
