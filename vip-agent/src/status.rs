@@ -81,6 +81,9 @@ pub struct InstanceStatus {
     pub probes: Vec<ProbeStatus>,
     /// The last time that it became Active.
     pub last_takeover: Option<Takeover>,
+    /// The last time that it gave the VIPs up, or lost them, or offered them.
+    #[serde(default)]
+    pub last_release: Option<Takeover>,
     /// Advertisements.
     pub adverts: AdvertStatus,
     /// By what adverts are signed; `None`: by nothing.
@@ -139,13 +142,19 @@ pub struct AuthTrailerStatus {
 pub struct Takeover {
     /// What led to it.
     pub cause: String,
-    /// Last advertisement of the former owner (or the signal) -> acted on.
+    /// The probe whose verdict did, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<String>,
+    /// The first of the answers that made that verdict -> the last of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict_us: Option<u64>,
+    /// Last advertisement of the former owner (or the probe's last answer, or the signal) -> acted on.
     pub detect_us: u64,
     /// -> the machine returned.
     pub decide_us: u64,
     /// -> the ownership word was stored (the advertisement went out before it).
     pub flip_us: u64,
-    /// -> the first announcements were handed to the kernel.
+    /// -> the first announcements, or the priority 0 of one that gives up, were handed to the kernel.
     pub announce_us: u64,
 }
 

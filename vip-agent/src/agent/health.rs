@@ -1,58 +1,102 @@
 //! What probes find becomes faults and priorities of instances.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use super::Agent;
 use super::instance::{Exit, Managed};
-use crate::config::{self, Check};
-use crate::health::{Health, Outcome, Probe, Thresholds, View};
+use super::{Agent, BEAT};
+use crate::config::{self, AllFailed, Check};
+use crate::health::{Health, Outcome, Probe, Round, Turn, View};
 use crate::net::links::LinkTable;
-use crate::types::Priority;
+use crate::types::{MonotonicTime, Priority};
 use crate::vrrp::driver::Command;
 use crate::vrrp::machine::Event;
+
+/// How much later than it should an outcome may come before its probe counts as hung.
+const SLACK: Duration = Duration::from_secs(1);
 
 impl Agent {
     /// Tracks the probes of the configuration from now on.
     pub(super) fn set_probes(&mut self) {
         self.tracker.set_probes(self.config.probes.iter().map(|probe| Probe {
-            name: probe.name.as_str().to_owned(),
+            name: probe.name().to_owned(),
             weight: probe.weight,
-            thresholds: match probe.check {
-                Check::Interface(_) => Thresholds::AT_ONCE,
+            thresholds: probe.check.thresholds(),
+            expires: match &probe.check {
+                Check::Interface(_) => None,
+                Check::Polled(_, polling) => {
+                    Some(polling.interval + polling.jitter + polling.timeout + SLACK)
+                }
             },
         }));
+        self.probers.set(&self.config.probes);
         self.observe_links();
     }
 
     /// Hands the interfaces' state to the probes that look at it.
     pub(super) fn observe_links(&mut self) {
         let links = Arc::clone(&self.links);
-        for config::Probe { name, check, .. } in &self.config.probes {
-            let outcome = match check {
-                Check::Interface(interface) => interface_outcome(&links, interface.as_str()),
-            };
-            if self.tracker.observe(name.as_str(), outcome) {
-                log_verdict(self.tracker.view(name.as_str()));
+        let now = MonotonicTime::now();
+        for probe in &self.config.probes {
+            let Check::Interface(interface) = &probe.check else { continue };
+            let outcome = interface_outcome(&links, interface.as_str());
+            if self.tracker.observe(probe.name(), Round { outcome, began: now, ended: now }) {
+                log_verdict(self.tracker.view(probe.name()));
+                self.turned = Some(probe.name().to_owned());
             }
+        }
+    }
+
+    /// Somebody has asked, and this is what it came to.
+    pub(super) async fn on_round(&mut self, probe: &str, round: Round) {
+        tracing::trace!(probe, ?round, "asked");
+        if self.tracker.observe(probe, round) {
+            log_verdict(self.tracker.view(probe));
+            self.turned = Some(probe.to_owned());
+            self.apply_verdicts().await;
+        } else if self.tracker.view(probe).is_some_and(|view| !view.up) {
+            // The reason may be another one.
+            self.apply_verdicts().await;
+        }
+    }
+
+    /// Verdicts without outcomes expire. A process that was stopped could have had none: what counts is the time in which
+    /// the runtime ran.
+    pub(super) async fn expire_verdicts(&mut self) {
+        let now = MonotonicTime::now();
+        let ran = now.since(std::mem::replace(&mut self.looked_at, now)).min(2 * BEAT);
+        let expired = self.tracker.grow_older(ran, now);
+        for probe in &expired {
+            log_verdict(self.tracker.view(probe));
+        }
+        if let Some(probe) = expired.into_iter().next() {
+            self.turned = Some(probe);
+            self.apply_verdicts().await;
         }
     }
 
     /// Applies the verdicts to all instances: what is as it was is not told again.
     pub(super) async fn apply_verdicts(&mut self) {
+        let turned = self.turned.take();
+        let turn = turned.and_then(|probe| self.tracker.turn(&probe).cloned());
         for index in 0..self.instances.len() {
             if self.instances[index].exit != Exit::Left {
-                self.apply_verdicts_to(index).await;
+                self.apply_verdicts_to(index, turn.as_ref()).await;
             }
         }
     }
 
-    async fn apply_verdicts_to(&mut self, index: usize) {
+    /// `turn`: the verdict that is another one now, if one is.
+    async fn apply_verdicts_to(&mut self, index: usize, turn: Option<&Turn>) {
         match self.health(index) {
-            Health::Fault(why) => self.unhealthy(index, why).await,
+            Health::Fault { probe, why } => {
+                let turn = self.tracker.turn(&probe).cloned();
+                self.unhealthy(index, why, turn).await;
+            }
             Health::Able(priority) => {
                 // First, so that it comes back as what it is now.
-                self.prioritize(index, priority).await;
-                self.healthy(index).await;
+                self.prioritize(index, priority, turn).await;
+                self.healthy(index, turn).await;
             }
         }
     }
@@ -86,43 +130,77 @@ impl Agent {
         self.tracker.view(name)
     }
 
-    async fn prioritize(&mut self, index: usize, priority: Priority) {
+    async fn prioritize(&mut self, index: usize, priority: Priority, turn: Option<&Turn>) {
         let managed = &mut self.instances[index];
         let before = std::mem::replace(&mut managed.priority, priority);
         if before == priority {
             return;
         }
+        managed.blamed = turn.cloned();
         tracing::info!(
             instance = managed.name(),
+            probe = turn.map(|turn| turn.probe.as_str()),
             "priority {before} -> {priority} by the weights of its probes"
         );
         let (id, parameters, grace) = (managed.id, managed.parameters(), managed.config.grace);
         self.driver.send(Command::Reconfigure(id, parameters, grace)).await;
     }
 
-    async fn unhealthy(&mut self, index: usize, why: String) {
+    async fn unhealthy(&mut self, index: usize, why: String, turn: Option<Turn>) {
         let managed = &mut self.instances[index];
-        if managed.unhealthy.as_ref() == Some(&why) {
-            return;
+        match &mut managed.unhealthy {
+            Some(known) => {
+                // The same fault in other words is no news for the log.
+                *known = why;
+                return;
+            }
+            None => {
+                tracing::warn!(instance = managed.name(), "cannot serve: {why}");
+                managed.unhealthy = Some(why);
+            }
         }
-        tracing::warn!(instance = managed.name(), "cannot serve: {why}");
-        let was_able = managed.is_able();
-        managed.unhealthy = Some(why);
-        if was_able {
-            let id = managed.id;
-            self.driver.send(Command::Tell(id, Event::Fault)).await;
-        }
+        let since = turn.as_ref().map(|turn| turn.last);
+        managed.blamed = turn;
+        self.tell_condition(index, since).await;
     }
 
-    async fn healthy(&mut self, index: usize) {
+    async fn healthy(&mut self, index: usize, turn: Option<&Turn>) {
         let managed = &mut self.instances[index];
         let Some(was) = managed.unhealthy.take() else { return };
         tracing::info!(instance = managed.name(), "healthy again (was: {was})");
-        if managed.is_able() {
-            let id = managed.id;
-            self.driver.send(Command::Tell(id, Event::Recovered)).await;
+        managed.blamed = turn.cloned();
+        self.tell_condition(index, turn.map(|turn| turn.last)).await;
+    }
+
+    /// Tells an instance's machine what keeps it from owning, if that is something else than it was told; `since` when.
+    pub(super) async fn tell_condition(&mut self, index: usize, since: Option<MonotonicTime>) {
+        let managed = &mut self.instances[index];
+        let open = managed.config.all_failed == AllFailed::Open;
+        let unwell = managed.unhealthy.is_some();
+        let faulty = managed.fault.is_some() || managed.conflict.is_some() || (unwell && !open);
+        let (unwell, since) = (unwell && open, since.unwrap_or_else(MonotonicTime::now));
+        let was = std::mem::replace(&mut managed.told, Condition { faulty, unwell });
+        let id = managed.id;
+        // What keeps it out first: it must not begin in between.
+        let changes = [
+            (!was.faulty && faulty, Event::Fault),
+            (!was.unwell && unwell, Event::Unwell),
+            (was.faulty && !faulty, Event::Recovered),
+            (was.unwell && !unwell, Event::Well),
+        ];
+        for (_, event) in changes.into_iter().filter(|(changed, _)| *changed) {
+            self.driver.send(Command::TellOf(id, event, since)).await;
         }
     }
+}
+
+/// What an instance's machine was told of its condition.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Condition {
+    /// It cannot own.
+    faulty: bool,
+    /// It should not, if another can.
+    unwell: bool,
 }
 
 fn interface_outcome(links: &LinkTable, name: &str) -> Outcome {

@@ -22,7 +22,6 @@ use crate::net::offload::strips_vlan_tags;
 use crate::net::sysctl::{self, SysctlError};
 use crate::types::{Family, MacAddr};
 use crate::vrrp::driver::Command;
-use crate::vrrp::machine::Event;
 use crate::vrrp::socket::{Interface, PacketReceiver, UnicastFilter};
 
 impl Agent {
@@ -89,10 +88,7 @@ impl Agent {
         let managed = &mut self.instances[index];
         if let Some(fault) = managed.fault.take() {
             tracing::info!(instance = managed.name(), "can serve again (was: {fault})");
-            if managed.is_able() {
-                let id = managed.id;
-                self.driver.send(Command::Tell(id, Event::Recovered)).await;
-            }
+            self.tell_condition(index, None).await;
         }
     }
 
@@ -102,12 +98,8 @@ impl Agent {
             return;
         }
         tracing::warn!(instance = managed.name(), "cannot serve: {why}");
-        let was_able = managed.is_able();
         managed.fault = Some(why);
-        if was_able {
-            let id = managed.id;
-            self.driver.send(Command::Tell(id, Event::Fault)).await;
-        }
+        self.tell_condition(index, None).await;
     }
 
     /// Makes everything that an instance needs at a place, replacing what it had elsewhere.

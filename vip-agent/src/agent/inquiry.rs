@@ -26,8 +26,8 @@ use crate::config::{self, OnConflict};
 use crate::dataplane::announce::{Frame, questions};
 use crate::errors::in_full;
 use crate::types::{Family, MacAddr, MonotonicTime, Priority};
-use crate::vrrp::driver::{Command, InstanceId};
-use crate::vrrp::machine::{Event, State};
+use crate::vrrp::driver::InstanceId;
+use crate::vrrp::machine::State;
 use crate::vrrp::socket::{AnnounceSender, Claim, ClaimReceiver};
 
 /// Each VIP is asked for so often: a frame may be lost.
@@ -256,10 +256,7 @@ impl Agent {
         if was != LOOKING {
             tracing::info!(instance = managed.name(), "no conflict any more (was: {was})");
         }
-        if managed.is_able() {
-            let id = managed.id;
-            self.driver.send(Command::Tell(id, Event::Recovered)).await;
-        }
+        self.tell_condition(index, None).await;
     }
 
     async fn stay_out(&mut self, index: usize, why: String) {
@@ -270,12 +267,8 @@ impl Agent {
         if why != LOOKING {
             tracing::warn!(instance = managed.name(), "cannot serve: {why}");
         }
-        let was_able = managed.is_able();
         managed.conflict = Some(why);
-        if was_able {
-            let id = managed.id;
-            self.driver.send(Command::Tell(id, Event::Fault)).await;
-        }
+        self.tell_condition(index, None).await;
     }
 }
 

@@ -7,12 +7,14 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::binding::parameters;
+use super::health::Condition;
 use super::inquiry::Inquiry;
 use super::place::Place;
 use super::sockets::Memberships;
 use crate::config::{self, LocalAddress};
 use crate::control::Answer;
 use crate::dataplane::{RouterSlot, XdpMode};
+use crate::health::Turn;
 use crate::status::Takeover;
 use crate::types::{MacAddr, MonotonicTime, Priority};
 use crate::vrrp::driver::InstanceId;
@@ -31,6 +33,10 @@ pub(super) struct Managed {
     pub(super) fault: Option<String>,
     /// Why it cannot own, for its probes.
     pub(super) unhealthy: Option<String>,
+    /// What its machine was told of all that.
+    pub(super) told: Condition,
+    /// The verdict that last changed what it can do.
+    pub(super) blamed: Option<Turn>,
     /// Why it cannot own, for another station that has its VIPs.
     pub(super) conflict: Option<String>,
     /// The look for such stations, until it is over.
@@ -45,6 +51,7 @@ pub(super) struct Managed {
     pub(super) entered_at: MonotonicTime,
     pub(super) transitions: u64,
     pub(super) last_takeover: Option<Takeover>,
+    pub(super) last_release: Option<Takeover>,
     /// The time after a handover.
     pub(super) linger: Option<Linger>,
     /// Whether the machine counts on the local addresses (`local_address: active`).
@@ -102,6 +109,8 @@ impl Managed {
             home: None,
             fault: None,
             unhealthy: None,
+            told: Condition::default(),
+            blamed: None,
             conflict: None,
             inquiry: None,
             started: false,
@@ -110,6 +119,7 @@ impl Managed {
             entered_at: MonotonicTime::now(),
             transitions: 0,
             last_takeover: None,
+            last_release: None,
             linger: None,
             staged: false,
             connections_cut: 0,
@@ -136,11 +146,6 @@ impl Managed {
         if state == State::Initialize && self.exit == Exit::Leaving {
             self.exit = Exit::Left;
         }
-    }
-
-    /// Whether it can own by itself, whatever becomes of its sync group.
-    pub(super) fn is_able(&self) -> bool {
-        self.fault.is_none() && self.unhealthy.is_none() && self.conflict.is_none()
     }
 
     /// What its machine goes by.

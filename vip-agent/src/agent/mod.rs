@@ -45,6 +45,7 @@ use crate::config::{self, Config};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, ForeignOwnerStream};
 use crate::health::Tracker;
+use crate::health::probes::Probers;
 use crate::net::Rtnetlink;
 use crate::net::addresses::LocalAddresses;
 use crate::net::connections::Connections;
@@ -52,7 +53,7 @@ use crate::net::instance_lock::InstanceLock;
 use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
 use crate::net::neighbors::NeighborKeeper;
-use crate::types::Family;
+use crate::types::{Family, MonotonicTime};
 use crate::vrrp::driver::{Command, Driver, GroupId, InstanceId, Membership};
 use crate::vrrp::machine::{DRAIN_MARGIN, Event};
 
@@ -90,6 +91,11 @@ pub struct Agent {
     detecting: detecting::Detecting,
     alarms: Alarms,
     tracker: Tracker,
+    probers: Probers,
+    /// The probe whose verdict changed last, until that is applied.
+    turned: Option<String>,
+    /// When verdicts were last looked at for their age.
+    looked_at: MonotonicTime,
     /// Sync groups by the driver's ids, which are their places here.
     groups: Vec<config::Name>,
     owners: Owners,
@@ -171,6 +177,7 @@ impl Agent {
                 _ = inputs.signals.terminate.recv() => self.stop("SIGTERM").await,
                 _ = inputs.signals.interrupt.recv() => self.stop("SIGINT").await,
                 _ = inputs.signals.reload.recv() => self.reload_by_signal().await,
+                (probe, round) = self.probers.round() => self.on_round(&probe, round).await,
                 pending = inputs.control.request() => self.on_request(pending).await,
                 event = self.watch.event() => self.on_watcher(event),
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
@@ -178,6 +185,7 @@ impl Agent {
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
                 _ = beat.tick() => {
                     self.catch_up().await;
+                    self.expire_verdicts().await;
                     self.judge_claims();
                     self.follow_inquiries().await;
                     self.answer_drains().await;

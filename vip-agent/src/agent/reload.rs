@@ -155,6 +155,8 @@ impl Agent {
         }
         let parameters = self.instances[index].parameters();
         self.driver.send(Command::Reconfigure(id, parameters, new.grace)).await;
+        // `all_failed` may make another thing of the same fault.
+        self.tell_condition(index, None).await;
         if self.instances[index].needs_addresses() {
             self.add_addresses(&self.instances[index].vips()).await;
         } else if old.stands_on_lo() != new.stands_on_lo() {

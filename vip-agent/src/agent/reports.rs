@@ -10,6 +10,7 @@ use vip_common::maps::ForeignOwner;
 use super::Agent;
 use super::alarms::{Kind, Seen};
 use super::linger::Moving;
+use crate::health::Turn;
 use crate::net::neighbors::{Neighbor, mac_of};
 use crate::status::Takeover;
 use crate::types::{MacAddr, MonotonicTime};
@@ -119,12 +120,14 @@ impl Agent {
     async fn moved(&mut self, index: usize, transition: Transition, phases: Phases, at: MonotonicTime) {
         let Transition { from, to, cause } = transition;
         let managed = &mut self.instances[index];
-        let takeover = Takeover::new(cause, phases);
+        let takeover = Takeover::new(transition, phases, managed.blamed.as_ref());
         tracing::info!(
             instance = managed.name(),
             from = word(&from),
             to = word(&to),
             cause = word(&cause),
+            probe = takeover.probe,
+            verdict_us = takeover.verdict_us,
             detect_us = takeover.detect_us,
             decide_us = takeover.decide_us,
             flip_us = takeover.flip_us,
@@ -139,6 +142,8 @@ impl Agent {
         managed.note_exit(to);
         if to == State::Active {
             managed.last_takeover = Some(takeover);
+        } else if from == State::Active {
+            managed.last_release = Some(takeover);
         }
         self.answer_drain(index).await;
         self.remove_left().await;
@@ -205,10 +210,18 @@ impl Agent {
 }
 
 impl Takeover {
-    fn new(cause: Cause, phases: Phases) -> Self {
+    fn new(transition: Transition, phases: Phases, blamed: Option<&Turn>) -> Self {
         let micros = |span: Duration| u64::try_from(span.as_micros()).unwrap_or(u64::MAX);
+        // A verdict explains a move if it points the way that the VIPs went, and nothing else explains it better.
+        let blamed = blamed.filter(|turn| match transition.cause {
+            Cause::Fault | Cause::HigherPriority => transition.from == State::Active && !turn.up,
+            Cause::Preempt | Cause::Recovered => transition.to == State::Active && turn.up,
+            _ => false,
+        });
         Self {
-            cause: word(&cause),
+            cause: word(&transition.cause),
+            probe: blamed.map(|turn| turn.probe.clone()),
+            verdict_us: blamed.map(|turn| micros(turn.last.since(turn.first))),
             detect_us: micros(phases.detect),
             decide_us: micros(phases.decide),
             flip_us: micros(phases.flip),

@@ -15,6 +15,7 @@ use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, LoadOptions};
 use crate::errors::in_full;
 use crate::health::Tracker;
+use crate::health::probes::Probers;
 use crate::net::Rtnetlink;
 use crate::net::addresses::{Lifetime, LocalAddresses};
 use crate::net::connections::Connections;
@@ -22,6 +23,7 @@ use crate::net::instance_lock::InstanceLock;
 use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkWatcher, WatchOptions};
 use crate::net::neighbors::{DEFAULT_PERIOD, NeighborKeeper};
+use crate::types::MonotonicTime;
 use crate::vrrp::driver::Driver;
 use crate::watcher::{Lifeline, crash};
 
@@ -80,6 +82,9 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         detecting: super::detecting::Detecting::default(),
         alarms: super::Alarms::default(),
         tracker: Tracker::default(),
+        probers: Probers::default(),
+        turned: None,
+        looked_at: MonotonicTime::now(),
         groups: Vec::new(),
         owners: Owners::open(&config),
         signing: super::Signing::in_dir(&config.state_dir),

@@ -87,7 +87,7 @@ fn instance(
         state: word(&snapshot.state),
         reason: reason(managed, snapshot, fault_of_group),
         priority: config.priority.get(),
-        effective_priority: managed.priority.get(),
+        effective_priority: snapshot.priority.get(),
         version: config.protocol.version().get(),
         virtual_router_id: config.virtual_router_id.get(),
         vips: managed.vips(),
@@ -113,6 +113,7 @@ fn instance(
             .collect(),
         probes: Vec::new(),
         last_takeover: managed.last_takeover.clone(),
+        last_release: managed.last_release.clone(),
         adverts: AdvertStatus {
             sent: snapshot.adverts.sent,
             refused: snapshot.adverts.refused,
@@ -156,11 +157,19 @@ fn reason(
         );
     }
     match snapshot.state {
+        State::Active if snapshot.last_resort => {
+            let why = managed.unhealthy.as_deref().unwrap_or("unhealthy");
+            Some(format!("keeps the VIPs because nobody took them (all_failed: open): {why}"))
+        }
         State::Active => None,
         State::Fault => {
             let own = [&managed.fault, &managed.unhealthy, &managed.conflict];
             let own = own.into_iter().find_map(Clone::clone);
             own.or_else(fault_of_group).or_else(|| Some("fault".into()))
+        }
+        State::Draining if snapshot.hands_over && managed.unhealthy.is_some() && !managed.drained => {
+            let why = managed.unhealthy.as_deref().unwrap_or("unhealthy");
+            Some(format!("offering the VIPs: {why}"))
         }
         State::Draining if snapshot.hands_over && !managed.drained && managed.exit == Exit::None => {
             Some("giving the VIPs back to a peer that had them before: it must not be preempted".into())

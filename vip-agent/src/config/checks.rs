@@ -8,7 +8,7 @@ use vip_common::maps::{MAX_ROUTERS, MAX_VIPS};
 use super::field::Field;
 use super::instance::Draft;
 use super::interface::InterfaceSelector;
-use super::model::{Instance, Name};
+use super::model::{AllFailed, Instance, Name};
 use super::probe;
 use super::problem::Path;
 use crate::types::Family;
@@ -56,6 +56,14 @@ fn sync_groups(drafts: &[Draft<'_>]) {
         *members += 1;
         if *members > 1 {
             agree(leader, draft, field);
+        }
+    }
+    for draft in drafts.iter().filter(|draft| draft.sync_group.is_some()) {
+        let open = draft.instance().is_some_and(|instance| instance.all_failed == AllFailed::Open);
+        if let Some(field) =
+            draft.mapping.as_ref().filter(|_| open).and_then(|mapping| mapping.get("all_failed"))
+        {
+            field.error("must be `close` in a sync group: its members give their VIPs up together");
         }
     }
     for (field, group) in drafts.iter().filter_map(|draft| draft.sync_group.as_ref()) {

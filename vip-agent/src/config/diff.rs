@@ -93,6 +93,7 @@ pub enum InstanceField {
     Announce,
     Grace,
     Track,
+    AllFailed,
     SyncGroup,
     Detect,
 }
@@ -187,6 +188,7 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         announce,
         grace,
         track,
+        all_failed,
         sync_group,
         detect,
     } = old;
@@ -217,6 +219,7 @@ fn instance_fields(old: &Instance, new: &Instance) -> Vec<InstanceField> {
         (InstanceField::Announce, *announce != new.announce),
         (InstanceField::Grace, *grace != new.grace),
         (InstanceField::Track, *track != new.track),
+        (InstanceField::AllFailed, *all_failed != new.all_failed),
         (InstanceField::SyncGroup, *sync_group != new.sync_group),
         (InstanceField::Detect, *detect != new.detect),
     ]

@@ -146,6 +146,16 @@ impl<'a> Field<'a> {
         Some(nodes.iter().enumerate().map(field).collect())
     }
 
+    /// A mapping of any keys.
+    pub(super) fn entries(&self) -> Option<Vec<(&'a str, Field<'a>)>> {
+        let Value::Mapping(entries) = &self.node.value else { return self.mismatch("a mapping") };
+        let field = |entry: &'a Entry| {
+            let field = Field { path: self.path.key(&entry.key), node: &entry.node, report: self.report };
+            (entry.key.as_str(), field)
+        };
+        Some(entries.iter().map(field).collect())
+    }
+
     /// A mapping of the known keys; reports all others.
     pub(super) fn mapping(&self, known: &[&str]) -> Option<Mapping<'a>> {
         let Value::Mapping(entries) = &self.node.value else { return self.mismatch("a mapping") };

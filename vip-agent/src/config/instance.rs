@@ -7,12 +7,13 @@ use super::auth_trailer::auth_trailer;
 use super::detect::detect;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
-use super::model::{Announce, Instance, InstanceName, LocalAddress, Name, OnConflict, Protocol, VipAddress};
+use super::model::{
+    AllFailed, Announce, Instance, InstanceName, LocalAddress, Name, OnConflict, Protocol, VipAddress,
+};
 use super::probe::track;
 use super::protocol::protocol;
 use super::schema::{UP_TO_AN_HOUR, interface};
 use super::secrets::Secrets;
-use super::unavailable;
 use super::unicast::unicast;
 use crate::types::{Family, Priority, Version, VirtualRouterId};
 use crate::vrrp::codec::{MAX_ADDRESSES, capacity};
@@ -82,7 +83,6 @@ pub(super) fn instance<'a>(
     secrets: &Secrets<'_>,
 ) -> Draft<'a> {
     let Some(mapping) = field.mapping(&KEYS) else { return Draft::default() };
-    unavailable::in_instance(&mapping);
     let name = mapping.required("name").and_then(|field| {
         let name = field.accept(InstanceName::new(field.text()?))?;
         Some((field, name))
@@ -155,6 +155,9 @@ fn rest(
     let local_address = mapping.or("local_address", LocalAddress::default(), local_address);
     let announce = mapping.or("announce", Announce::default(), announce);
     let grace = up_to_an_hour(mapping, "grace", Duration::from_secs(5));
+    let all_failed = mapping.or("all_failed", AllFailed::default(), |field| {
+        field.choice(&[("close", AllFailed::Close), ("open", AllFailed::Open)])
+    });
     let instance = Instance {
         name: draft.name.as_ref()?.1.clone(),
         virtual_router_id: draft.virtual_router_id.as_ref()?.1,
@@ -176,6 +179,7 @@ fn rest(
         announce: announce?,
         grace: grace?,
         track: tracked?,
+        all_failed: all_failed?,
         sync_group: draft.sync_group.as_ref().map(|(_, name)| name.clone()),
         detect: detect?,
     };
@@ -210,6 +214,9 @@ fn warn_of_the_ineffective(mapping: &Mapping<'_>, instance: &Instance) {
     }
     if !instance.accepts() && instance.local_address == LocalAddress::Active {
         warn("local_address", "has no effect: with `accept: false` this node never serves the VIPs itself");
+    }
+    if instance.all_failed == AllFailed::Open && instance.track.is_empty() {
+        warn("all_failed", "has no effect: the instance tracks no probe");
     }
     if instance.virtual_mac && instance.unicast.is_some() && instance.announce.refresh.is_none() {
         let why = "without a refresh, and with unicast adverts, switches forget the port of the virtual MAC";

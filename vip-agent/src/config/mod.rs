@@ -6,11 +6,13 @@
 
 mod address;
 mod auth_trailer;
+mod check;
 mod checks;
 mod detect;
 mod diff;
 pub mod duration;
 mod field;
+mod http;
 mod instance;
 mod interface;
 mod last_good;
@@ -29,6 +31,10 @@ mod unicast;
 mod tests;
 
 pub(crate) use address::{node, vip};
+pub use check::{
+    BodyMatch, Check, CommandLine, Headers, HostHeader, Http, Identity, Polling, Preset, Question, StatusSet,
+    Url,
+};
 pub use detect::Detect;
 pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
 pub use interface::{
@@ -37,7 +43,7 @@ pub use interface::{
 pub use last_good::LastGood;
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
 pub use model::{
-    Announce, Auth, AuthTrailer, Check, Config, Instance, InstanceName, LocalAddress, Log, LogFormat,
+    AllFailed, Announce, Auth, AuthTrailer, Config, Instance, InstanceName, LocalAddress, Log, LogFormat,
     LogLevel, Name, OnConflict, Probe, Protocol, Unicast, VipAddress, control_socket,
 };
 pub use problem::{Position, Problem, Problems};

@@ -3,7 +3,6 @@
 //! [`crate::config::parse`] makes them; their serialised form is the configuration file's own
 //! ([`crate::config::effective`]).
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
@@ -11,9 +10,10 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::check::Check;
 use super::detect::Detect;
 use super::duration::Span;
-use super::interface::{InterfaceName, InterfaceSelector};
+use super::interface::InterfaceSelector;
 use crate::health::Weight;
 use crate::types::{
     AdvertInterval, Centiseconds, ChecksumMode, OutOfRange, Priority, Seconds, Version, VirtualRouterId,
@@ -69,28 +69,6 @@ pub struct Probe {
     pub check: Check,
     /// What its verdict means.
     pub weight: Weight,
-}
-
-/// What a probe looks at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Check {
-    /// `interface`: whether there is an interface of that name, up and with carrier.
-    Interface(InterfaceName),
-}
-
-impl Serialize for Probe {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut probe = serializer.serialize_struct("Probe", 3)?;
-        probe.serialize_field("name", &self.name)?;
-        match &self.check {
-            Check::Interface(name) => {
-                probe.serialize_field("interface", &BTreeMap::from([("name", name.as_str())]))?;
-            }
-        }
-        probe.serialize_field("weight", &i64::from(self.weight))?;
-        probe.end()
-    }
 }
 
 /// The control socket's path below a runtime directory.
@@ -195,6 +173,8 @@ pub struct Instance {
     pub grace: Duration,
     /// The probes whose verdicts count.
     pub track: Vec<Name>,
+    /// What becomes of the VIPs when their owner is unhealthy and nobody else takes them.
+    pub all_failed: AllFailed,
     /// The instances that own together: all of the same name.
     pub sync_group: Option<Name>,
     /// How dead hosts are found sooner than by their adverts; `None`: not at all.
@@ -482,6 +462,17 @@ pub enum OnConflict {
     Alarm,
     /// It stays out until nobody answers, or a router advertises.
     Fault,
+}
+
+/// `all_failed`: what an owner does whose probes say that it cannot serve, if no other node can either.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AllFailed {
+    /// It gives the VIPs up, at once.
+    #[default]
+    Close,
+    /// It offers them, and keeps them if nobody takes them.
+    Open,
 }
 
 /// `announce`: how a new owner makes itself known (gratuitous ARP, unsolicited neighbour advertisements).

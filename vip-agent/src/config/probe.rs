@@ -1,14 +1,16 @@
 //! The schema of one probe, and of the names by which instances track them.
 
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use super::check::{Check, CommandLine, Polling, Preset, Question};
 use super::field::{Field, Mapping};
+use super::http::http;
 use super::interface::InterfaceName;
-use super::model::{Check, Name, Probe};
+use super::model::{Name, Probe};
 use super::schema::UP_TO_AN_HOUR;
-use super::unavailable;
-use crate::health::Weight;
+use crate::health::{Thresholds, Weight};
 
 pub(super) const KEYS: [&str; 14] = [
     "name",
@@ -61,17 +63,61 @@ fn probe<'a>(field: &Field<'a>) -> Draft<'a> {
         let name = field.accept(Name::of("a probe's name", field.text()?))?;
         Some((field, name))
     });
-    let check = check(&mapping);
-    let polling = polling(&mapping);
-    let weight = mapping.or("weight", Weight::default(), weight);
-    let whole =
-        || Some(Probe { name: name.as_ref()?.1.clone(), check: check?, weight: polling.and(weight)? });
-    let probe = whole();
+    let question = question(&mapping);
+    let defaults = question.as_ref().map(Defaults::of).unwrap_or_default();
+    let polling = polling(&mapping, &defaults);
+    let weight = mapping.or("weight", defaults.weight, weight);
+    let whole = || {
+        let check = match question? {
+            Asked::Interface(interface) => Check::Interface(interface),
+            Asked::Question(question) => Check::Polled(question, polling?),
+        };
+        Some(Probe { name: name.as_ref()?.1.clone(), check, weight: weight? })
+    };
+    let probe = whole().filter(|_| polling.is_some());
     Draft { name, probe }
 }
 
+/// What a probe looks at.
+enum Asked {
+    Interface(InterfaceName),
+    Question(Question),
+}
+
+/// What holds where a probe does not say.
+struct Defaults {
+    interval: Duration,
+    fall: NonZeroU16,
+    weight: Weight,
+}
+
+const TWICE: NonZeroU16 = NonZeroU16::MIN.saturating_add(1);
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { interval: Duration::from_secs(2), fall: TWICE, weight: Weight::Fault }
+    }
+}
+
+impl Defaults {
+    /// Presets keep the pace of the chart that they come from; an API server that is gone moves nothing, unless another
+    /// node still reaches it.
+    fn of(asked: &Asked) -> Self {
+        let slow = Self {
+            interval: Duration::from_secs(5),
+            fall: NonZeroU16::MIN.saturating_add(4),
+            weight: Weight::Fault,
+        };
+        match asked {
+            Asked::Question(Question::Preset(Preset::Kubelet)) => slow,
+            Asked::Question(Question::Preset(Preset::KubeApi)) => Self { weight: Weight::Lower(40), ..slow },
+            _ => Self::default(),
+        }
+    }
+}
+
 /// Exactly one kind.
-fn check(mapping: &Mapping<'_>) -> Option<Check> {
+fn question(mapping: &Mapping<'_>) -> Option<Asked> {
     let given: Vec<&str> = KINDS.into_iter().filter(|kind| mapping.get(kind).is_some()).collect();
     let [kind] = given[..] else {
         let found =
@@ -79,29 +125,70 @@ fn check(mapping: &Mapping<'_>) -> Option<Check> {
         return mapping.field.refuse(format_args!("needs exactly one of {}; it {found}", KINDS.join(", ")));
     };
     let field = mapping.get(kind)?;
-    if kind != "interface" {
-        unavailable::not_available(&field, kind);
+    let question = match kind {
+        "interface" => {
+            for key in POLLING {
+                if let Some(field) = mapping.get(key) {
+                    field.warn("has no effect: the kernel tells at once how an interface is");
+                }
+            }
+            let interface = field.mapping(&["name"])?.required("name")?;
+            return interface.accept(InterfaceName::new(interface.text()?)).map(Asked::Interface);
+        }
+        "http" => Question::Http(Box::new(http(&field)?)),
+        "tcp" => {
+            let address = field.mapping(&["address"])?.required("address")?;
+            let text = address.text()?;
+            match text.parse() {
+                Ok(address) => Question::Tcp(address),
+                Err(_) => {
+                    return address.refuse(format_args!(
+                        "must be IP:PORT as in \"127.0.0.1:443\" or \"[::1]:443\", not {text:?}"
+                    ));
+                }
+            }
+        }
+        "exec" => Question::Exec(command(&field.mapping(&["command"])?.required("command")?)?),
+        "file" => Question::File(field.mapping(&["path"])?.required("path")?.absolute_path()?),
+        _ => Question::Preset(field.choice(&Preset::ALL)?),
+    };
+    Some(Asked::Question(question))
+}
+
+/// A list, because no shell takes it apart.
+fn command(field: &Field<'_>) -> Option<CommandLine> {
+    let fields = field.list()?;
+    let words: Vec<String> = fields
+        .iter()
+        .filter_map(|field| match field.text()? {
+            text if text.contains('\0') => field.refuse("must not hold a NUL byte"),
+            text => Some(text.to_owned()),
+        })
+        .collect();
+    if words.len() < fields.len() {
         return None;
     }
-    for key in POLLING {
-        if let Some(field) = mapping.get(key) {
-            field.warn("has no effect: the kernel tells at once how an interface is");
-        }
+    let mut words = words.into_iter();
+    match words.next() {
+        Some(program) if !program.is_empty() => Some(CommandLine { program, arguments: words.collect() }),
+        _ => field.refuse("needs a program: a path, or a name to be looked up in PATH"),
     }
-    let interface = field.mapping(&["name"])?.required("name")?;
-    interface.accept(InterfaceName::new(interface.text()?)).map(Check::Interface)
 }
 
 /// Checked even where it has no effect.
-fn polling(mapping: &Mapping<'_>) -> Option<()> {
-    let span = |key, range: RangeInclusive<Duration>| {
-        mapping.or(key, (), |field| field.duration_within(range).map(drop))
+fn polling(mapping: &Mapping<'_>, defaults: &Defaults) -> Option<Polling> {
+    let span = |key, default, range: RangeInclusive<Duration>| {
+        mapping.or(key, default, |field| field.duration_within(range))
     };
-    let times = |key| mapping.or(key, (), |field| field.integer(1..=1000).map(drop));
-    let spans = [span("interval", POLLED), span("timeout", POLLED), span("jitter", UP_TO_AN_HOUR)];
-    let initial = mapping.or("initial", (), |field| field.choice(&[("up", ()), ("down", ())]));
-    let all = spans.into_iter().chain([times("fall"), times("rise"), initial]);
-    all.fold(Some(()), Option::and)
+    let times =
+        |key, default| mapping.or(key, default, |field| field.integer(1..=1000).and_then(NonZeroU16::new));
+    let interval = span("interval", defaults.interval, POLLED);
+    let timeout = span("timeout", Duration::from_secs(1), POLLED);
+    let jitter = span("jitter", Duration::ZERO, UP_TO_AN_HOUR);
+    let (fall, rise) = (times("fall", defaults.fall), times("rise", TWICE));
+    let initially_up = mapping.or("initial", false, |field| field.choice(&[("up", true), ("down", false)]));
+    let thresholds = Thresholds { fall: fall?, rise: rise?, initially_up: initially_up? };
+    Some(Polling { interval: interval?, timeout: timeout?, jitter: jitter?, thresholds })
 }
 
 fn weight(field: &Field<'_>) -> Option<Weight> {

@@ -1,10 +1,13 @@
 //! Health: what probes find, and what that makes of an instance.
 //!
-//! Pure: whoever probes (an interface's state, a poll by HTTP) hands each [`Outcome`] to the [`Tracker`], which makes
-//! verdicts of them and, of all verdicts that an instance tracks, its [`Health`]. Nothing here knows a socket or a clock.
+//! Pure but for [`probes`]: whoever probes (an interface's state, a task that asks) hands each [`Round`] to the [`Tracker`],
+//! which makes verdicts of them and, of all verdicts that an instance tracks, its [`Health`].
 
+mod measured;
+pub mod probes;
 mod tracker;
 mod verdict;
 
-pub use tracker::{Health, Probe, Tracker, View, Weight};
+pub use measured::{BUCKETS_MS, Measured};
+pub use tracker::{Health, Probe, Round, Tracker, Turn, View, Weight};
 pub use verdict::{Outcome, Thresholds, Verdict};

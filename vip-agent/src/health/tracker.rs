@@ -1,9 +1,11 @@
 //! All probes, and what those that an instance tracks make of it: a fault, or a priority.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
+use super::measured::Measured;
 use super::verdict::{Outcome, Thresholds, Verdict};
-use crate::types::{OutOfRange, Priority};
+use crate::types::{MonotonicTime, OutOfRange, Priority};
 
 /// What a verdict means for the instances that track the probe: `weight`, -254 to 254.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -61,13 +63,44 @@ pub struct Probe {
     pub weight: Weight,
     /// How its outcomes become one.
     pub thresholds: Thresholds,
+    /// How long an outcome holds; `None`: until the next, for what is told and not polled.
+    pub expires: Option<Duration>,
+}
+
+/// Probing once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Round {
+    /// What it came to.
+    pub outcome: Outcome,
+    /// When the question was put.
+    pub began: MonotonicTime,
+    /// When the answer was there, or its time was over.
+    pub ended: MonotonicTime,
+}
+
+/// A verdict that became another one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// The probe.
+    pub probe: String,
+    /// What it is now.
+    pub up: bool,
+    /// When the first of the answers that made it so was there.
+    pub first: MonotonicTime,
+    /// When the last of them was.
+    pub last: MonotonicTime,
 }
 
 /// What an instance can do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// Nothing, and why.
-    Fault(String),
+    /// Nothing.
+    Fault {
+        /// The probe that is down.
+        probe: String,
+        /// In words, with its reason.
+        why: String,
+    },
     /// Take part with this priority.
     Able(Priority),
 }
@@ -84,32 +117,119 @@ pub struct View<'a> {
 }
 
 /// All probes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tracker {
-    probes: BTreeMap<String, (Weight, Verdict)>,
+    probes: BTreeMap<String, Tracked>,
+}
+
+/// One probe, and what is known of it.
+#[derive(Clone, Debug, PartialEq)]
+struct Tracked {
+    weight: Weight,
+    verdict: Verdict,
+    expires: Option<Duration>,
+    /// Time since the last outcome in which the runtime did run.
+    age: Duration,
+    /// When the question was put whose answer was judged last: an older one has nothing to say any more.
+    newest: MonotonicTime,
+    /// Whether the last outcome was up, and when the first of the row was there of which it is one.
+    row: Option<(bool, MonotonicTime)>,
+    turn: Option<Turn>,
+    measured: Measured,
+}
+
+impl Tracked {
+    fn new(Probe { weight, thresholds, expires, .. }: &Probe) -> Self {
+        Self {
+            weight: *weight,
+            verdict: Verdict::new(*thresholds),
+            expires: *expires,
+            age: Duration::ZERO,
+            newest: MonotonicTime::ZERO,
+            row: None,
+            turn: None,
+            measured: Measured::default(),
+        }
+    }
+
+    fn observe(&mut self, name: &str, Round { outcome, began, ended }: Round) -> bool {
+        let up = outcome == Outcome::Up;
+        self.measured.add(up, ended.since(began));
+        if began < self.newest {
+            return false;
+        }
+        self.newest = began;
+        self.age = Duration::ZERO;
+        let first = match self.row {
+            Some((same, first)) if same == up => first,
+            _ => ended,
+        };
+        self.row = Some((up, first));
+        let turned = self.verdict.observe(outcome);
+        if turned {
+            self.turn = Some(Turn { probe: name.to_owned(), up, first, last: ended });
+        }
+        turned
+    }
+
+    fn grow_older(&mut self, name: &str, by: Duration, now: MonotonicTime) -> bool {
+        let before = self.age;
+        self.age += by;
+        let Some(limit) = self.expires.filter(|limit| *limit < self.age) else { return false };
+        if before <= limit {
+            self.measured.expired += 1;
+        }
+        let turned = self.verdict.expire(format!("no outcome for {} s: the probe hangs", self.age.as_secs()));
+        if turned {
+            self.row = None;
+            self.turn = Some(Turn { probe: name.to_owned(), up: false, first: now, last: now });
+        }
+        turned
+    }
 }
 
 impl Tracker {
     /// Tracks these probes from now on. Those that it knew keep their verdicts.
     pub fn set_probes(&mut self, probes: impl IntoIterator<Item = Probe>) {
         let mut known = std::mem::take(&mut self.probes);
-        let tracked = probes.into_iter().map(|Probe { name, weight, thresholds }| {
-            let verdict = match known.remove(&name) {
-                Some((_, mut verdict)) => {
-                    verdict.judge_by(thresholds);
-                    verdict
+        let tracked = probes.into_iter().map(|probe| {
+            let tracked = match known.remove(&probe.name) {
+                Some(mut tracked) => {
+                    tracked.weight = probe.weight;
+                    tracked.expires = probe.expires;
+                    tracked.age = Duration::ZERO;
+                    tracked.verdict.judge_by(probe.thresholds);
+                    tracked
                 }
-                None => Verdict::new(thresholds),
+                None => Tracked::new(&probe),
             };
-            (name, (weight, verdict))
+            (probe.name, tracked)
         });
         self.probes = tracked.collect();
     }
 
-    /// Takes an outcome in; whether the probe's verdict is another one now. Unknown probes have none: one may have been
-    /// taken out of the configuration while its outcome was on the way.
-    pub fn observe(&mut self, probe: &str, outcome: Outcome) -> bool {
-        self.probes.get_mut(probe).is_some_and(|(_, verdict)| verdict.observe(outcome))
+    /// Takes a round in; whether the probe's verdict is another one now. Unknown probes have none: one may have been
+    /// taken out of the configuration while its outcome was on the way. A round that began before the last one that was
+    /// judged is counted and not judged: its time-out is longer than its interval, and it tells of the past.
+    pub fn observe(&mut self, probe: &str, round: Round) -> bool {
+        self.probes.get_mut(probe).is_some_and(|tracked| tracked.observe(probe, round))
+    }
+
+    /// Time went by in which outcomes could have come; the probes whose verdicts changed because none did. What the process
+    /// as a whole was stopped for does not count.
+    pub fn grow_older(&mut self, by: Duration, now: MonotonicTime) -> Vec<String> {
+        let probes = self.probes.iter_mut();
+        probes.filter_map(|(name, tracked)| tracked.grow_older(name, by, now).then(|| name.clone())).collect()
+    }
+
+    /// When and by which answers a probe's verdict became what it is; `None` if it always was.
+    pub fn turn(&self, probe: &str) -> Option<&Turn> {
+        self.probes.get(probe)?.turn.as_ref()
+    }
+
+    /// All probes by name: whether each is up, and what was counted and timed of it.
+    pub fn measured(&self) -> impl Iterator<Item = (&str, bool, &Measured)> {
+        self.probes.iter().map(|(name, tracked)| (name.as_str(), tracked.verdict.is_up(), &tracked.measured))
     }
 
     /// What the verdicts on some probes, each counted once, make of an instance that has this priority of its own.
@@ -119,12 +239,15 @@ impl Tracker {
         let mut change = 0;
         let mut counted = Vec::new();
         for name in tracked {
-            let Some((weight, verdict)) = self.probes.get(name).filter(|_| !counted.contains(&name)) else {
+            let Some(Tracked { weight, verdict, .. }) =
+                self.probes.get(name).filter(|_| !counted.contains(&name))
+            else {
                 continue;
             };
             counted.push(name);
             if *weight == Weight::Fault && !verdict.is_up() {
-                return Health::Fault(format!("probe {name} is down: {}", verdict.reason()));
+                let why = format!("probe {name} is down: {}", verdict.reason());
+                return Health::Fault { probe: name.to_owned(), why };
             }
             change += weight.change(verdict.is_up());
         }
@@ -133,119 +256,10 @@ impl Tracker {
 
     /// How a probe is.
     pub fn view(&self, probe: &str) -> Option<View<'_>> {
-        let (name, (_, verdict)) = self.probes.get_key_value(probe)?;
+        let (name, Tracked { verdict, .. }) = self.probes.get_key_value(probe)?;
         Some(View { name, up: verdict.is_up(), last_error: verdict.last_error() })
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    /// A tracker of probes p0, p1, ... with these weights and verdicts.
-    fn tracker(probes: &[(i64, bool)]) -> (Tracker, Vec<String>) {
-        let mut tracker = Tracker::default();
-        let names: Vec<String> = (0..probes.len()).map(|index| format!("p{index}")).collect();
-        tracker.set_probes(names.iter().zip(probes).map(|(name, (weight, _))| Probe {
-            name: name.clone(),
-            weight: Weight::try_from(*weight).unwrap(),
-            thresholds: Thresholds::AT_ONCE,
-        }));
-        for (name, (_, up)) in names.iter().zip(probes) {
-            tracker.observe(name, if *up { Outcome::Up } else { Outcome::Down("off".into()) });
-        }
-        (tracker, names)
-    }
-
-    fn health(own: u8, probes: &[(i64, bool)]) -> Health {
-        let (tracker, names) = tracker(probes);
-        tracker.health(Priority::new(own).unwrap(), names.iter().map(String::as_str))
-    }
-
-    fn able(priority: u8) -> Health {
-        Health::Able(Priority::new(priority).unwrap())
-    }
-
-    #[test]
-    fn weights_clamp_to_1_254() {
-        assert_eq!(health(100, &[(-254, false)]), able(1));
-        assert_eq!(health(100, &[(254, true)]), able(254));
-        assert_eq!(health(100, &[(-254, false), (-254, false), (254, true)]), able(1));
-        // The sum is clamped, not its steps: otherwise the order would count.
-        assert_eq!(health(100, &[(254, true), (-120, false)]), able(234));
-        assert_eq!(health(254, &[(1, true)]), able(254));
-        assert_eq!(health(1, &[(-1, false)]), able(1));
-    }
-
-    #[test]
-    fn the_address_owner_is_never_moved_by_a_weight_but_by_a_fault() {
-        assert_eq!(health(255, &[(-254, false), (-1, true), (200, true)]), able(255));
-        assert_eq!(health(255, &[(0, false)]), Health::Fault("probe p0 is down: off".into()));
-    }
-
-    #[test]
-    fn a_negative_weight_counts_while_down_and_a_positive_one_while_up() {
-        assert_eq!(health(100, &[(-40, true), (30, false)]), able(100));
-        assert_eq!(health(100, &[(-40, false), (30, false)]), able(60));
-        assert_eq!(health(100, &[(-40, true), (30, true)]), able(130));
-    }
-
-    #[test]
-    fn a_weight_of_0_is_a_fault_while_down() {
-        assert_eq!(health(100, &[(0, true), (-10, false)]), able(90));
-        assert_eq!(health(100, &[(-10, false), (0, false)]), Health::Fault("probe p1 is down: off".into()));
-    }
-
-    #[test]
-    fn a_probe_that_is_tracked_twice_counts_once_and_an_unknown_one_not_at_all() {
-        let (tracker, _) = tracker(&[(-40, false)]);
-        assert_eq!(tracker.health(Priority::DEFAULT, ["p0", "p9", "p0"]), able(60));
-    }
-
-    #[test]
-    fn probes_that_stay_keep_their_verdicts() {
-        let (mut tracker, _) = tracker(&[(0, true), (0, true)]);
-        let probe =
-            |name: &str| Probe { name: name.into(), weight: Weight::Fault, thresholds: Thresholds::AT_ONCE };
-        tracker.set_probes([probe("p1"), probe("new")]);
-        assert!(tracker.view("p1").unwrap().up);
-        assert!(!tracker.view("new").unwrap().up);
-        assert_eq!(tracker.view("p0"), None);
-        assert!(!tracker.observe("p0", Outcome::Down("late".into())));
-    }
-
-    #[test]
-    fn a_weight_is_what_was_written() {
-        for weight in -254..=254 {
-            assert_eq!(i64::from(Weight::try_from(weight).unwrap()), weight);
-        }
-        for weight in [-255, 255, 300, i64::MIN, i64::MAX] {
-            assert!(Weight::try_from(weight).is_err(), "{weight}");
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn the_order_of_probes_never_counts_and_the_priority_is_always_valid(
-            own in 1..=255_u8,
-            probes in proptest::collection::vec((-254..=254_i64, any::<bool>()), 0..8),
-        ) {
-            let (tracker, names) = tracker(&probes);
-            let own = Priority::new(own).unwrap();
-            let forth = tracker.health(own, names.iter().map(String::as_str));
-            let back = tracker.health(own, names.iter().rev().map(String::as_str));
-            let faulty = probes.iter().any(|(weight, up)| *weight == 0 && !up);
-            prop_assert_eq!(faulty, matches!(forth, Health::Fault(_)));
-            match (forth, back) {
-                (Health::Able(forth), Health::Able(back)) => {
-                    prop_assert_eq!(forth, back);
-                    prop_assert_eq!(forth == Priority::OWNER, own == Priority::OWNER);
-                }
-                (Health::Fault(_), Health::Fault(_)) => {}
-                _ => prop_assert!(false, "the order counted"),
-            }
-        }
-    }
-}
+mod tests;

@@ -67,6 +67,14 @@ impl Verdict {
         true
     }
 
+    /// There was no outcome for too long, and nobody knows: down, whatever `fall` says. Whether that is another verdict.
+    pub fn expire(&mut self, why: String) -> bool {
+        self.last_error = Some(why);
+        self.probed = true;
+        self.against = 0;
+        std::mem::replace(&mut self.up, false)
+    }
+
     /// Goes on by other thresholds; the verdict stays.
     pub fn judge_by(&mut self, thresholds: Thresholds) {
         if !self.probed {
@@ -127,6 +135,16 @@ mod tests {
             [Outcome::Up, down(), down(), Outcome::Up, down(), down(), down(), Outcome::Up, Outcome::Up];
         let changes = outcomes.map(|outcome| verdict.observe(outcome));
         assert_eq!(changes, [false, false, false, false, false, false, true, false, true]);
+    }
+
+    #[test]
+    fn what_expired_is_down_at_once_and_comes_back_by_rise() {
+        let mut verdict = verdict(3, 2, true);
+        verdict.observe(Outcome::Up);
+        assert!(verdict.expire("nothing heard".into()));
+        assert_eq!((verdict.is_up(), verdict.reason()), (false, "nothing heard"));
+        assert!(!verdict.expire("nothing heard".into()));
+        assert_eq!([Outcome::Up, Outcome::Up].map(|outcome| verdict.observe(outcome)), [false, true]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod accepted;
 mod auth_trailer;
 mod detect;
 mod interfaces;
+mod probes;
 mod properties;
 mod refused;
 mod reload;

@@ -2,21 +2,25 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hyper::http::Method;
 use proptest::collection::{btree_set, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
+use regex_lite::Regex;
 
 use super::super::{
-    Announce, Auth, AuthTrailer, Check, Config, Instance, InstanceName, InterfaceName, InterfacePattern,
-    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, OnConflict, Probe, Protocol, Secrets,
-    Unicast, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
+    AllFailed, Announce, Auth, AuthTrailer, BodyMatch, Check, CommandLine, Config, Headers, HostHeader, Http,
+    Identity, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector, LocalAddress, Log,
+    LogFormat, LogLevel, Name, OnConflict, Polling, Preset, Probe, Protocol, Question, Secrets, StatusSet,
+    Unicast, Url, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
-use crate::health::Weight;
+use crate::health::{Thresholds, Weight};
 use crate::types::{Centiseconds, ChecksumMode, Priority, Seconds, VirtualRouterId};
 use crate::vrrp::auth::Password;
 use crate::vrrp::trailer::KeyRing;
@@ -144,6 +148,7 @@ prop_compose! {
         local_address in select(&[LocalAddress::Active, LocalAddress::Always, LocalAddress::Never][..]),
         (vips, unicast) in vips_and_unicast(),
         auth_trailer in auth_trailer(),
+        all_failed in select(&[AllFailed::Close, AllFailed::Open][..]),
         on_conflict in select(&[OnConflict::Alarm, OnConflict::Fault][..]),
     ) -> Instance {
         let ipv4_alone = vips.iter().all(|vip: &VipAddress| vip.address.is_ipv4());
@@ -153,16 +158,90 @@ prop_compose! {
             virtual_router_id: VirtualRouterId::new(virtual_router_id).expect("valid"),
             interface, vip_interface, protocol, priority, preempt, preempt_delay, hold_down, accept, strict,
             virtual_mac, unicast, vips, auth_trailer, on_conflict, local_address, announce, grace,
-            track: Vec::new(), sync_group: None, detect: None,
+            track: Vec::new(), all_failed, sync_group: None, detect: None,
         }
     }
 }
 
+fn http() -> impl Strategy<Value = Http> {
+    let url =
+        select(&["http://127.0.0.1:10254/healthz", "https://[fd00::1]:6443/a?b=c", "https://a.example"][..])
+            .prop_map(|url| url.parse::<Url>().expect("valid"));
+    let method = select(&[Method::GET, Method::POST, Method::OPTIONS][..]);
+    let host = option::of(Just("a.example:80".parse::<HostHeader>().expect("valid")));
+    let header = ("x-[a-d]{1,4}", tricky_word());
+    let headers = proptest::collection::btree_map(header.0, header.1, 0..3).prop_map(|entries| {
+        let mut headers = Headers::default();
+        entries.iter().for_each(|(name, value)| headers.push(name, value).expect("valid"));
+        headers
+    });
+    let status = vec((100..=999_u16).prop_flat_map(|first| (Just(first), first..=999)), 1..4)
+        .prop_map(|ranges| StatusSet::new(ranges.into_iter().map(|(a, b)| a..=b).collect()).expect("valid"));
+    let body = option::of(prop_oneof![
+        tricky_word().prop_map(BodyMatch::Text),
+        Just(BodyMatch::Pattern(Regex::new("^o: k$").expect("valid"))),
+    ]);
+    let identity = (path(), path()).prop_map(|(cert_file, key_file)| Identity { cert_file, key_file });
+    let files = (option::of(path()), option::of(identity), option::of(path()), any::<bool>());
+    (url, method, host, headers, status, body, files).prop_map(
+        |(url, method, host, headers, status, body, (ca_file, identity, token_file, insecure))| Http {
+            url,
+            method,
+            host,
+            headers,
+            status,
+            body,
+            ca_file,
+            identity,
+            token_file,
+            insecure,
+        },
+    )
+}
+
+fn question() -> impl Strategy<Value = Question> {
+    let addresses = ["127.0.0.1:80", "[fd00::1]:443"].map(|text| text.parse().expect("valid"));
+    let presets = Preset::ALL.map(|(_, preset)| preset);
+    prop_oneof![
+        http().prop_map(|http| Question::Http(Box::new(http))),
+        select(addresses.to_vec()).prop_map(Question::Tcp),
+        (tricky_word(), vec(tricky_word(), 0..3))
+            .prop_map(|(program, arguments)| Question::Exec(CommandLine { program, arguments })),
+        path().prop_map(Question::File),
+        select(presets.to_vec()).prop_map(Question::Preset),
+    ]
+}
+
 prop_compose! {
-    fn probe()(name in tricky_word(), interface in tricky_word(), weight in -254..=254_i64) -> Probe {
+    fn polling()(
+        interval in 10_000..3_600_000_000_u64,
+        timeout in 10_000..3_600_000_000_u64,
+        jitter in span(Duration::from_secs(3600)),
+        (fall, rise) in (1..=1000_u16, 1..=1000_u16),
+        initially_up in any::<bool>(),
+    ) -> Polling {
+        let times = |times| NonZeroU16::new(times).expect("valid");
+        Polling {
+            interval: Duration::from_micros(interval),
+            timeout: Duration::from_micros(timeout),
+            jitter,
+            thresholds: Thresholds { fall: times(fall), rise: times(rise), initially_up },
+        }
+    }
+}
+
+fn check() -> impl Strategy<Value = Check> {
+    prop_oneof![
+        tricky_word().prop_map(|name| Check::Interface(InterfaceName::new(&name).expect("valid"))),
+        (question(), polling()).prop_map(|(question, polling)| Check::Polled(question, polling)),
+    ]
+}
+
+prop_compose! {
+    fn probe()(name in tricky_word(), check in check(), weight in -254..=254_i64) -> Probe {
         Probe {
             name: Name::new(&name).expect("valid"),
-            check: Check::Interface(InterfaceName::new(&interface).expect("valid")),
+            check,
             weight: Weight::try_from(weight).expect("valid"),
         }
     }
@@ -182,6 +261,7 @@ fn track_and_group(instances: &mut [Instance], probes: &[Probe], tracks: usize, 
             instance.preempt = model.preempt;
             instance.preempt_delay = model.preempt_delay;
             instance.hold_down = model.hold_down;
+            instance.all_failed = AllFailed::Close;
             instance.sync_group.clone_from(&group);
         }
     }

@@ -420,10 +420,6 @@ fn unicast_that_does_not_fit() {
 fn what_this_version_does_not_serve_yet() {
     refused_in_instance(&[
         ("version: 4", "6:14: instances[0].version: must be 2 or 3, not the number 4"),
-        (
-            "all_failed: open",
-            "6:17: instances[0].all_failed: `all_failed: open` is not available in this version",
-        ),
         ("all_failed: no", "6:17: instances[0].all_failed: must be `close` or `open`, not the text \"no\""),
     ]);
     refused(&[(

@@ -73,17 +73,6 @@ fn a_probe_is_of_exactly_one_kind_that_there_is() {
         of(", interface: {name: a}, file: {path: /a}"),
         [format!("1:10: probes[0]: {kinds}; it has file, interface")]
     );
-    for kind in
-        ["http: {url: a}", "tcp: {address: a}", "exec: {command: [a]}", "file: {path: /a}", "preset: kubelet"]
-    {
-        let key = kind.split(':').next().unwrap();
-        let told = of(&format!(", {kind}"));
-        assert_eq!(told.len(), 1);
-        assert!(
-            told[0].ends_with(&format!("probes[0].{key}: `{key}` is not available in this version")),
-            "{told:?}"
-        );
-    }
     assert_eq!(
         of(", interface: eth1"),
         ["1:36: probes[0].interface: must be a mapping, not the text \"eth1\""]
