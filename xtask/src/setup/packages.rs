@@ -21,13 +21,14 @@ pub(crate) struct Program {
 }
 
 /// All that tests, demo and benchmarks start beside their own binaries.
-pub(crate) const LAB: [Program; 6] = [
+pub(crate) const LAB: [Program; 7] = [
     Program { name: "ip", package: "iproute2", purpose: "namespaces, links, addresses" },
     Program {
         name: "keepalived",
         package: "keepalived",
         purpose: "the VRRP peer to meet and to measure beside",
     },
+    Program { name: "nginx", package: "nginx", purpose: "a web server with TLS for health probes" },
     Program { name: "nft", package: "nftables", purpose: "host firewalls that mute adverts" },
     Program { name: "ethtool", package: "ethtool", purpose: "offloads of the links between namespaces" },
     Program { name: "setpriv", package: "util-linux", purpose: "agents without a capability" },
