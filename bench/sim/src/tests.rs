@@ -48,6 +48,11 @@ fn a_planned_move_leaves_no_instant_without_an_owner() {
 }
 
 #[test]
+fn unwell_owners_hand_over_and_the_last_of_them_stays() {
+    holds("unwell");
+}
+
+#[test]
 fn after_a_split_one_owner_is_left_who_announces() {
     holds("split");
 }

@@ -121,6 +121,10 @@ impl Agent {
         let Transition { from, to, cause } = transition;
         let managed = &mut self.instances[index];
         let takeover = Takeover::new(transition, phases, managed.blamed.as_ref());
+        if from == State::Active || to == State::Active {
+            // It explains one move, not a later one.
+            managed.blamed = None;
+        }
         tracing::info!(
             instance = managed.name(),
             from = word(&from),

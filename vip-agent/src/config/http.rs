@@ -10,7 +10,7 @@ use super::check::{BodyMatch, Headers, HostHeader, Http, Identity, StatusSet, Ur
 use super::field::{Field, Mapping};
 use super::tree::Value;
 
-const KEYS: [&str; 11] = [
+pub(super) const KEYS: [&str; 11] = [
     "url",
     "method",
     "host",

@@ -71,6 +71,42 @@ pub(super) fn handover(run: &mut Run) -> Outcome {
     run.expect(heir != owner || !leaves, Invariant::Handover, || format!("n{owner} leaves, and owns"))
 }
 
+/// Owners become unwell, one after the other: no instant without an owner as long as somebody is well, and the last of them
+/// stays one. Whoever becomes well again has the VIPs, unless it must not preempt.
+pub(super) fn unwell(run: &mut Run) -> Outcome {
+    let mut owner = run.check_settled()?;
+    let nodes = &run.network.nodes;
+    let mut well: Vec<usize> = (0..run.count()).filter(|node| !nodes[*node].absent).collect();
+    while !well.is_empty() {
+        well.retain(|node| *node != owner);
+        run.network.watch.unbroken = !well.is_empty();
+        run.network.carry_out_act(owner, Act::Tell(Event::Unwell));
+        let settling = run.settling();
+        run.network.run(settling)?;
+        run.network.watch.unbroken = false;
+        let heir = run.only_owner()?;
+        let rightly = if well.is_empty() { heir == owner } else { well.contains(&heir) };
+        run.expect(rightly, Invariant::Handover, || {
+            format!("n{owner} became unwell, {well:?} are well, and n{heir} owns")
+        })?;
+        owner = heir;
+    }
+    let node = run.any();
+    if run.network.nodes[node].absent {
+        return Ok(());
+    }
+    run.network.watch.unbroken = true;
+    run.network.carry_out_act(node, Act::Tell(Event::Well));
+    let settling = run.settling();
+    run.network.run(settling)?;
+    let heir = run.only_owner()?;
+    let parameters = &run.network.nodes[node].parameters;
+    let entitled = parameters.preempt && parameters.priority.get() > 2;
+    run.expect(heir == node || !entitled, Invariant::Handover, || {
+        format!("n{node} is well again, and n{heir} is not and owns")
+    })
+}
+
 /// Each side of a split has an owner; after the heal there is one, who announces after it.
 pub(super) fn split(run: &mut Run) -> Outcome {
     run.check_settled()?;

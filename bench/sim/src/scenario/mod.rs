@@ -28,7 +28,7 @@ pub struct Family {
 }
 
 /// All of them.
-pub static FAMILIES: [Family; 8] = [
+pub static FAMILIES: [Family; 9] = [
     Family {
         name: "faithful",
         what: "no advert is lost; agents are stopped, killed, muted, drained, reloaded, and late",
@@ -101,6 +101,17 @@ pub static FAMILIES: [Family; 8] = [
             ..Traits::PLAIN
         },
         play: directed::handover,
+    },
+    Family {
+        name: "unwell",
+        what: "owners become unwell one after the other until all are, and one becomes well again",
+        traits: Traits {
+            close_priorities: true,
+            duplicates: true,
+            preemption: Preemption::Mixed,
+            ..Traits::PLAIN
+        },
+        play: directed::unwell,
     },
     Family {
         name: "split",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::super::schema::KEYS;
 use super::super::{
-    InterfaceSelector, LocalAddress, LogFormat, LogLevel, Protocol, Secrets, XdpModeChoice, effective,
+    InterfaceSelector, LocalAddress, LogFormat, LogLevel, Protocol, Secrets, XdpModeChoice, effective, http,
     instance, parse, parse_with, probe,
 };
 use super::{config, edge, edge_with_vips, warnings};
@@ -200,6 +200,9 @@ fn the_documentation_names_every_key_and_its_first_listing_is_the_defaults() {
     let page = fs::read_to_string(docs().join("configuration.md")).unwrap();
     for key in KEYS.iter().chain(&instance::KEYS).chain(&probe::KEYS) {
         assert!(page.contains(&format!("`{key}`")), "{key} is not documented");
+    }
+    for key in http::KEYS {
+        assert!(page.contains(&format!("`http.{key}`")), "http.{key} is not documented");
     }
     let listing = page.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
     let (listed, listing_warnings) = parse(listing, "listing", "this-node").unwrap();

@@ -13,6 +13,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::net::unix::pipe::Receiver;
 
 use super::Limit;
+use super::background::Background;
 use crate::config::CommandLine;
 
 /// What is kept of a command's output; the rest is read and forgotten.
@@ -22,11 +23,12 @@ const MOST_OUTPUT: usize = 4096;
 pub(super) struct Asker {
     probe: String,
     command: CommandLine,
+    background: Background,
 }
 
 impl Asker {
     pub(super) fn new(probe: &str, command: CommandLine) -> Self {
-        Self { probe: probe.to_owned(), command }
+        Self { probe: probe.to_owned(), command, background: Background::default() }
     }
 
     pub(super) async fn ask(&self, limit: Limit) -> Result<(), String> {
@@ -52,16 +54,13 @@ impl Asker {
     async fn run(&self, limit: Limit, output: &mut Output) -> Result<ExitStatus, String> {
         let program = &self.command.program;
         let cannot = |error: std::io::Error| format!("cannot run {program}: {error}");
-        let (reader, writer) = std::io::pipe().map_err(cannot)?;
-        let mut command = Command::new(program);
-        command.args(&self.command.arguments).process_group(0);
-        command.stdin(Stdio::null()).stdout(writer.try_clone().map_err(cannot)?).stderr(writer);
-        let child = command.spawn().map_err(cannot)?;
-        // The command's ends of the pipe.
-        drop(command);
-        let mut group = Group { child, ended: None };
+        let command = self.command.clone();
+        // Elsewhere: a program on a dead file server hangs whoever starts it.
+        let start = self.background.run(move || Group::start(&command));
+        let started = limit.on(&format!("starting {program}"), start).await??;
+        let (mut group, reader) = started.map_err(cannot)?;
         let ending = group.ending().map_err(cannot)?;
-        let reader = Receiver::from_owned_fd(OwnedFd::from(reader)).map_err(cannot)?;
+        let reader = Receiver::from_owned_fd(reader).map_err(cannot)?;
         let end = async {
             let mut open = true;
             loop {
@@ -84,24 +83,40 @@ impl Asker {
 
 /// A command and all that it began.
 struct Group {
-    child: Child,
+    leader: Pid,
+    /// Until it is killed.
+    child: Option<Child>,
     ended: Option<ExitStatus>,
 }
 
 impl Group {
+    /// Begins a command; what it says comes by the descriptor.
+    fn start(command: &CommandLine) -> std::io::Result<(Self, OwnedFd)> {
+        let (reader, writer) = std::io::pipe()?;
+        let mut process = Command::new(&command.program);
+        process.args(&command.arguments).process_group(0);
+        process.stdin(Stdio::null()).stdout(writer.try_clone()?).stderr(writer);
+        let child = process.spawn()?;
+        // `process` goes here, and with it our copies of the command's end of the pipe.
+        Ok((Self { leader: Pid::from_child(&child), child: Some(child), ended: None }, reader.into()))
+    }
+
     /// Becomes readable when the command has ended.
     fn ending(&self) -> std::io::Result<AsyncFd<OwnedFd>> {
-        let pid = Pid::from_child(&self.child);
-        let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
+        let pidfd = pidfd_open(self.leader, PidfdFlags::empty())?;
         // SAFETY: an OwnedFd stays the same open descriptor until it is dropped, and the result owns it.
         Ok(unsafe { AsyncFd::register_with_interest(pidfd, tokio::io::Interest::READABLE) }?)
     }
 
     /// Kills what is left of it. The command is not reaped before: until then nobody else's group can have its number.
     fn kill(&mut self) {
+        let Some(mut child) = self.child.take() else { return };
+        let _ = kill_process_group(self.leader, Signal::KILL);
+        self.ended = child.try_wait().ok().flatten();
         if self.ended.is_none() {
-            let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
-            self.ended = self.child.wait().ok();
+            // One that hangs in the kernel dies when that lets go of it.
+            let reaper = std::thread::Builder::new().name("reaper".into()).stack_size(64 << 10);
+            let _ = reaper.spawn(move || child.wait());
         }
     }
 }

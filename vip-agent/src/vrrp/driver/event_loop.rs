@@ -390,6 +390,7 @@ impl EventLoop {
             Event::Fault | Event::Recovered => sync_group::share_faults(group),
             _ => sync_group::tell(group, member, event),
         });
+        self.with(id, |router, _| router.heard_of_all());
     }
 
     /// Works out who is in which sync group.

@@ -388,6 +388,11 @@ impl Router {
         }
     }
 
+    /// What comes next is not what the runtime has told of.
+    pub(super) fn heard_of_all(&mut self) {
+        self.told_of = None;
+    }
+
     /// Notes what the runtime says of the instance; whether its machine, if in no group, is to be told.
     pub(super) fn note_condition(&mut self, event: Event, since: Option<MonotonicTime>) -> bool {
         self.told_of = since;
