@@ -32,7 +32,7 @@ impl Network {
         let eligible = self.nodes.iter().filter(|node| {
             node.speaks(self.now) && matches!(node.machine.state(), State::Backup | State::Active)
         });
-        let Some(best) = eligible.map(|node| node.parameters.priority.get()).max() else { return };
+        let Some(best) = eligible.map(|node| node.machine.parameters().priority.get()).max() else { return };
         let bound = self.watch.longest_wait(best);
         if end > since + bound {
             let what = format!("nobody answers for more than {bound:?}, and there is one of priority {best}");
