@@ -191,7 +191,7 @@ impl Limit {
 /// What one probe asks, with all that can be prepared.
 #[derive(Debug)]
 enum Asker {
-    Http(http::Asker),
+    Http(Box<http::Asker>),
     Tcp(std::net::SocketAddr),
     Exec(exec::Asker),
     File(file::Asker),
@@ -202,12 +202,12 @@ enum Asker {
 impl Asker {
     fn new(name: &str, question: &Question) -> Self {
         match question {
-            Question::Http(http) => Self::Http(http::Asker::new((**http).clone())),
+            Question::Http(http) => Self::Http(Box::new(http::Asker::new((**http).clone()))),
             Question::Tcp(address) => Self::Tcp(*address),
             Question::Exec(command) => Self::Exec(exec::Asker::new(name, command.clone())),
             Question::File(path) => Self::File(file::Asker::new(path.clone())),
             Question::Preset(preset) => match preset::request(*preset, |name| std::env::var(name).ok()) {
-                Ok(http) => Self::Http(http::Asker::new(http)),
+                Ok(http) => Self::Http(Box::new(http::Asker::new(http))),
                 Err(why) => Self::Never(why),
             },
         }

@@ -18,13 +18,13 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 }
 
 /// Asks once.
-fn answer(question: Question, timeout: Duration) -> Result<(), String> {
+fn answer(question: &Question, timeout: Duration) -> Result<(), String> {
     let limit = || Limit { until: Instant::now() + timeout, timeout };
-    run(async { Asker::new("probe", &question).ask(limit()).await })
+    run(async { Asker::new("probe", question).ask(limit()).await })
 }
 
 /// Why the answer is not what it should be.
-fn complaint(question: Question, timeout: Duration) -> String {
+fn complaint(question: &Question, timeout: Duration) -> String {
     answer(question, timeout).expect_err("it should not be up")
 }
 
@@ -63,14 +63,14 @@ fn status(line: &str) -> SocketAddr {
 
 #[test]
 fn the_status_decides_and_redirects_are_not_followed() {
-    assert_eq!(answer(http(status("200 OK"), |_| ()), PATIENCE), Ok(()));
-    assert_eq!(complaint(http(status("503 No"), |_| ()), PATIENCE), "status 503 Service Unavailable");
+    assert_eq!(answer(&http(status("200 OK"), |_| ()), PATIENCE), Ok(()));
+    assert_eq!(complaint(&http(status("503 No"), |_| ()), PATIENCE), "status 503 Service Unavailable");
     assert_eq!(
-        complaint(http(status("302 Found"), |_| ()), PATIENCE),
+        complaint(&http(status("302 Found"), |_| ()), PATIENCE),
         "status 302 Found (redirects are not followed)"
     );
     let up_to_399 = |http: &mut Http| http.status = StatusSet::new(vec![200..=399]).unwrap();
-    assert_eq!(answer(http(status("302 Found"), up_to_399), PATIENCE), Ok(()));
+    assert_eq!(answer(&http(status("302 Found"), up_to_399), PATIENCE), Ok(()));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn the_request_is_as_configured() {
         http.headers.push("X-Who", "viplane").unwrap();
         http.token_file = Some(token.path().to_owned());
     });
-    assert_eq!(answer(question, PATIENCE), Ok(()));
+    assert_eq!(answer(&question, PATIENCE), Ok(()));
     let head = told.recv_timeout(PATIENCE).unwrap().to_lowercase();
     let mut lines = head.lines();
     assert_eq!(lines.next(), Some("post /healthz http/1.1"));
@@ -115,80 +115,80 @@ fn the_body_must_have_what_is_asked_for() {
         (pattern("^all w.ll$"), true),
         (pattern("^well"), false),
     ] {
-        let outcome = answer(http(address, |http| http.body = Some(body.clone())), PATIENCE);
+        let outcome = answer(&http(address, |http| http.body = Some(body.clone())), PATIENCE);
         assert_eq!(outcome.is_ok(), found, "{body:?}: {outcome:?}");
     }
-    let outcome = complaint(http(address, |http| http.body = Some(text("ill"))), PATIENCE);
+    let outcome = complaint(&http(address, |http| http.body = Some(text("ill"))), PATIENCE);
     assert_eq!(outcome, "status 200 OK, but the body (8 bytes) is not what it should be");
 }
 
 #[test]
 fn a_large_body_is_no_answer_whether_its_length_is_told_or_not() {
     let told = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", 1 << 30);
-    assert_eq!(complaint(http(saying(told), |_| ()), PATIENCE), "the body is larger than 256 KiB");
+    assert_eq!(complaint(&http(saying(told), |_| ()), PATIENCE), "the body is larger than 256 KiB");
     let endless = server(|stream, _| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n");
         while stream.write_all(&[b'x'; 4096]).is_ok() {}
     });
-    assert_eq!(complaint(http(endless, |_| ()), PATIENCE), "the body is larger than 256 KiB");
+    assert_eq!(complaint(&http(endless, |_| ()), PATIENCE), "the body is larger than 256 KiB");
     let head = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(100_000));
-    assert_eq!(complaint(http(saying(head), |_| ()), PATIENCE), "the answer's head is larger than 32 KiB");
+    assert_eq!(complaint(&http(saying(head), |_| ()), PATIENCE), "the answer's head is larger than 32 KiB");
 }
 
 #[test]
 fn what_breaks_off_is_no_answer() {
     let short = saying("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok");
     assert_eq!(
-        complaint(http(short, |_| ()), PATIENCE),
+        complaint(&http(short, |_| ()), PATIENCE),
         "in the body: the server closed the connection too early"
     );
     let silent = saying("");
     assert_eq!(
-        complaint(http(silent, |_| ()), PATIENCE),
+        complaint(&http(silent, |_| ()), PATIENCE),
         "the server closed the connection without an answer"
     );
     let reset =
         server(|stream, _| socket2::SockRef::from(&*stream).set_linger(Some(Duration::ZERO)).unwrap());
-    assert_eq!(complaint(http(reset, |_| ()), PATIENCE), "the server reset the connection");
+    assert_eq!(complaint(&http(reset, |_| ()), PATIENCE), "the server reset the connection");
     let ssh = saying("SSH-2.0-OpenSSH_9.2\r\n\r\n");
-    assert_eq!(complaint(http(ssh, |_| ()), PATIENCE), "the answer is not HTTP/1");
+    assert_eq!(complaint(&http(ssh, |_| ()), PATIENCE), "the answer is not HTTP/1");
 }
 
 #[test]
 fn slow_answers_say_what_was_being_done_when_the_time_was_over() {
     let short = Duration::from_millis(100);
     let hung = server(|_, _| std::thread::sleep(PATIENCE));
-    assert_eq!(complaint(http(hung, |_| ()), short), "no answer within 100ms: waiting for the answer");
+    assert_eq!(complaint(&http(hung, |_| ()), short), "no answer within 100ms: waiting for the answer");
     let dripping = server(|stream, _| {
         let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
         while stream.write_all(b"x").is_ok() {
             std::thread::sleep(Duration::from_millis(20));
         }
     });
-    assert_eq!(complaint(http(dripping, |_| ()), short), "no answer within 100ms: reading the body");
+    assert_eq!(complaint(&http(dripping, |_| ()), short), "no answer within 100ms: reading the body");
 }
 
 #[test]
 fn nobody_there_is_said_at_once() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = format!("cannot connect to {address}: Connection refused (os error 111)");
-    assert_eq!(complaint(http(address, |_| ()), PATIENCE), refused);
-    assert_eq!(complaint(Question::Tcp(address), PATIENCE), refused);
+    assert_eq!(complaint(&http(address, |_| ()), PATIENCE), refused);
+    assert_eq!(complaint(&Question::Tcp(address), PATIENCE), refused);
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    assert_eq!(answer(Question::Tcp(listener.local_addr().unwrap()), PATIENCE), Ok(()));
+    assert_eq!(answer(&Question::Tcp(listener.local_addr().unwrap()), PATIENCE), Ok(()));
 }
 
 #[test]
 fn names_are_resolved_and_a_missing_token_is_named_without_its_text() {
     let port = status("200 OK").port();
     let by_name = format!("http://localhost:{port}/").parse().unwrap();
-    assert_eq!(answer(Question::Http(Box::new(Http::get(by_name))), PATIENCE), Ok(()));
+    assert_eq!(answer(&Question::Http(Box::new(Http::get(by_name))), PATIENCE), Ok(()));
     let nowhere = "http://no-such-name.invalid/".parse().unwrap();
-    let told = complaint(Question::Http(Box::new(Http::get(nowhere))), PATIENCE);
+    let told = complaint(&Question::Http(Box::new(Http::get(nowhere))), PATIENCE);
     assert!(told.starts_with("cannot resolve no-such-name.invalid: "), "{told}");
     let missing = |http: &mut Http| http.token_file = Some("/no/token".into());
     assert_eq!(
-        complaint(http(status("200 OK"), missing), PATIENCE),
+        complaint(&http(status("200 OK"), missing), PATIENCE),
         "token_file /no/token: No such file or directory (os error 2)"
     );
 }
@@ -200,12 +200,12 @@ fn shell(script: &str) -> Question {
 
 #[test]
 fn a_command_is_up_by_exit_status_0_whatever_it_says() {
-    assert_eq!(answer(shell("echo bad >&2; yes | head -c 1000000"), PATIENCE), Ok(()));
-    assert_eq!(complaint(shell("echo secret; exit 3"), PATIENCE), "exit status 3");
-    assert_eq!(complaint(shell("kill -TERM $$"), PATIENCE), "killed by signal 15");
+    assert_eq!(answer(&shell("echo bad >&2; yes | head -c 1000000"), PATIENCE), Ok(()));
+    assert_eq!(complaint(&shell("echo secret; exit 3"), PATIENCE), "exit status 3");
+    assert_eq!(complaint(&shell("kill -TERM $$"), PATIENCE), "killed by signal 15");
     let none = CommandLine { program: "/no/such".to_owned(), arguments: Vec::new() };
     assert_eq!(
-        complaint(Question::Exec(none), PATIENCE),
+        complaint(&Question::Exec(none), PATIENCE),
         "cannot run /no/such: No such file or directory (os error 2)"
     );
 }
@@ -233,7 +233,7 @@ fn a_hung_command_is_killed_with_all_that_it_began() {
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
     let script = format!("sleep 1000 & echo $! > {}; wait", pid.display());
-    let told = complaint(shell(&script), Duration::from_millis(500));
+    let told = complaint(&shell(&script), Duration::from_millis(500));
     assert_eq!(told, "no answer within 500ms: sh still ran, and was killed");
     assert!(is_gone(&pid), "what it began still runs");
 }
@@ -243,7 +243,7 @@ fn what_a_command_leaves_behind_is_killed_and_not_waited_for() {
     let dir = tempfile::tempdir().unwrap();
     let pid = dir.path().join("pid");
     // It holds the pipe of the output open.
-    assert_eq!(answer(shell(&format!("sleep 1000 & echo $! > {}", pid.display())), PATIENCE), Ok(()));
+    assert_eq!(answer(&shell(&format!("sleep 1000 & echo $! > {}", pid.display())), PATIENCE), Ok(()));
     assert!(is_gone(&pid), "what it left still runs");
 }
 
@@ -281,9 +281,9 @@ fn a_file_is_up_while_it_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("ready");
     let question = || Question::File(path.clone());
-    assert!(complaint(question(), PATIENCE).ends_with("ready: No such file or directory (os error 2)"));
+    assert!(complaint(&question(), PATIENCE).ends_with("ready: No such file or directory (os error 2)"));
     std::fs::write(&path, "").unwrap();
-    assert_eq!(answer(question(), PATIENCE), Ok(()));
+    assert_eq!(answer(&question(), PATIENCE), Ok(()));
 }
 
 #[test]
