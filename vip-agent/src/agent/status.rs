@@ -87,7 +87,10 @@ fn instance(
         state: word(&snapshot.state),
         reason: reason(managed, snapshot, fault_of_group),
         priority: config.priority.get(),
-        effective_priority: snapshot.priority.get(),
+        effective_priority: match snapshot.state {
+            State::Active => snapshot.priority.get(),
+            _ => managed.priority.get(),
+        },
         version: config.protocol.version().get(),
         virtual_router_id: config.virtual_router_id.get(),
         vips: managed.vips(),

@@ -196,7 +196,8 @@ impl Machine {
                 Action::ForwardNothing,
                 Action::UnstageAfterGrace,
             ]);
-            // One that is unwell has done its part: it does not take the VIPs from another that is.
+            // One that is unwell has done its part: it does not take the VIPs from another that is. Its priority stays that of
+            // the last resort until it begins anew: by its own the yielding advertisement would beat the winner.
             let next = if self.unwell {
                 Phase::Fault
             } else {

@@ -485,6 +485,7 @@ impl Machine {
 
     /// Leaves Initialize, Fault or Draining for the state that the node's condition allows.
     fn begin(&mut self, cause: Cause, now: MonotonicTime, output: &mut Output) {
+        self.be_last_resort(false);
         if self.faulty || self.unwell {
             self.enter(Phase::Fault, cause, output);
         } else if self.drained {
@@ -558,6 +559,7 @@ impl Machine {
 
     fn fault(&mut self, output: &mut Output) {
         self.faulty = true;
+        self.be_last_resort(false);
         match &self.phase {
             Phase::Fault | Phase::Initialize { .. } => return,
             Phase::Backup(_) => output.actions.push(Action::Unstage),
@@ -587,9 +589,6 @@ impl Machine {
 
     fn enter(&mut self, phase: Phase, cause: Cause, output: &mut Output) {
         let from = self.state();
-        if phase == Phase::Fault {
-            self.be_last_resort(false);
-        }
         self.phase = phase;
         let to = self.state();
         if from != to {

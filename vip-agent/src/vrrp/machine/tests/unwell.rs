@@ -49,6 +49,8 @@ fn the_last_resort_yields_to_anybody_and_takes_part_no_more() {
     let mut rig = last_resort();
     rig.at(300.0).advert(3);
     assert_eq!(rig.history().last(), Some(&(300.0, State::Fault, Cause::HigherPriority)));
+    // What it yields by must not beat the winner.
+    assert_eq!((rig.wire.last(), rig.priority_now()), (Some(&(300.0, Sent::Yielding)), 2));
     rig.at(10_000.0);
     assert_eq!(rig.state(), State::Fault);
     // Its own priority, once it is well.
