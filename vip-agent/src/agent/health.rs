@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::Agent;
 use super::instance::{Exit, Managed};
 use crate::config::{self, Check};
+use crate::events::{Events, Occurrence};
 use crate::health::{Health, Outcome, Probe, Thresholds, View};
 use crate::net::links::LinkTable;
 use crate::types::Priority;
@@ -32,7 +33,7 @@ impl Agent {
                 Check::Interface(interface) => interface_outcome(&links, interface.as_str()),
             };
             if self.tracker.observe(name.as_str(), outcome) {
-                log_verdict(self.tracker.view(name.as_str()));
+                tell_verdict(self.tracker.view(name.as_str()), &self.events);
             }
         }
     }
@@ -134,8 +135,13 @@ fn interface_outcome(links: &LinkTable, name: &str) -> Outcome {
     }
 }
 
-fn log_verdict(view: Option<View<'_>>) {
+fn tell_verdict(view: Option<View<'_>>, events: &Events) {
     let Some(View { name, up, last_error }) = view else { return };
+    events.publish(&Occurrence::Verdict {
+        probe: name.to_owned(),
+        up,
+        error: last_error.map(Occurrence::text),
+    });
     match last_error {
         Some(error) => tracing::warn!(probe = name, up, "is down: {error}"),
         None => tracing::info!(probe = name, up, "is up"),

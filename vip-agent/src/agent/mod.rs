@@ -12,6 +12,8 @@ mod housing;
 mod inquiry;
 mod instance;
 mod linger;
+mod meters;
+mod observed;
 mod owners;
 mod place;
 mod reload;
@@ -37,13 +39,16 @@ use tokio::time::Instant;
 use self::alarms::Alarms;
 use self::inquiry::Answers;
 use self::instance::{Exit, Managed};
+use self::meters::Meters;
 use self::owners::Owners;
 use self::reports::Claim;
 use self::signing::Signing;
 use self::watch::Watch;
+use crate::api::{Api, Asks};
 use crate::config::{self, Config};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, ForeignOwnerStream};
+use crate::events::Events;
 use crate::health::Tracker;
 use crate::net::Rtnetlink;
 use crate::net::addresses::LocalAddresses;
@@ -52,8 +57,9 @@ use crate::net::instance_lock::InstanceLock;
 use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
 use crate::net::neighbors::NeighborKeeper;
+use crate::supervisor::Supervisor;
 use crate::types::Family;
-use crate::vrrp::driver::{Command, Driver, GroupId, InstanceId, Membership};
+use crate::vrrp::driver::{Command, Driver, GroupId, InstanceId, Membership, Snapshot};
 use crate::vrrp::machine::{DRAIN_MARGIN, Event};
 
 pub use self::start::{StartOptions, start};
@@ -89,6 +95,11 @@ pub struct Agent {
     listening: BTreeSet<(u32, Family)>,
     detecting: detecting::Detecting,
     alarms: Alarms,
+    /// What happens, for whoever follows it.
+    events: Events,
+    meters: Meters,
+    api: Api,
+    supervisor: Supervisor,
     tracker: Tracker,
     /// Sync groups by the driver's ids, which are their places here.
     groups: Vec<config::Name>,
@@ -111,6 +122,7 @@ pub struct Agent {
 pub struct Inputs {
     watcher: LinkWatcher,
     control: ControlServer,
+    asks: Asks,
     foreign_owners: ForeignOwnerStream,
     signals: Signals,
 }
@@ -159,6 +171,7 @@ impl Agent {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut retry = tokio::time::interval(RETRY);
         retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.supervisor.ready();
         while !self.is_finished() {
             // Not only when there is nothing else to do: a flood of reports is no silence.
             self.driver.beat();
@@ -181,6 +194,7 @@ impl Agent {
                     self.judge_claims();
                     self.follow_inquiries().await;
                     self.answer_drains().await;
+                    self.feed_watchdog();
                 }
                 _ = retry.tick() => {
                     self.retry_faults().await;
@@ -188,6 +202,8 @@ impl Agent {
                     self.keep_signing().await;
                     self.alarms.expire();
                 }
+                // Last, as there is no end of what strangers may ask.
+                ask = inputs.asks.next() => self.on_ask(ask).await,
             }
         }
         Ok(())
@@ -201,6 +217,7 @@ impl Agent {
             return;
         }
         tracing::info!("{why}: handing over");
+        self.supervisor.stopping();
         let longest = self.instances.iter().map(|managed| {
             let config = &managed.config;
             config.protocol.advert_interval().longest_skew() + DRAIN_MARGIN + config.grace
@@ -210,6 +227,21 @@ impl Agent {
         for managed in &mut self.instances {
             managed.exit = Exit::Leaving;
             self.driver.send(Command::Tell(managed.id, Event::Shutdown)).await;
+        }
+    }
+
+    /// How the driver says that an instance is; `None` if it does not know it, or hangs, which costs no time here.
+    async fn inspect(&self, id: InstanceId) -> Option<Snapshot> {
+        match self.driver.vitals().driver() {
+            Ok(()) => self.driver.inspect(id).await,
+            Err(_) => None,
+        }
+    }
+
+    /// A service manager's watchdog starts us anew if this loop or the driver thread hangs.
+    fn feed_watchdog(&mut self) {
+        if self.driver.vitals().driver().is_ok() {
+            self.supervisor.feed();
         }
     }
 
@@ -247,6 +279,7 @@ impl Agent {
     /// Removes everything of ours: the driver and its words first, so that nobody answers for what is being taken apart.
     async fn leave(mut self) -> anyhow::Result<()> {
         self.save_marks().await;
+        drop(self.api);
         drop(self.driver);
         let words = self.dataplane.words();
         for managed in &self.instances {

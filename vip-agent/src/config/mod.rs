@@ -5,6 +5,7 @@
 //! as `FILE:LINE:COL: path.to.field: message`.
 
 mod address;
+mod api;
 mod auth_trailer;
 mod checks;
 mod detect;
@@ -29,6 +30,7 @@ mod unicast;
 mod tests;
 
 pub(crate) use address::{node, vip};
+pub use api::{Api, DEFAULT_LISTEN, Tls, TokenFile};
 pub use detect::Detect;
 pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
 pub use interface::{
@@ -43,7 +45,8 @@ pub use model::{
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
 pub use secrets::{
-    DetectKeyError, SecretFileError, Secrets, read_detect_key_file, read_key_file, read_password_file,
+    DetectKeyError, IdentityFileError, SecretFileError, Secrets, read_detect_key_file, read_key_file,
+    read_password_file, read_server_identity, read_token_file,
 };
 
 pub use crate::types::XdpModeChoice;

@@ -131,11 +131,6 @@ fn what_is_valid_and_does_nothing_is_pointed_out() {
     for (lines, expected) in table {
         assert_eq!(warnings(&edge(lines)), [expected]);
     }
-    let api = format!("api: {{listen: \"127.0.0.1:9870\", tls: null, token_file: null}}\n{}", edge(""));
-    assert_eq!(
-        warnings(&api),
-        ["1:6: api: warning: the HTTP API is not served by this version yet; `api: null` says so"]
-    );
     assert_eq!(
         warnings("instances: []"),
         ["1:12: instances: warning: there is no instance: this node will hold no VIPs"]
