@@ -120,7 +120,11 @@ async fn accept(
                 guests = Guests::default();
             }
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => guests.admit(stream, &doorman, shared),
+                Ok((stream, _)) => {
+                    guests.admit(stream, &doorman, shared);
+                    // Whoever comes in a crowd gets a chance to say what it wants before it makes room.
+                    tokio::task::yield_now().await;
+                }
                 Err(error) => {
                     tracing::warn!(%error, "the HTTP API cannot accept a connection");
                     tokio::time::sleep(BREATH).await;

@@ -82,7 +82,7 @@ fn the_address_owner_may_speak_from_its_vip() {
 
 #[test]
 fn what_is_not_served_yet_is_accepted_where_it_asks_for_nothing() {
-    let file = "flow_sync: null\nprobes: []\nservices: []\nkubernetes: null\napi: null\n";
+    let file = "flow_sync: null\nprobes: []\nservices: []\nkubernetes: null\n";
     let lines = "version: 3\nauth: null\ntrack: []\nall_failed: close\nsync_group: null";
     assert_eq!(config(&format!("{file}{}", edge(lines))), config(&edge("")));
     assert_eq!(warnings(&format!("{file}{}", edge(lines))), [""; 0]);
