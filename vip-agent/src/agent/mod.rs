@@ -175,6 +175,7 @@ impl Agent {
         while !self.is_finished() {
             // Not only when there is nothing else to do: a flood of reports is no silence.
             self.driver.beat();
+            self.feed_watchdog();
             let lingers = self.next_linger().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 // Reports first: local addresses wait for them.
@@ -194,7 +195,6 @@ impl Agent {
                     self.judge_claims();
                     self.follow_inquiries().await;
                     self.answer_drains().await;
-                    self.feed_watchdog();
                 }
                 _ = retry.tick() => {
                     self.retry_faults().await;

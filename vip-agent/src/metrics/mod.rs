@@ -41,7 +41,7 @@ pub struct Snapshot {
     pub lateness: Histogram,
     /// Of all instances, those that are gone included.
     pub adverts: AdvertCounts,
-    /// In the order of their names.
+    /// In the order of the configuration.
     pub probes: Vec<Probe>,
     /// By interface and reason.
     pub packets: BTreeMap<(String, Reason), u64>,

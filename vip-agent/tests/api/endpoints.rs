@@ -129,7 +129,7 @@ fn an_instance_that_is_held_down_is_not_ready_until_it_takes_part() -> Result<()
 fn no_counter_falls_when_instances_come_and_go() -> Result<()> {
     let lab = agents::lab().nodes(1).build()?;
     let extra = json!({"name": "extra", "virtual_router_id": 52, "interface": "eth0", "priority": 200,
-                       "advert_interval": "100ms", "vips": ["10.0.0.60/24"]});
+                       "advert_interval": "100ms", "grace": "100ms", "vips": ["10.0.0.60/24"]});
     let without = agents::agent(&lab, 1);
     let with = without.clone().instance(extra);
     let agent = with.clone().start()?;

@@ -68,6 +68,7 @@ fn a_driver_that_hangs_fails_healthz_and_starves_the_watchdog_until_it_runs_agai
     let socket = path.clone();
     let manager = lab.node(1).run(move || UnixDatagram::bind(socket))?;
     let agent = agents::agent(&lab, 1)
+        .grace(ms(100))
         .env("NOTIFY_SOCKET", &path.to_string_lossy())
         .env("WATCHDOG_USEC", "1000000")
         .start()?;
