@@ -74,11 +74,14 @@ impl Agent {
         }
         let new = loaded.config;
         let old = std::mem::replace(&mut self.config, new.clone());
-        if let Err(error) = self.can_apply(&old, &new).await {
+        let possible = match self.can_apply(&old, &new).await {
+            Ok(()) => self.prepare_addresses(&new.instances).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = possible {
             self.config = old;
             return Err(error);
         }
-        self.prepare_addresses(&new.instances).await?;
         self.apply(&old, &new).await;
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(&loaded.source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
