@@ -1,17 +1,21 @@
 //! The agent: elects owners by VRRP and moves VIPs by writing one word into a BPF map.
 
 pub mod agent;
+pub mod api;
 pub mod cleanup;
 pub mod cli;
 pub mod config;
 pub mod control;
 pub mod dataplane;
 pub mod errors;
+pub mod events;
 mod files;
 pub mod health;
 pub mod import;
+pub mod metrics;
 pub mod net;
 pub mod status;
+pub mod supervisor;
 pub mod types;
 pub mod vrrp;
 pub mod watcher;

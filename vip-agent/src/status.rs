@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +19,9 @@ pub struct Status {
     pub realtime: String,
     /// What says priority 0 in the agent's name should it die.
     pub watcher: WatcherStatus,
+    /// The HTTP API; `None`: it is off.
+    #[serde(default)]
+    pub api: Option<ApiStatus>,
     /// Bytes of memory that the BPF maps take.
     pub map_memory: u64,
     /// In the order of the configuration.
@@ -39,6 +42,15 @@ pub struct WatcherStatus {
     /// How often one was started.
     pub starts: u64,
     /// Why there is none, or what it lacks.
+    pub reason: Option<String>,
+}
+
+/// The HTTP API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApiStatus {
+    /// Where it is to listen.
+    pub listen: SocketAddr,
+    /// Why it does not.
     pub reason: Option<String>,
 }
 
@@ -244,6 +256,9 @@ impl Status {
         }
         if let Some(reason) = &self.watcher.reason {
             let _ = writeln!(text, "watcher: {reason}");
+        }
+        if let Some(ApiStatus { reason: Some(reason), .. }) = &self.api {
+            let _ = writeln!(text, "HTTP API: {reason}");
         }
         for alarm in &self.alarms {
             let Alarm { kind, instance, address, mac, since, last_seen, count } = alarm;

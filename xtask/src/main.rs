@@ -103,7 +103,7 @@ fn perform(arguments: Arguments) -> Result<()> {
     };
     match arguments.command {
         Task::Setup { yes } => {
-            setup::ensure(&[Need::Lab, Need::Lints], consent(yes || arguments.yes))?;
+            setup::ensure(&[Need::Lab, Need::Peers, Need::Lints], consent(yes || arguments.yes))?;
             println!("set-up: nothing is missing");
         }
         Task::BuildEbpf => build_ebpf::build(&set_up(&[])?)?,
@@ -116,7 +116,7 @@ fn perform(arguments: Arguments) -> Result<()> {
             demo::start(&options)?;
         }
         Task::Test(selection) => {
-            let toolchain = with_program(&[Need::Lab, Need::Lints])?;
+            let toolchain = with_program(&[Need::Lab, Need::Peers, Need::Lints])?;
             test::all(&selection, &toolchain)?;
         }
         Task::Sim { options } => {

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config;
+use crate::events::{Events, Occurrence};
 use crate::status;
 use crate::types::MacAddr;
 use crate::vrrp::discard::Discard;
@@ -123,6 +124,8 @@ pub(super) struct Alarms {
     logged: VecDeque<Instant>,
     /// New ones since then that were not.
     unlogged: u64,
+    /// Hears of those that are logged.
+    events: Events,
 }
 
 #[derive(Debug)]
@@ -139,6 +142,11 @@ struct Alarm {
 }
 
 impl Alarms {
+    /// Tells new ones as events, too.
+    pub(super) fn telling(events: Events) -> Self {
+        Self { events, ..Self::default() }
+    }
+
     /// Notes one, and logs it if it is new and not one of a flood.
     pub(super) fn raise(&mut self, seen: Seen<'_>) {
         let now = Instant::now();
@@ -149,6 +157,8 @@ impl Alarms {
             let Seen { kind, instance, address, mac } = seen;
             let instance = instance.name.as_str();
             tracing::warn!(instance, kind = kind.name(), %address, %mac, "{}", kind.advice());
+            let (kind, instance, mac) = (kind.name().to_owned(), instance.to_owned(), mac.to_string());
+            self.events.publish(&Occurrence::Alarm { kind, instance, address, mac });
         } else {
             self.unlogged += 1;
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::instance::{Exit, Managed};
 use super::{Agent, BEAT};
 use crate::config::{self, AllFailed, Check};
+use crate::events::{Events, Occurrence};
 use crate::health::{Health, Outcome, Probe, Round, Turn, View};
 use crate::net::links::LinkTable;
 use crate::types::{MonotonicTime, Priority};
@@ -41,7 +42,7 @@ impl Agent {
             let Check::Interface(interface) = &probe.check else { continue };
             let outcome = interface_outcome(&links, interface.as_str());
             if self.tracker.observe(probe.name(), Round { outcome, began: now, ended: now }) {
-                log_verdict(self.tracker.view(probe.name()));
+                tell_verdict(self.tracker.view(probe.name()), &self.events);
                 self.turned = Some(probe.name().to_owned());
             }
         }
@@ -51,7 +52,7 @@ impl Agent {
     pub(super) async fn on_round(&mut self, probe: &str, round: Round) {
         tracing::trace!(probe, ?round, "asked");
         if self.tracker.observe(probe, round) {
-            log_verdict(self.tracker.view(probe));
+            tell_verdict(self.tracker.view(probe), &self.events);
             self.turned = Some(probe.to_owned());
             self.apply_verdicts().await;
         } else if self.tracker.view(probe).is_some_and(|view| !view.up) {
@@ -67,7 +68,7 @@ impl Agent {
         let ran = now.since(std::mem::replace(&mut self.looked_at, now)).min(2 * BEAT);
         let expired = self.tracker.grow_older(ran, now);
         for probe in &expired {
-            log_verdict(self.tracker.view(probe));
+            tell_verdict(self.tracker.view(probe), &self.events);
         }
         if let Some(probe) = expired.into_iter().next() {
             self.turned = Some(probe);
@@ -212,8 +213,13 @@ fn interface_outcome(links: &LinkTable, name: &str) -> Outcome {
     }
 }
 
-fn log_verdict(view: Option<View<'_>>) {
+fn tell_verdict(view: Option<View<'_>>, events: &Events) {
     let Some(View { name, up, last_error }) = view else { return };
+    events.publish(&Occurrence::Verdict {
+        probe: name.to_owned(),
+        up,
+        error: last_error.map(Occurrence::text),
+    });
     match last_error {
         Some(error) => tracing::warn!(probe = name, up, "is down: {error}"),
         None => tracing::info!(probe = name, up, "is up"),

@@ -274,6 +274,7 @@ impl Agent {
             .filter(|ifindex| !used.contains(ifindex))
             .collect();
         for ifindex in unused {
+            self.note_packets(ifindex);
             if let Err(error) = self.dataplane.detach(ifindex) {
                 tracing::warn!(%error, "cannot take the program off an interface that is no longer used");
             }

@@ -17,7 +17,7 @@ use crate::dataplane::{RouterSlot, XdpMode};
 use crate::health::Turn;
 use crate::status::Takeover;
 use crate::types::{MacAddr, MonotonicTime, Priority};
-use crate::vrrp::driver::InstanceId;
+use crate::vrrp::driver::{AdvertCounts, InstanceId};
 use crate::vrrp::machine::{Parameters, State};
 use crate::vrrp::socket::UnicastFilter;
 
@@ -57,6 +57,8 @@ pub(super) struct Managed {
     /// Whether the machine counts on the local addresses (`local_address: active`).
     pub(super) staged: bool,
     pub(super) connections_cut: u64,
+    /// As the driver last told them.
+    pub(super) adverts: AdvertCounts,
     /// Whether an operator keeps it out.
     pub(super) drained: bool,
     /// Clients of `vip-agent drain` that wait.
@@ -123,6 +125,7 @@ impl Managed {
             linger: None,
             staged: false,
             connections_cut: 0,
+            adverts: AdvertCounts::default(),
             drained: false,
             drain_waiters: Vec::new(),
             exit: Exit::None,

@@ -12,6 +12,8 @@ mod housing;
 mod inquiry;
 mod instance;
 mod linger;
+mod meters;
+mod observed;
 mod owners;
 mod place;
 mod reload;
@@ -37,13 +39,16 @@ use tokio::time::Instant;
 use self::alarms::Alarms;
 use self::inquiry::Answers;
 use self::instance::{Exit, Managed};
+use self::meters::Meters;
 use self::owners::Owners;
 use self::reports::Claim;
 use self::signing::Signing;
 use self::watch::Watch;
+use crate::api::{Api, Asks};
 use crate::config::{self, Config};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, ForeignOwnerStream};
+use crate::events::Events;
 use crate::health::Tracker;
 use crate::health::probes::Probers;
 use crate::net::Rtnetlink;
@@ -53,8 +58,9 @@ use crate::net::instance_lock::InstanceLock;
 use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
 use crate::net::neighbors::NeighborKeeper;
+use crate::supervisor::Supervisor;
 use crate::types::{Family, MonotonicTime};
-use crate::vrrp::driver::{Command, Driver, GroupId, InstanceId, Membership};
+use crate::vrrp::driver::{Command, Driver, GroupId, InstanceId, Membership, Snapshot};
 use crate::vrrp::machine::{DRAIN_MARGIN, Event};
 
 pub use self::start::{StartOptions, start};
@@ -90,6 +96,11 @@ pub struct Agent {
     listening: BTreeSet<(u32, Family)>,
     detecting: detecting::Detecting,
     alarms: Alarms,
+    /// What happens, for whoever follows it.
+    events: Events,
+    meters: Meters,
+    api: Api,
+    supervisor: Supervisor,
     tracker: Tracker,
     probers: Probers,
     /// The probe whose verdict changed last, until that is applied.
@@ -117,6 +128,7 @@ pub struct Agent {
 pub struct Inputs {
     watcher: LinkWatcher,
     control: ControlServer,
+    asks: Asks,
     foreign_owners: ForeignOwnerStream,
     signals: Signals,
 }
@@ -165,9 +177,11 @@ impl Agent {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut retry = tokio::time::interval(RETRY);
         retry.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.supervisor.ready();
         while !self.is_finished() {
             // Not only when there is nothing else to do: a flood of reports is no silence.
             self.driver.beat();
+            self.feed_watchdog();
             let lingers = self.next_linger().unwrap_or_else(|| Instant::now() + Duration::from_secs(3600));
             tokio::select! {
                 // Reports first: local addresses wait for them.
@@ -196,6 +210,8 @@ impl Agent {
                     self.keep_signing().await;
                     self.alarms.expire();
                 }
+                // Last, as there is no end of what strangers may ask.
+                ask = inputs.asks.next() => self.on_ask(ask).await,
             }
         }
         Ok(())
@@ -209,6 +225,7 @@ impl Agent {
             return;
         }
         tracing::info!("{why}: handing over");
+        self.supervisor.stopping();
         let longest = self.instances.iter().map(|managed| {
             let config = &managed.config;
             config.protocol.advert_interval().longest_skew() + DRAIN_MARGIN + config.grace
@@ -218,6 +235,21 @@ impl Agent {
         for managed in &mut self.instances {
             managed.exit = Exit::Leaving;
             self.driver.send(Command::Tell(managed.id, Event::Shutdown)).await;
+        }
+    }
+
+    /// How the driver says that an instance is; `None` if it does not know it, or hangs, which costs no time here.
+    async fn inspect(&self, id: InstanceId) -> Option<Snapshot> {
+        match self.driver.vitals().driver() {
+            Ok(()) => self.driver.inspect(id).await,
+            Err(_) => None,
+        }
+    }
+
+    /// A service manager's watchdog starts us anew if this loop or the driver thread hangs.
+    fn feed_watchdog(&mut self) {
+        if self.driver.vitals().driver().is_ok() {
+            self.supervisor.feed();
         }
     }
 
@@ -255,6 +287,7 @@ impl Agent {
     /// Removes everything of ours: the driver and its words first, so that nobody answers for what is being taken apart.
     async fn leave(mut self) -> anyhow::Result<()> {
         self.save_marks().await;
+        drop(self.api);
         drop(self.driver);
         let words = self.dataplane.words();
         for managed in &self.instances {

@@ -11,6 +11,7 @@ use super::instance::{Exit, Linger, Managed};
 use crate::config::{self, Change, Config, InstanceField, LastGood, LocalAddress};
 use crate::control::Answer;
 use crate::errors::in_full;
+use crate::events::Occurrence;
 use crate::health::Health;
 use crate::net::sysctl;
 use crate::vrrp::driver::{Command, Router};
@@ -27,6 +28,15 @@ pub(super) struct Reload {
     complaints: Vec<String>,
     /// Settings that a restart will bring into force.
     deferred: Vec<String>,
+    /// Whether those who follow events have yet to hear of it.
+    untold: bool,
+}
+
+impl Reload {
+    /// Instances that wait for others to leave.
+    pub(super) fn arriving(&self) -> impl Iterator<Item = &str> {
+        self.arriving.iter().map(|instance| instance.name.as_str())
+    }
 }
 
 impl Agent {
@@ -40,12 +50,17 @@ impl Agent {
         let outcome = self.try_reload().await;
         if let Err(error) = &outcome {
             tracing::error!("configuration refused, the old one stays:\n{}", in_full(error));
+            self.events.publish(&Occurrence::Reload {
+                applied: false,
+                error: Some(Occurrence::text(&in_full(error))),
+            });
         }
-        match (outcome, answer) {
-            (Err(error), Some(answer)) => drop(answer.send(Answer::Error(in_full(&error)))),
+        match (&outcome, answer) {
+            (Err(error), Some(answer)) => drop(answer.send(Answer::Error(in_full(error)))),
             (Ok(()), Some(answer)) => self.reload.waiting.push(answer),
             (_, None) => {}
         }
+        self.reload.untold |= outcome.is_ok();
         self.answer_reload();
     }
 
@@ -59,11 +74,14 @@ impl Agent {
         }
         let new = loaded.config;
         let old = std::mem::replace(&mut self.config, new.clone());
-        if let Err(error) = self.can_apply(&old, &new).await {
+        let possible = match self.can_apply(&old, &new).await {
+            Ok(()) => self.prepare_addresses(&new.instances).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = possible {
             self.config = old;
             return Err(error);
         }
-        self.prepare_addresses(&new.instances).await?;
         self.apply(&old, &new).await;
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(&loaded.source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
@@ -79,7 +97,7 @@ impl Agent {
             .filter_map(|change| match change {
                 Change::Added(instance) => Some(instance.clone()),
                 Change::Changed { new, .. } => Some(new.clone()),
-                Change::Process(_) | Change::Removed(_) | Change::Probes => None,
+                Change::Process(_) | Change::Removed(_) | Change::Api | Change::Probes => None,
             })
             .collect();
         check_places(self, &fresh)?;
@@ -110,6 +128,7 @@ impl Agent {
                 }
                 Change::Changed { old, new, fields } => self.change(old, new, &fields).await,
                 Change::Added(instance) => self.reload.arriving.push(instance.clone()),
+                Change::Api => self.api.serve(new.api.clone()),
                 Change::Probes => self.set_probes(),
             }
         }
@@ -248,6 +267,7 @@ impl Agent {
     async fn dismantle(&mut self, index: usize) -> Managed {
         self.move_out_of_tables(index);
         self.note_marks(index).await;
+        self.note_counts(index).await;
         let managed = self.instances.remove(index);
         self.driver.send(Command::Remove(managed.id)).await;
         self.watch.forget(managed.slot);
@@ -322,7 +342,11 @@ impl Agent {
         if leaving || !self.reload.arriving.is_empty() {
             return;
         }
-        let Reload { waiting, complaints, deferred, .. } = &mut self.reload;
+        let Reload { waiting, complaints, deferred, untold, .. } = &mut self.reload;
+        if std::mem::take(untold) {
+            let error = (!complaints.is_empty()).then(|| Occurrence::text(&complaints.join("\n")));
+            self.events.publish(&Occurrence::Reload { applied: error.is_none(), error });
+        }
         let answer = if !complaints.is_empty() {
             Answer::Error(format!("applied, but for\n{}", complaints.join("\n")))
         } else if deferred.is_empty() {

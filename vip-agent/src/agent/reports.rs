@@ -10,6 +10,7 @@ use vip_common::maps::ForeignOwner;
 use super::Agent;
 use super::alarms::{Kind, Seen};
 use super::linger::Moving;
+use crate::events::Occurrence;
 use crate::health::Turn;
 use crate::net::neighbors::{Neighbor, mac_of};
 use crate::status::Takeover;
@@ -20,6 +21,9 @@ use crate::vrrp::machine::{Cause, State, Transition};
 /// Before and after a move of ours others may rightly claim what we own, by a hair: the new owner announces before we
 /// have read its advertisement, the former one answers until it has read ours.
 const MOVE_SETTLES: Duration = Duration::from_millis(100);
+
+/// The cause of a change of state whose report was lost.
+const UNREPORTED: &str = "unreported";
 
 /// Claims that wait to be judged: the program tells of one in a second for each router.
 const MOST_CLAIMS: usize = 256;
@@ -99,6 +103,7 @@ impl Agent {
             if managed.state != snapshot.state {
                 tracing::info!(instance = managed.name(), to = word(&snapshot.state), "has moved meanwhile");
                 managed.entered(snapshot.state, MonotonicTime::now());
+                self.meters.moved(managed.name(), snapshot.state, UNREPORTED.to_owned());
             }
             let id = managed.id;
             match snapshot.state {
@@ -142,9 +147,17 @@ impl Agent {
         );
         if from != to {
             managed.entered(to, at);
+            self.meters.moved(managed.name(), to, word(&cause));
         }
+        self.events.publish(&Occurrence::Transition {
+            instance: managed.name().to_owned(),
+            from: word(&from),
+            to: word(&to),
+            takeover: takeover.clone(),
+        });
         managed.note_exit(to);
         if to == State::Active {
+            self.meters.took_over(phases);
             managed.last_takeover = Some(takeover);
         } else if from == State::Active {
             managed.last_release = Some(takeover);

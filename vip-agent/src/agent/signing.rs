@@ -223,7 +223,7 @@ impl Agent {
         if managed.config.auth_trailer.is_none() {
             return true;
         }
-        let Some(snapshot) = self.driver.inspect(managed.id).await else { return false };
+        let Some(snapshot) = self.inspect(managed.id).await else { return false };
         self.signing.note(&managed.config, &snapshot.marks);
         true
     }

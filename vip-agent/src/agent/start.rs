@@ -10,10 +10,12 @@ use super::housing::{check_clashes, check_places};
 use super::owners::Owners;
 use super::watch::Watch;
 use super::{Agent, Inputs, Signals};
+use crate::api::{Api, View};
 use crate::config::{LastGood, Loaded};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, LoadOptions};
 use crate::errors::in_full;
+use crate::events::Events;
 use crate::health::Tracker;
 use crate::health::probes::Probers;
 use crate::net::Rtnetlink;
@@ -23,6 +25,7 @@ use crate::net::instance_lock::InstanceLock;
 use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkWatcher, WatchOptions};
 use crate::net::neighbors::{DEFAULT_PERIOD, NeighborKeeper};
+use crate::supervisor::Supervisor;
 use crate::types::MonotonicTime;
 use crate::vrrp::driver::Driver;
 use crate::watcher::{Lifeline, crash};
@@ -65,6 +68,11 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     if let Err(error) = crash::handle_fatal_signals() {
         tracing::warn!(%error, "a crash that dumps core is told to the peers only after the dump");
     }
+    let driver = Driver::start(Arc::clone(&lifeline)).context("starting the VRRP driver thread")?;
+    let events = Events::default();
+    let view = View { vitals: Arc::clone(driver.vitals()), events: events.clone() };
+    // Nothing listens before all else is known to be right.
+    let (api, asks) = Api::start(None, view).context("starting the thread of the HTTP API")?;
     let mut agent = Agent {
         links: watcher.snapshot(),
         routes: DefaultRoutes::read(&rtnetlink).await?,
@@ -74,13 +82,17 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         rtnetlink,
         journal,
         dataplane,
-        driver: Driver::start(Arc::clone(&lifeline)).context("starting the VRRP driver thread")?,
+        driver,
         watch: Watch::new(lifeline),
         sockets: super::sockets::Sockets::default(),
         instances: Vec::new(),
         listening: BTreeSet::new(),
         detecting: super::detecting::Detecting::default(),
-        alarms: super::Alarms::default(),
+        alarms: super::Alarms::telling(events.clone()),
+        events,
+        meters: super::Meters::default(),
+        api,
+        supervisor: Supervisor::from_environment(),
         tracker: Tracker::default(),
         probers: Probers::default(),
         turned: None,
@@ -103,6 +115,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     let control = ControlServer::listen(&socket)
         .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;
     agent.say_how_it_runs();
+    agent.api.serve(agent.config.api.clone());
     agent.keep_watched().await;
     if let Err(error) = agent.begin(&loaded.source).await {
         // Before the lock, as at any end.
@@ -112,7 +125,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
             Err(left) => anyhow::anyhow!("{}; and {}", in_full(&error), in_full(&left)),
         });
     }
-    Ok((agent, Inputs { watcher, control, foreign_owners, signals }))
+    Ok((agent, Inputs { watcher, control, asks, foreign_owners, signals }))
 }
 
 impl Agent {

@@ -22,7 +22,7 @@ impl Agent {
     pub(super) async fn status(&self) -> Status {
         let mut instances = Vec::new();
         for managed in &self.instances {
-            if let Some(snapshot) = self.driver.inspect(managed.id).await {
+            if let Some(snapshot) = self.inspect(managed.id).await {
                 instances.push(self.instance(managed, &snapshot));
             }
         }
@@ -35,6 +35,7 @@ impl Agent {
                 Err(why) => why.clone(),
             },
             watcher: self.watch.status(),
+            api: self.api.status(),
             map_memory: self.dataplane.map_memory(),
             instances,
             services: Vec::new(),

@@ -24,6 +24,8 @@ pub enum Change<'a> {
     },
     /// An instance to start.
     Added(&'a Instance),
+    /// Another address, certificate or token of the HTTP API, or none any more.
+    Api,
     /// Other probes. Those whose name and kind stay keep their verdicts.
     Probes,
 }
@@ -145,13 +147,15 @@ pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Vec<Change<'a>> {
         }
     }
     changes.extend(added);
+    changes.extend((old.api != new.api).then_some(Change::Api));
     changes.extend((old.probes != new.probes).then_some(Change::Probes));
     changes
 }
 
 fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessField> {
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { node, runtime_dir, state_dir, pin_dir, log, xdp_mode, probes: _, instances: _ } = old;
+    let Config { node, runtime_dir, state_dir, pin_dir, log, api: _, xdp_mode, probes: _, instances: _ } =
+        old;
     [
         (ProcessField::Node, *node != new.node),
         (ProcessField::RuntimeDir, *runtime_dir != new.runtime_dir),

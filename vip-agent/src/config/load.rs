@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use super::model::Config;
 use super::parse_with;
 use super::problem::{Position, Problems};
-use super::secrets::{Secrets, read_detect_key_file, read_key_file, read_password_file, shared_mode};
+use super::secrets::{
+    Secrets, read_detect_key_file, read_key_file, read_password_file, read_server_identity, read_token_file,
+    shared_mode,
+};
 
 /// Where the configuration is unless `--config` says otherwise.
 pub const DEFAULT_FILE: &str = "/etc/viplane/config.yaml";
@@ -92,6 +95,8 @@ pub fn load(path: &Path, default_node: &str) -> Result<Loaded, LoadError> {
         password_file: &read_password_file,
         key_file: &read_key_file,
         detect_key_file: &read_detect_key_file,
+        token_file: &read_token_file,
+        server_identity: &read_server_identity,
         shared_mode: shared_mode(mode),
     };
     let (config, warnings) = parse_with(&source, &file, default_node, &secrets)?;

@@ -5,6 +5,7 @@
 //! as `FILE:LINE:COL: path.to.field: message`.
 
 mod address;
+mod api;
 mod auth_trailer;
 mod check;
 mod checks;
@@ -31,6 +32,7 @@ mod unicast;
 mod tests;
 
 pub(crate) use address::{node, vip};
+pub use api::{Api, DEFAULT_LISTEN, Tls, TokenFile};
 pub use check::{
     BodyMatch, Check, CommandLine, Headers, HostHeader, Http, Identity, Polling, Preset, Question, StatusSet,
     Url,
@@ -49,7 +51,8 @@ pub use model::{
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
 pub use secrets::{
-    DetectKeyError, SecretFileError, Secrets, read_detect_key_file, read_key_file, read_password_file,
+    DetectKeyError, IdentityFileError, SecretFileError, Secrets, read_detect_key_file, read_key_file,
+    read_password_file, read_server_identity, read_token_file,
 };
 
 pub use crate::types::XdpModeChoice;

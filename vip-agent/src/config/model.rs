@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use super::api::Api;
 use super::check::Check;
 use super::detect::Detect;
 use super::duration::Span;
@@ -35,6 +36,8 @@ pub struct Config {
     pub pin_dir: Option<PathBuf>,
     /// What is logged and how.
     pub log: Log,
+    /// The HTTP API; `None`: there is none.
+    pub api: Option<Api>,
     /// How the program is attached to interfaces.
     pub xdp_mode: XdpModeChoice,
     /// What instances may track, by their names in the file's order.

@@ -10,7 +10,7 @@ use super::interface::{InterfaceName, InterfacePattern, InterfaceSelector};
 use super::model::{Config, Log, LogFormat, LogLevel};
 use super::secrets::Secrets;
 use super::tree::Value;
-use super::{checks, probe, unavailable};
+use super::{api, checks, probe, unavailable};
 use crate::types::XdpModeChoice;
 
 pub(super) const KEYS: [&str; 13] = [
@@ -52,6 +52,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
         if field.is_null() { Some(None) } else { field.absolute_path().map(Some) }
     });
     let log = file.or("log", Log::default(), log);
+    let api = api::api(&file, secrets);
     let xdp_mode = file.or("xdp_mode", XdpModeChoice::default(), xdp_mode);
     let interface = file.or("interface", InterfaceSelector::default(), interface);
     let probes = probe::probes(&file);
@@ -62,6 +63,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
         state_dir: state_dir?,
         pin_dir: pin_dir?,
         log: log?,
+        api: api?,
         xdp_mode: xdp_mode?,
         probes: probes?.into_iter().map(probe::Draft::finish).collect::<Option<_>>()?,
         instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,

@@ -3,15 +3,19 @@
 use std::fs::OpenOptions;
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use vip_common::heartbeat::Key;
 
+use crate::api::{IdentityError, ServerIdentity, Token, TokenError};
 use crate::vrrp::auth::{AUTH_LEN, Password, PasswordError};
 use crate::vrrp::trailer::{KeyRing, KeyRingError};
 
 /// Two keys, and room for comments.
 const LARGEST_KEY_FILE: u64 = 16 << 10;
+
+/// A long chain of large certificates.
+const LARGEST_PEM_FILE: u64 = 256 << 10;
 
 /// Permission bits by which others than the owner read or write a file.
 const OTHERS: u32 = 0o066;
@@ -25,6 +29,10 @@ pub struct Secrets<'a> {
     pub key_file: &'a dyn Fn(&Path) -> Result<KeyRing, SecretFileError>,
     /// Reads the file that a `key_file` of `detect` names.
     pub detect_key_file: &'a dyn Fn(&Path) -> Result<Key, DetectKeyError>,
+    /// Reads the file that `api.token_file` names.
+    pub token_file: &'a dyn Fn(&Path) -> Result<Token, SecretFileError>,
+    /// Reads the files of certificates and of a private key that `api.tls` names.
+    pub server_identity: &'a dyn Fn(&Path, &Path) -> Result<ServerIdentity, IdentityFileError>,
     /// Permissions of the configuration file if they let others than its owner read it: a password in it is pointed out.
     pub shared_mode: Option<u32>,
 }
@@ -35,6 +43,10 @@ impl Secrets<'_> {
         password_file: &|_| Err(SecretFileError::NotRead),
         key_file: &|_| Err(SecretFileError::NotRead),
         detect_key_file: &|_| Err(DetectKeyError::Refused(SecretFileError::NotRead)),
+        token_file: &|_| Err(SecretFileError::NotRead),
+        server_identity: &|certificates, _| {
+            Err(IdentityFileError::Refused { path: certificates.into(), error: SecretFileError::NotRead })
+        },
         shared_mode: None,
     };
 }
@@ -65,6 +77,9 @@ pub enum SecretFileError {
     /// Neither one key nor two.
     #[error(transparent)]
     NoKeys(#[from] KeyRingError),
+    /// Too short, or something else.
+    #[error(transparent)]
+    NoToken(#[from] TokenError),
     /// [`Secrets::NONE`].
     #[error("is not read here")]
     NotRead,
@@ -92,13 +107,18 @@ pub fn read_key_file(path: &Path) -> Result<KeyRing, SecretFileError> {
 
 /// The first `most` bytes of a file that only its owner reads and writes.
 fn private_text(path: &Path, most: u64) -> Result<String, SecretFileError> {
+    text(path, most, shared_mode)
+}
+
+/// The first `most` bytes of a regular file, unless its permissions are `refused`.
+fn text(path: &Path, most: u64, refused: impl Fn(u32) -> Option<u32>) -> Result<String, SecretFileError> {
     // A pipe must not make the agent wait.
     let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
     let metadata = file.metadata()?;
     if !metadata.is_file() {
         return Err(SecretFileError::NotAFile);
     }
-    if let Some(mode) = shared_mode(metadata.mode()) {
+    if let Some(mode) = refused(metadata.mode()) {
         return Err(SecretFileError::Shared { mode, path: path.display().to_string() });
     }
     let mut bytes = Vec::new();
@@ -133,6 +153,44 @@ pub fn read_detect_key_file(path: &Path) -> Result<Key, DetectKeyError> {
         *byte = high << 4 | low;
     }
     Ok(Key::new(key))
+}
+
+/// Reads the API's token: one line, whose end is dropped.
+///
+/// # Errors
+/// As for [`read_password_file`]; it holds no token.
+pub fn read_token_file(path: &Path) -> Result<Token, SecretFileError> {
+    Ok(Token::new(private_text(path, 4096)?.trim_end_matches(['\r', '\n']))?)
+}
+
+/// Files of certificates and key that do not serve. Says nothing of what is in them.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityFileError {
+    /// One of them cannot be had; the key only its owner may read.
+    #[error("{} {error}", path.display())]
+    Refused {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: SecretFileError,
+    },
+    /// They hold something else, or do not belong together.
+    #[error(transparent)]
+    Unusable(#[from] IdentityError),
+}
+
+/// Reads a certificate chain and its private key, both in PEM.
+///
+/// # Errors
+/// One cannot be read, the key may be read or written by group or others, or they make no server's identity.
+pub fn read_server_identity(certificates: &Path, key: &Path) -> Result<ServerIdentity, IdentityFileError> {
+    let refused = |path: &Path| {
+        let path = path.to_owned();
+        |error| IdentityFileError::Refused { path, error }
+    };
+    let chain = text(certificates, LARGEST_PEM_FILE, |_| None).map_err(refused(certificates))?;
+    let key = private_text(key, LARGEST_PEM_FILE).map_err(refused(key))?;
+    Ok(ServerIdentity::from_pem(chain.as_bytes(), key.as_bytes())?)
 }
 
 /// A file's permissions if others than its owner read or write it.

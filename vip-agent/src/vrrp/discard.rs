@@ -14,7 +14,7 @@ macro_rules! discards {
             /// Every reason, in the order of their discriminants: `ALL[d as usize] == d`.
             pub const ALL: &[Self] = &[$(Self::$variant,)+];
 
-            /// The stable name: the `result` label of `viplane_instance_adverts_total`.
+            /// The stable name: the `result` label of `viplane_adverts_total`.
             pub const fn name(self) -> &'static str {
                 match self {
                     $(Self::$variant => $name,)+
@@ -106,6 +106,16 @@ impl DiscardCounts {
     /// Counts one.
     pub const fn add(&mut self, why: Discard) {
         self.0[why as usize] += 1;
+    }
+
+    /// How often this one occurred.
+    pub const fn of(&self, why: Discard) -> u64 {
+        self.0[why as usize]
+    }
+
+    /// Counts all that was counted elsewhere.
+    pub fn add_all(&mut self, others: &Self) {
+        self.0.iter_mut().zip(others.0).for_each(|(count, more)| *count += more);
     }
 
     /// All of them.

@@ -17,6 +17,8 @@ use toolchain::{Search, Toolchain};
 pub(crate) enum Need {
     /// The programs that tests, demo and benchmarks start.
     Lab,
+    /// The programs that tests alone start.
+    Peers,
     /// rustfmt and clippy, for the workspace and for the BPF program.
     Lints,
 }
@@ -39,7 +41,9 @@ pub(crate) fn ensure(needs: &[Need], consent: Consent) -> Result<Toolchain> {
         bail!("viplane is built and run on Linux only, and this is {}", std::env::consts::OS);
     }
     let search = toolchain::find();
-    let programs = if needs.contains(&Need::Lab) { packages::missing() } else { Vec::new() };
+    let lab = needs.contains(&Need::Lab).then_some(&packages::LAB[..]);
+    let peers = needs.contains(&Need::Peers).then_some(&packages::PEERS[..]);
+    let programs: Vec<_> = [lab, peers].into_iter().flatten().flat_map(packages::missing).collect();
     let tools = if needs.contains(&Need::Lints) { lints::missing(search.found()) } else { Vec::new() };
 
     let mut lines: Vec<String> = Vec::new();

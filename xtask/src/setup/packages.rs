@@ -35,15 +35,21 @@ pub(crate) const LAB: [Program; 7] = [
     Program { name: "unshare", package: "util-linux", purpose: "private mounts" },
 ];
 
+/// What tests alone start: no demo shall wait for it to be installed.
+pub(crate) const PEERS: [Program; 2] = [
+    Program { name: "prometheus", package: "prometheus", purpose: "the scraper that reads our metrics" },
+    Program { name: "openssl", package: "openssl", purpose: "certificates for HTTPS" },
+];
+
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "package {} ({}: {})", self.package, self.name, self.purpose)
     }
 }
 
-/// The programs of the lab that are not on this system.
-pub(crate) fn missing() -> Vec<&'static Program> {
-    LAB.iter().filter(|program| find_program(program.name).is_none()).collect()
+/// Those that are not on this system.
+pub(crate) fn missing(programs: &'static [Program]) -> impl Iterator<Item = &'static Program> {
+    programs.iter().filter(|program| find_program(program.name).is_none())
 }
 
 /// Installs packages as root.

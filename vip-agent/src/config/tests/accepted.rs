@@ -82,7 +82,7 @@ fn the_address_owner_may_speak_from_its_vip() {
 
 #[test]
 fn what_is_not_served_yet_is_accepted_where_it_asks_for_nothing() {
-    let file = "flow_sync: null\nprobes: []\nservices: []\nkubernetes: null\napi: null\n";
+    let file = "flow_sync: null\nprobes: []\nservices: []\nkubernetes: null\n";
     let lines = "version: 3\nauth: null\ntrack: []\nall_failed: close\nsync_group: null";
     assert_eq!(config(&format!("{file}{}", edge(lines))), config(&edge("")));
     assert_eq!(warnings(&format!("{file}{}", edge(lines))), [""; 0]);
@@ -131,11 +131,6 @@ fn what_is_valid_and_does_nothing_is_pointed_out() {
     for (lines, expected) in table {
         assert_eq!(warnings(&edge(lines)), [expected]);
     }
-    let api = format!("api: {{listen: \"127.0.0.1:9870\", tls: null, token_file: null}}\n{}", edge(""));
-    assert_eq!(
-        warnings(&api),
-        ["1:6: api: warning: the HTTP API is not served by this version yet; `api: null` says so"]
-    );
     assert_eq!(
         warnings("instances: []"),
         ["1:12: instances: warning: there is no instance: this node will hold no VIPs"]

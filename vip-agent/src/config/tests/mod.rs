@@ -1,6 +1,7 @@
 //! The configuration as a whole.
 
 mod accepted;
+mod api;
 mod auth_trailer;
 mod detect;
 mod interfaces;

@@ -1,7 +1,7 @@
 //! What holds for every configuration and for every text.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU16;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,12 +14,13 @@ use proptest::sample::select;
 use regex_lite::Regex;
 
 use super::super::{
-    AllFailed, Announce, Auth, AuthTrailer, BodyMatch, Check, CommandLine, Config, Headers, HostHeader, Http,
-    Identity, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector, LocalAddress, Log,
-    LogFormat, LogLevel, Name, OnConflict, Polling, Preset, Probe, Protocol, Question, Secrets, StatusSet,
-    Unicast, Url, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
+    AllFailed, Announce, Api, Auth, AuthTrailer, BodyMatch, Check, CommandLine, Config, Headers, HostHeader,
+    Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector, LocalAddress,
+    Log, LogFormat, LogLevel, Name, OnConflict, Polling, Preset, Probe, Protocol, Question, Secrets, StatusSet,
+    TokenFile, Unicast, Url, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
+use crate::api::Token;
 use crate::health::{Thresholds, Weight};
 use crate::types::{Centiseconds, ChecksumMode, Priority, Seconds, VirtualRouterId};
 use crate::vrrp::auth::Password;
@@ -267,11 +268,23 @@ fn track_and_group(instances: &mut [Instance], probes: &[Probe], tracks: usize, 
     }
 }
 
+fn token() -> Token {
+    Token::new("0123456789abcdef").expect("valid")
+}
+
+/// Without TLS: its files are not made up.
+fn api() -> impl Strategy<Value = Api> {
+    let listen = (any::<IpAddr>(), 1..=u16::MAX).prop_map(|(ip, port)| SocketAddr::new(ip, port));
+    let token = option::of(path().prop_map(|path| TokenFile { path, token: token() }));
+    (listen, token).prop_map(|(listen, token)| Api { listen, tls: None, token })
+}
+
 prop_compose! {
     fn any_config()(
         node in tricky_word(),
         (runtime_dir, state_dir, pin_dir) in (path(), path(), option::of(path())),
         level in select(&[LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace][..]),
+        api in option::of(api()),
         format in select(&[LogFormat::Text, LogFormat::Json][..]),
         xdp_mode in select(&[XdpModeChoice::Auto, XdpModeChoice::Driver, XdpModeChoice::Skb][..]),
         mut instances in vec(instance(), 0..5),
@@ -286,7 +299,8 @@ prop_compose! {
         let mut probe_names = BTreeSet::new();
         probes.retain(|probe| probe_names.insert(probe.name.clone()));
         track_and_group(&mut instances, &probes, tracks, group);
-        Config { node, runtime_dir, state_dir, pin_dir, log: Log { level, format }, xdp_mode, probes, instances }
+        let log = Log { level, format };
+        Config { node, runtime_dir, state_dir, pin_dir, log, api, xdp_mode, probes, instances }
     }
 }
 
@@ -294,7 +308,12 @@ proptest! {
     #[test]
     fn the_effective_form_reads_back_as_the_same_configuration(config in any_config()) {
         let text = effective(&config);
-        let secrets = Secrets { password_file: &|_| Ok(password()), key_file: &|_| Ok(keys()), ..Secrets::NONE };
+        let secrets = Secrets {
+            password_file: &|_| Ok(password()),
+            key_file: &|_| Ok(keys()),
+            token_file: &|_| Ok(token()),
+            ..Secrets::NONE
+        };
         let read = parse_with(&text, "effective", "another-node", &secrets);
         prop_assert!(read.is_ok(), "{}\n{}", read.unwrap_err(), text);
         prop_assert_eq!(read.unwrap().0, config);

@@ -16,6 +16,7 @@ fn changes(old: &str, new: &str) -> Vec<String> {
             let removed = vips_removed(old, new).map(|vip| format!(" -{}", vip.address));
             format!("{how} {} {fields:?}{}", old.name, added.chain(removed).collect::<String>())
         }
+        Change::Api => "another API".to_owned(),
         Change::Probes => "other probes".to_owned(),
     };
     diff(&old, &new).iter().map(words).collect()

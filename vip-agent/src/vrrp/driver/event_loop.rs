@@ -257,16 +257,19 @@ impl EventLoop {
     fn act_on_timers(&mut self) {
         let now = MonotonicTime::now();
         for _ in 0..outbox::MOST {
-            let Some(id) = self.routers.due(now) else { break };
+            let Some((due, id)) = self.routers.due(now) else { break };
+            self.shared.vitals.acted(due, MonotonicTime::now());
             self.acted += 1;
             if let Some(work) = self.routers.with(id, |router| router.on_timer(&self.shared)).flatten() {
                 self.outbox.push(id, work);
             }
         }
         self.outbox.send(&mut self.routers, &self.shared);
-        let acted = &mut self.acted;
+        let (acted, vitals) = (&mut self.acted, &self.shared.vitals);
         self.groups.each(&mut self.routers, &self.shared, |group| {
-            if sync_group::next_timer(group) <= now {
+            let due = sync_group::next_timer(group);
+            if due <= now {
+                vitals.acted(due, now);
                 *acted += group.count();
                 sync_group::on_timer(group, now);
             }
@@ -296,6 +299,7 @@ impl EventLoop {
 
     fn look_for_pulse(&mut self) {
         let now = MonotonicTime::now();
+        self.shared.vitals.turned(now);
         if now < self.pulse.next {
             return;
         }

@@ -17,6 +17,7 @@ mod routers;
 mod snapshot;
 mod stopwatch;
 mod timers;
+mod vitals;
 
 use std::io;
 use std::net::IpAddr;
@@ -36,6 +37,7 @@ pub use self::realtime::Realtime;
 pub use self::router::{Binding, Family, Router};
 pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
 pub use self::stopwatch::Phases;
+pub use self::vitals::{Silence, Vitals};
 use crate::types::{AdvertInterval, Family as IpFamily, MacAddr, MonotonicTime};
 use crate::vrrp::machine::{Event, Parameters, Transition};
 use crate::vrrp::socket::{PacketReceiver, SendError};
@@ -195,6 +197,8 @@ struct Shared {
     reported: AtomicBool,
     /// Counted up by the runtime: a sign of life (see [`Driver::beat`]).
     beats: AtomicU64,
+    /// For others than the two threads.
+    vitals: Arc<Vitals>,
 }
 
 impl Driver {
@@ -216,6 +220,7 @@ impl Driver {
             moved: AtomicBool::new(false),
             reported: AtomicBool::new(false),
             beats: AtomicU64::new(0),
+            vitals: Arc::default(),
         });
         let report_waits = watch(&shared.report_waits)?;
         let answer_waits = watch(&shared.answer_waits)?;
@@ -296,6 +301,12 @@ impl Driver {
     /// addresses are no longer looked after.
     pub fn beat(&self) {
         self.shared.beats.fetch_add(1, Ordering::Relaxed);
+        self.shared.vitals.beaten();
+    }
+
+    /// Signs of life and lateness, for whoever watches over the process.
+    pub fn vitals(&self) -> &Arc<Vitals> {
+        &self.shared.vitals
     }
 
     /// Reports that were dropped because the runtime did not fetch them.

@@ -65,9 +65,9 @@ impl Routers {
         self.timers.first().map_or(MonotonicTime::NEVER, |(at, _)| at)
     }
 
-    /// The instance that has been due for longest.
-    pub(super) fn due(&self, now: MonotonicTime) -> Option<InstanceId> {
-        self.timers.first().filter(|(at, _)| *at <= now).map(|(_, id)| id)
+    /// The instance that has been due for longest, and since when.
+    pub(super) fn due(&self, now: MonotonicTime) -> Option<(MonotonicTime, InstanceId)> {
+        self.timers.first().filter(|(at, _)| *at <= now)
     }
 
     /// When the next takeover comes unless something is heard before, and whose; NEVER if no instance is Backup.

@@ -86,3 +86,15 @@ pub struct AdvertCounts {
     /// Received and accepted, although something about them is worth an alarm, by reason.
     pub remarked: DiscardCounts,
 }
+
+impl AdvertCounts {
+    /// Counts all that was counted elsewhere.
+    pub fn add_all(&mut self, others: &Self) {
+        let Self { sent, refused, received, discarded, remarked } = others;
+        self.sent += sent;
+        self.refused += refused;
+        self.received += received;
+        self.discarded.add_all(discarded);
+        self.remarked.add_all(remarked);
+    }
+}
