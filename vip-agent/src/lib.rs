@@ -11,6 +11,7 @@ mod files;
 pub mod health;
 pub mod import;
 pub mod net;
+pub mod preflight;
 pub mod status;
 pub mod types;
 pub mod vrrp;

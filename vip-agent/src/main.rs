@@ -16,6 +16,7 @@ use vip_agent::config::{self, Config, LogFormat};
 use vip_agent::control::{self, Request};
 use vip_agent::errors;
 use vip_agent::import::keepalived;
+use vip_agent::preflight;
 use vip_agent::status::Status;
 use vip_agent::watcher;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{}", errors::in_full(&error));
             ExitCode::FAILURE
@@ -36,9 +37,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let ask = |request| control::ask(&control_path(cli.control.as_deref()), &request);
-    match cli.command {
+    let done: anyhow::Result<()> = match cli.command {
         Command::Run(file) => run_agent(file.config.as_deref(), cli.control),
         Command::Check { file } => {
             let loaded = config::load(&file, &config::default_node())?;
@@ -53,7 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let value = ask(Request::Status)?;
             show(&value, json, watch)?;
             if !watch {
-                return Ok(());
+                break Ok(());
             }
             std::thread::sleep(Duration::from_secs(1));
         },
@@ -74,7 +75,19 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let removed = runtime()?.block_on(cleanup::cleanup(&places))?;
             removed.iter().try_for_each(|line| say(format_args!("{line}\n")))
         }
+        Command::Preflight { file, json } => return look_first(file.config.as_deref(), json),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn look_first(file: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
+    let report = runtime()?.block_on(preflight::run(file));
+    if json {
+        println!("{}", serde_json::to_string_pretty(&report)?);
+    } else {
+        print!("{}", report.table());
     }
+    Ok(report.exit_code().into())
 }
 
 fn run_agent(file: Option<&Path>, control: Option<PathBuf>) -> anyhow::Result<()> {
