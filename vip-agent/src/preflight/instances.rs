@@ -112,10 +112,10 @@ pub(super) fn sockets(instance: &config::Instance, opened: Result<usize, String>
 /// Whether the interface does multicast at all, for an instance that needs it.
 pub(super) fn multicast_flag(instance: &config::Instance, interface: &str, on: bool) -> Option<Finding> {
     (!on && instance.unicast.is_none()).then(|| {
-        Finding::error(
+        Finding::warning(
             Check::Multicast,
             subject(instance),
-            format!("{interface} is set not to do multicast: its groups are not joined at the NIC"),
+            format!("{interface} is set not to do multicast: its driver may keep groups out, IPv6 may find no route to them"),
             format!("`ip link set {interface} multicast on`, or use `unicast`"),
         )
     })

@@ -100,7 +100,7 @@ fn configuration(named: Option<&Path>, findings: &mut Vec<Finding>) -> Option<Co
             findings.extend(warned);
             if warnings.is_empty() {
                 let vips: usize = config.instances.iter().map(|instance| instance.vips.len()).sum();
-                let found = format!("{} instances, {vips} VIPs", config.instances.len());
+                let found = format!("instances: {}, VIPs: {vips}", config.instances.len());
                 findings.push(Finding::ok(check, subject, found));
             }
             Some(config)

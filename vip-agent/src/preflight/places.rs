@@ -116,7 +116,12 @@ pub(super) fn pin_dir(path: Option<&Path>, checked: Result<(), DataplaneError>, 
             Finding::ok(Check::PinDir, subject, "in use by the agent that runs here")
         }
         Err(why) => {
-            let remedy = "solve it, set `pin_dir` to a directory on a BPF file system, or `pin_dir: null`";
+            let remedy = match why {
+                DataplaneError::NotBpffs { .. } => "mount one there, or set `pin_dir: null`",
+                DataplaneError::PinDirInUse { .. } => "set `pin_dir` to another directory",
+                DataplaneError::CorruptPin { .. } => "`vip-agent cleanup`",
+                _ => "make it writable for the agent, or set `pin_dir` to another directory",
+            };
             Finding::error(Check::PinDir, subject, why.to_string(), remedy)
         }
     }

@@ -51,17 +51,17 @@ checks! {
     Clock = "clock": "the clock source and the resolution of timers",
     Clash = "clash": "whether two instances are the same virtual router",
     Interface = "interface": "the interfaces of an instance, with all that it needs of them",
-    Ipv6 = "ipv6": "net.ipv6.conf.IF.disable_ipv6, where there are IPv6 VIPs",
+    VipHere = "vip_here": "VIPs that are addresses of this node's own interfaces",
     XdpProgram = "xdp_program": "XDP programs that run on the interface already",
     XdpMode = "xdp_mode": "how the program will run on the interface, and why",
     Queues = "queues": "the NIC's queues, as far as driver mode needs more of them",
     Lro = "lro": "large receive offload and hardware GRO, which keep drivers from running XDP programs",
     Mtu = "mtu": "whether frames of the interface's MTU fit what its driver gives to XDP programs",
     VlanOffload = "vlan_offload": "whether VLAN tags are taken off before XDP sees them",
+    Ipv6 = "ipv6": "net.ipv6.conf.IF.disable_ipv6, where there are IPv6 VIPs",
     RpFilter = "rp_filter": "net.ipv4.conf.IF.rp_filter, with the routes that replies take",
     ArpIgnore = "arp_ignore": "net.ipv4.conf.IF.arp_ignore, and whether it can be set",
     ArpAnnounce = "arp_announce": "net.ipv4.conf.IF.arp_announce, and whether it can be set",
-    VipHere = "vip_here": "VIPs that are addresses of this node's own interfaces",
     Sockets = "sockets": "the sockets of an instance, opened as the agent opens them",
     Firewall = "firewall": "this host's firewall, by an advert that ends before the interface",
     Multicast = "multicast": "the multicast groups, joined, and what arrives by them",
@@ -218,8 +218,8 @@ impl Report {
                 let _ = writeln!(table, "{:indent$}-> {remedy}", "");
             }
         }
-        let (errors, warnings) = (self.count("error"), self.count("warning"));
-        let _ = writeln!(table, "{errors} errors, {warnings} warnings, {} ok", self.count("ok"));
+        let [errors, warnings, ok] = ["error", "warning", "ok"].map(|word| self.count(word));
+        let _ = writeln!(table, "errors: {errors}, warnings: {warnings}, ok: {ok}");
         table
     }
 }
@@ -273,7 +273,7 @@ mod tests {
         assert_eq!(lines[0], "ok       kernel    host          6.1");
         assert_eq!(lines[1], "error    interface instance edge eth0 is down");
         assert_eq!(lines[2].trim_start(), "-> ip link set eth0 up");
-        assert_eq!(lines[3], "1 errors, 0 warnings, 1 ok");
+        assert_eq!(lines[3], "errors: 1, warnings: 0, ok: 1");
     }
 
     #[test]

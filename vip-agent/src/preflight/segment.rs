@@ -46,8 +46,8 @@ struct Heard {
 
 pub(super) fn judge(segment: &Segment<'_>) -> Vec<Finding> {
     let heard = segment.hear();
-    let mut findings = segment.vrid(&heard);
-    findings.extend(segment.multicast(&heard));
+    let mut findings: Vec<Finding> = segment.multicast(&heard).into_iter().collect();
+    findings.extend(segment.vrid(&heard));
     findings.extend(segment.vips(&heard));
     findings
 }

@@ -1,5 +1,6 @@
 //! Listens on the segment for adverts, and asks who has the VIPs: as the agent does, but without a word of its own.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -53,11 +54,10 @@ impl Listening {
     /// Begins to listen at a place, joined to the advert groups.
     pub(in super::super) fn open(&mut self, place: &Place) -> Result<(), OpenError> {
         for family in place.sources.iter().map(|source| Family::of(*source)) {
-            let at = (place.advert.index, family);
-            if !self.receivers.contains_key(&at) {
+            if let Entry::Vacant(unheard) = self.receivers.entry((place.advert.index, family)) {
                 let mut receiver = PacketReceiver::open(&place.advert, family)?;
                 receiver.join_group()?;
-                self.receivers.insert(at, receiver);
+                unheard.insert(receiver);
             }
         }
         Ok(())
