@@ -40,6 +40,8 @@ struct Heard {
     routers: BTreeMap<(IpAddr, MacAddr), Option<Discard>>,
     /// Those that are not accepted, and why.
     refused: BTreeMap<(IpAddr, MacAddr), Discard>,
+    /// Routers that advertise VIPs of ours as another virtual router.
+    rivals: BTreeMap<(IpAddr, MacAddr), u8>,
     /// All virtual routers on the segment, with who advertises them.
     others: BTreeMap<u8, BTreeSet<IpAddr>>,
 }
@@ -60,7 +62,11 @@ impl Segment<'_> {
             let router = (packet.addresses.source(), packet.source_mac);
             let Some(rules) = self.rules_of(packet.family()) else { continue };
             if packet.virtual_router_id != self.virtual_router_id {
-                heard.others.entry(packet.virtual_router_id.get()).or_default().insert(router.0);
+                let vrid = packet.virtual_router_id.get();
+                heard.others.entry(vrid).or_default().insert(router.0);
+                if packet.accept(rules).is_ok_and(|accepted| accepted.advert.lists_any(&rules.vips)) {
+                    heard.rivals.insert(router, vrid);
+                }
                 continue;
             }
             match packet.accept(rules) {
@@ -80,6 +86,14 @@ impl Segment<'_> {
         let mut findings: Vec<Finding> =
             heard.routers.iter().map(|(router, remark)| self.router(*router, *remark, heard)).collect();
         findings.extend(heard.refused.iter().map(|(router, why)| self.refused(*router, *why, heard)));
+        findings.extend(heard.rivals.iter().map(|((address, mac), other)| {
+            Finding::error(
+                Check::Vrid,
+                subject,
+                format!("{address} ({mac}) advertises VIPs of ours as virtual router {other}, not {vrid}: both would own them"),
+                "set the same `virtual_router_id` on all nodes, or take the VIPs off one group",
+            )
+        }));
         if findings.is_empty() {
             let others: Vec<String> =
                 heard.others.iter().map(|(vrid, by)| format!("{vrid} ({})", list(by))).collect();

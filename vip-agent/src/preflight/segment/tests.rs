@@ -94,7 +94,7 @@ fn a_router_of_our_own_group_is_fine_and_proves_that_multicast_arrives() {
 fn another_group_with_our_virtual_router_id_is_an_error_that_names_those_that_are_taken() {
     let rules = rules(Senders::Multicast);
     let other = Router { vips: vec![ip("10.0.0.77")], ..peer() };
-    let third = Router { vrid: 60, source: "10.0.0.10", ..peer() };
+    let third = Router { vrid: 60, source: "10.0.0.10", vips: vec![ip("10.0.0.78")], ..peer() };
     let findings = said(&rules, &[other.frame(), third.frame()], &[]);
     assert_eq!(findings[1].verdict.word(), "error");
     assert!(findings[1].found.contains("none of our VIPs"), "{findings:#?}");
@@ -116,6 +116,15 @@ fn a_router_that_would_not_be_heard_is_an_error_with_the_key_to_look_at() {
     let unicast = Senders::Unicast { peers: vec![ip("10.0.0.2")], min_ttl: None };
     let finding = verdict(&rules(unicast), &peer());
     assert!(finding.found.contains("wrong_destination"), "{finding:#?}");
+}
+
+#[test]
+fn our_vips_as_another_virtual_router_would_have_two_owners() {
+    let finding = verdict(&rules(Senders::Multicast), &Router { vrid: 60, ..peer() });
+    assert!(
+        finding.verdict.word() == "error" && finding.found.contains("virtual router 60, not 51"),
+        "{finding:#?}"
+    );
 }
 
 #[test]
