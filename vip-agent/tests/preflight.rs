@@ -303,7 +303,7 @@ fn what_the_process_may_not_and_who_else_runs_is_named() -> Result<()> {
     let lab = Lab::builder().nodes(4).clients(1).vips(["10.0.0.50"]).build()?;
     let running = sound(&lab, 1).start()?;
     running.wait_state("active", SOON)?;
-    let keepalived = lab.keepalived(2).vrid(99).start()?;
+    let keepalived = lab.keepalived(2).vrid(99).vips([("10.0.0.99".parse()?, 24)]).start()?;
     // Somebody else's program, as long as that thread holds it.
     let (done, held) = mpsc::channel::<()>();
     let (ready, attached) = mpsc::channel();

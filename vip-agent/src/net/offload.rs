@@ -96,7 +96,8 @@ mod tests {
     fn bit(name: &str, set: bool) -> Attribute {
         let name = Attribute::new(BIT_NAME, format!("{name}\0").as_bytes());
         let value = Attribute::new(BIT_VALUE, &[]);
-        Attribute::nest(1, if set { &[name, value] } else { std::slice::from_ref(&name) })
+        let parts = [name, value];
+        Attribute::nest(1, if set { &parts } else { &parts[..1] })
     }
 
     #[test]
