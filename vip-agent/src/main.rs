@@ -82,12 +82,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
 
 fn look_first(file: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
     let report = runtime()?.block_on(preflight::run(file));
-    if json {
-        println!("{}", serde_json::to_string_pretty(&report)?);
-    } else {
-        print!("{}", report.table());
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.table() };
+    match write_out(text) {
+        // The exit code is an answer, too, whoever has stopped reading.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(report.exit_code().into()),
     }
-    Ok(report.exit_code().into())
 }
 
 fn run_agent(file: Option<&Path>, control: Option<PathBuf>) -> anyhow::Result<()> {
@@ -157,9 +159,13 @@ fn say_text(value: &serde_json::Value) -> anyhow::Result<()> {
 
 /// To standard output. Whoever reads there may have seen enough (`| head`): no failure, and nothing more to do.
 fn say(text: impl Display) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match write!(out, "{text}").and_then(|()| out.flush()) {
+    match write_out(text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         written => written.context("cannot write to standard output"),
     }
+}
+
+fn write_out(text: impl Display) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush())
 }

@@ -45,7 +45,7 @@ pub(crate) fn all(selection: &Selection, toolchain: &Toolchain) -> Result<()> {
 
 /// Suites that wait for what happens and do not ask when, so that their tests may run beside each other: most of their time
 /// is spent waiting. All others watch the clock, and each of their tests runs several nodes already.
-const PATIENT: [&str; 33] = [
+const PATIENT: [&str; 34] = [
     "accept",
     "agent",
     "auth_trailer",
@@ -74,6 +74,7 @@ const PATIENT: [&str; 33] = [
     "net_neighbors",
     "net_offload",
     "net_sysctl",
+    "preflight",
     "program",
     "reload",
     "sockets",

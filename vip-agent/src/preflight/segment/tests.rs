@@ -38,8 +38,7 @@ impl Router {
         let virtual_router_id = VirtualRouterId::new(self.vrid).unwrap();
         let fields = Fields { virtual_router_id, priority: 90, dialect: self.dialect, addresses: &self.vips };
         let adverts = PreparedAdverts::build_frame(&fields, ip(self.source), self.mac).unwrap();
-        let frame = adverts.iter().next().unwrap().1.to_vec();
-        frame
+        adverts.iter().next().unwrap().1.to_vec()
     }
 }
 
