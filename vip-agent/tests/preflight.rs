@@ -315,14 +315,6 @@ fn what_the_process_may_not_and_who_else_runs_is_named() -> Result<()> {
     })?;
     attached.recv()?.map_err(anyhow::Error::msg)?;
 
-    let beside = look(&sound(&lab, 1))?;
-    beside.names("agent", "warning", &format!("pid {}", running.process().pid()))?;
-    ensure!(beside.complaints().len() == 1, "its own agent is all that is odd: {:#?}", beside.complaints());
-    running.wait_state("active", SOON)?;
-
-    look(&sound(&lab, 2))?.names("keepalived", "warning", "keepalived (pid ")?;
-    look(&sound(&lab, 3))?.names("xdp_program", "error", "already runs XDP program `pass`")?;
-
     let poor = sound(&lab, 4);
     poor.write_config()?;
     let look_without = |capability: &str| -> Result<Looked> {
@@ -331,11 +323,33 @@ fn what_the_process_may_not_and_who_else_runs_is_named() -> Result<()> {
         let output = command.args(["preflight", "--json", "--config"]).arg(poor.config_path()).output()?;
         Ok(Looked { code: output.status.code(), report: serde_json::from_slice(&output.stdout)? })
     };
-    look_without("sys_nice")?.names("real_time", "warning", "SCHED_FIFO is refused")?;
-    look_without("ipc_lock")?.names("locked_memory", "warning", "memory is not locked")?;
-    let without = look_without("net_raw")?;
-    without.names("capabilities", "error", "missing CAP_NET_RAW")?;
-    without.names("program", "warning", "cannot be looked at")?;
+    thread::scope(|scope| {
+        let on = |agent: AgentBuilder| scope.spawn(move || look(&agent));
+        let [beside, with_keepalived, occupied] = [1, 2, 3].map(|number| on(sound(&lab, number)));
+        let without = ["sys_nice", "ipc_lock", "net_raw"].map(|capability| {
+            let look_without = &look_without;
+            scope.spawn(move || look_without(capability))
+        });
+
+        let beside = beside.join().expect("a look")?;
+        beside.names("agent", "warning", &format!("pid {}", running.process().pid()))?;
+        ensure!(
+            beside.complaints().len() == 1,
+            "its own agent is all that is odd: {:#?}",
+            beside.complaints()
+        );
+        with_keepalived.join().expect("a look")?.names("keepalived", "warning", "keepalived (pid ")?;
+        let occupied = occupied.join().expect("a look")?;
+        occupied.names("xdp_program", "error", "already runs XDP program `pass`")?;
+
+        let [sys_nice, ipc_lock, net_raw] = without.map(|look| look.join().expect("a look"));
+        sys_nice?.names("real_time", "warning", "SCHED_FIFO is refused")?;
+        ipc_lock?.names("locked_memory", "warning", "memory is not locked")?;
+        let net_raw = net_raw?;
+        net_raw.names("capabilities", "error", "missing CAP_NET_RAW")?;
+        net_raw.names("program", "warning", "cannot be looked at")
+    })?;
+    running.wait_state("active", SOON)?;
     drop(done);
     holder.join().expect("the holder");
     drop(keepalived);
