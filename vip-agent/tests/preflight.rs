@@ -21,13 +21,13 @@ use vip_lab::firewall::Firewall;
 use vip_lab::{Lab, Node};
 
 /// A state directory that outlives a reboot, as a host has one: the lab's nodes keep theirs in memory.
-fn on_a_disk(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("preflight-{name}-{}", std::process::id()))
+fn on_a_disk(node: &Node) -> PathBuf {
+    PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("preflight-{}-{}", node.name(), node.tid()))
 }
 
 /// The agent of a node, set up as it should be.
 fn sound(lab: &Lab, number: usize) -> AgentBuilder {
-    agent(lab, number).set("state_dir", json!(on_a_disk(lab.node(number).name())))
+    agent(lab, number).set("state_dir", json!(on_a_disk(lab.node(number))))
 }
 
 /// What preflight found.
@@ -94,13 +94,13 @@ fn a_host_as_it_should_be_is_ok_and_looking_leaves_nothing_and_moves_nobody() ->
     looked.names("program", "ok", "loaded and attached by a link")?;
     ensure!(wire.adverts(node).is_empty(), "it takes part in the election");
     ensure!(changes(&before, &footprint(node)?).is_empty(), "{:?}", changes(&before, &footprint(node)?));
-    ensure!(!on_a_disk("node1").exists(), "it made the state directory");
+    ensure!(!on_a_disk(lab.node(1)).exists(), "it made the state directory");
     let status = owner.status()?;
     ensure!(status.alarms.is_empty() && status.instances[0].state == "active", "{status:?}");
     ensure!(status.instances[0].transitions == begun, "the owner moved");
     owner.signal(nix::sys::signal::Signal::SIGTERM)?;
     owner.wait(SOON)?;
-    std::fs::remove_dir_all(on_a_disk("node2")).context("the owner's state")
+    std::fs::remove_dir_all(on_a_disk(lab.node(2))).context("the owner's state")
 }
 
 #[test]
@@ -294,7 +294,7 @@ fn who_is_on_the_segment_already_is_named() -> Result<()> {
         })
     })?;
     drop((other, old));
-    let _ = [1, 2].map(|number| std::fs::remove_dir_all(on_a_disk(lab.node(number).name())));
+    let _ = [1, 2].map(|number| std::fs::remove_dir_all(on_a_disk(lab.node(number))));
     Ok(())
 }
 
@@ -354,6 +354,6 @@ fn what_the_process_may_not_and_who_else_runs_is_named() -> Result<()> {
     holder.join().expect("the holder");
     drop(keepalived);
     drop(running);
-    let _ = std::fs::remove_dir_all(on_a_disk("node1"));
+    let _ = std::fs::remove_dir_all(on_a_disk(lab.node(1)));
     Ok(())
 }
