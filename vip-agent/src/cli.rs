@@ -16,7 +16,7 @@ pub struct Cli {
     pub command: Command,
 }
 
-/// The commands. Exit code 0: done, 1: failed, 2: wrong usage.
+/// The commands. Exit code 0: done, 1: failed, 2: wrong usage; `preflight` has its own.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Run the agent. SIGHUP reloads; SIGTERM and SIGINT hand over, then remove everything of ours; a second one skips
@@ -44,6 +44,16 @@ pub enum Command {
     Undrain(InstanceName),
     /// Apply the configuration file anew; returns when applied, or says why the old one stays
     Reload,
+    /// Look at host and network, and say what is not as the agent needs it. Changes nothing. Exit code 0: ok, 1:
+    /// warnings, 2: errors
+    Preflight {
+        /// Which configuration.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print another program's configuration as ours, with remarks on what has no equivalent
     #[command(subcommand)]
     Import(Import),

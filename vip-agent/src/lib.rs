@@ -14,6 +14,7 @@ pub mod health;
 pub mod import;
 pub mod metrics;
 pub mod net;
+pub mod preflight;
 pub mod status;
 pub mod supervisor;
 pub mod types;

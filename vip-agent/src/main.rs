@@ -16,6 +16,7 @@ use vip_agent::config::{self, Config, LogFormat};
 use vip_agent::control::{self, Request};
 use vip_agent::errors;
 use vip_agent::import::keepalived;
+use vip_agent::preflight;
 use vip_agent::status::Status;
 use vip_agent::watcher;
 
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
     }
     let cli = Cli::parse();
     match run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{}", errors::in_full(&error));
             ExitCode::FAILURE
@@ -36,9 +37,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> anyhow::Result<()> {
+fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let ask = |request| control::ask(&control_path(cli.control.as_deref()), &request);
-    match cli.command {
+    let done: anyhow::Result<()> = match cli.command {
         Command::Run(file) => run_agent(file.config.as_deref(), cli.control),
         Command::Check { file } => {
             let loaded = config::load(&file, &config::default_node())?;
@@ -53,7 +54,7 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let value = ask(Request::Status)?;
             show(&value, json, watch)?;
             if !watch {
-                return Ok(());
+                break Ok(());
             }
             std::thread::sleep(Duration::from_secs(1));
         },
@@ -74,6 +75,20 @@ fn run(cli: Cli) -> anyhow::Result<()> {
             let removed = runtime()?.block_on(cleanup::cleanup(&places))?;
             removed.iter().try_for_each(|line| say(format_args!("{line}\n")))
         }
+        Command::Preflight { file, json } => return look_first(file.config.as_deref(), json),
+    };
+    done.map(|()| ExitCode::SUCCESS)
+}
+
+fn look_first(file: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
+    let report = runtime()?.block_on(preflight::run(file));
+    let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { report.table() };
+    match write_out(text) {
+        // The exit code is an answer, too, whoever has stopped reading.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(report.exit_code().into()),
     }
 }
 
@@ -144,9 +159,13 @@ fn say_text(value: &serde_json::Value) -> anyhow::Result<()> {
 
 /// To standard output. Whoever reads there may have seen enough (`| head`): no failure, and nothing more to do.
 fn say(text: impl Display) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    match write!(out, "{text}").and_then(|()| out.flush()) {
+    match write_out(text) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
         written => written.context("cannot write to standard output"),
     }
+}
+
+fn write_out(text: impl Display) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    write!(out, "{text}").and_then(|()| out.flush())
 }

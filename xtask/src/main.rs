@@ -7,6 +7,8 @@ mod demo;
 mod elevate;
 mod fingerprint;
 mod fuzz;
+#[cfg(test)]
+mod policy;
 mod release;
 mod setup;
 mod sim;

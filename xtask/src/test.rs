@@ -75,6 +75,7 @@ const PATIENT: [&str; 34] = [
     "net_neighbors",
     "net_offload",
     "net_sysctl",
+    "preflight",
     "program",
     "reload",
     "sockets",

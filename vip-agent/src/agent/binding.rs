@@ -19,7 +19,7 @@ use crate::vrrp::trailer::{AuthRules, Signer};
 
 /// Why an instance cannot work on its interfaces.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum BindError {
+pub(crate) enum BindError {
     /// A socket.
     #[error(transparent)]
     Open(#[from] OpenError),
@@ -54,7 +54,7 @@ pub(super) fn answering(instance: &config::Instance, place: &Place) -> Answering
 }
 
 /// Opens the sockets that are not open yet, and builds the frames.
-pub(super) fn bind(
+pub(crate) fn bind(
     instance: &config::Instance,
     place: &Place,
     router: bool,

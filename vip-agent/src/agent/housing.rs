@@ -16,7 +16,7 @@ use crate::config::{self, LocalAddress};
 use crate::dataplane::{Dataplane, DataplaneError, LinkSlot, RouterSlot};
 use crate::errors::in_full;
 use crate::net::journal::Journal;
-use crate::net::links::{LinkTable, promiscuity};
+use crate::net::links::{DefaultRoutes, LinkTable, promiscuity};
 use crate::net::neighbors::Neighbor;
 use crate::net::offload::strips_vlan_tags;
 use crate::net::sysctl::{self, SysctlError};
@@ -44,7 +44,7 @@ impl Agent {
             [&instance.interface, &instance.vip_interface].contains(&&config::InterfaceSelector::DefaultRoute)
         };
         if self.instances.iter().any(|managed| by_route(&managed.config)) {
-            match crate::net::links::DefaultRoutes::read(&self.rtnetlink).await {
+            match DefaultRoutes::read(&self.rtnetlink).await {
                 Ok(routes) => self.routes = routes,
                 Err(error) => {
                     tracing::warn!(%error, "cannot read the default routes: keeping the former choice");
@@ -378,11 +378,15 @@ fn in_instance(misplaced: Misplaced, name: &str) -> anyhow::Error {
 
 /// Checks that no two instances are the same virtual router: they may choose one interface by different words. And that
 /// none have the same virtual MAC: their VIPs may be on one interface, though their adverts are not.
-pub(super) fn check_clashes(agent: &Agent, instances: &[config::Instance]) -> anyhow::Result<()> {
+pub(crate) fn check_clashes(
+    instances: &[config::Instance],
+    links: &LinkTable,
+    routes: &DefaultRoutes,
+) -> anyhow::Result<()> {
     let mut seen = BTreeMap::new();
     let mut virtual_macs = BTreeMap::new();
     for instance in instances {
-        let Ok(place) = place(instance, &agent.links, &agent.routes) else { continue };
+        let Ok(place) = place(instance, links, routes) else { continue };
         for source in &place.sources {
             let router = (place.advert.index, Family::of(*source), instance.virtual_router_id);
             if let Some(other) = seen.insert(router, instance.name.as_str()) {

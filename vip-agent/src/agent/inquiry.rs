@@ -21,6 +21,7 @@ use tokio::time::{Instant, sleep};
 use super::Agent;
 use super::alarms::{Kind, Seen};
 use super::instance::{Exit, Managed};
+use super::place::Place;
 use super::sockets::Sockets;
 use crate::config::{self, OnConflict};
 use crate::dataplane::announce::{Frame, questions};
@@ -28,7 +29,7 @@ use crate::errors::in_full;
 use crate::types::{Family, MacAddr, MonotonicTime, Priority};
 use crate::vrrp::driver::InstanceId;
 use crate::vrrp::machine::State;
-use crate::vrrp::socket::{AnnounceSender, Claim, ClaimReceiver};
+use crate::vrrp::socket::{AnnounceSender, Claim, ClaimReceiver, OpenError};
 
 /// Each VIP is asked for so often: a frame may be lost.
 const ROUNDS: u32 = 3;
@@ -55,7 +56,7 @@ const MOST_CLAIMS: usize = 64;
 const LOOKING: &str = "looking whether another station has the VIPs already";
 
 /// Who has claimed what, and when first.
-type Claims = BTreeMap<Claim, MonotonicTime>;
+pub(crate) type Claims = BTreeMap<Claim, MonotonicTime>;
 
 /// How far the inquiry of one instance is.
 #[derive(Debug)]
@@ -83,8 +84,8 @@ pub(super) struct Answers {
     claims: io::Result<Claims>,
 }
 
-/// All that a task needs.
-struct Questioner {
+/// All that it takes to ask.
+pub(crate) struct Questioner {
     questions: Vec<Frame>,
     sender: Arc<AnnounceSender>,
     receivers: Vec<ClaimReceiver>,
@@ -278,19 +279,36 @@ impl Questioner {
         let homes = || asking.iter().filter_map(|managed| managed.home.as_ref());
         let place = &homes().next().context("there is no interface")?.place;
         let vips: BTreeSet<IpAddr> = asking.iter().flat_map(|managed| managed.vips()).collect();
+        let virtual_macs = homes().flat_map(|home| &home.virtual_macs).copied();
+        let mut questioner = Self::at(place, vips, virtual_macs, sockets.of_announcements(&place.vip)?)?;
+        questioner.most_claims *= asking.len();
+        Ok(questioner)
+    }
+
+    /// For VIPs that are answered at one place. What it and the `virtual_macs` claim does not count.
+    pub(crate) fn at(
+        place: &Place,
+        vips: BTreeSet<IpAddr>,
+        virtual_macs: impl Iterator<Item = MacAddr>,
+        sender: Arc<AnnounceSender>,
+    ) -> Result<Self, OpenError> {
         let families: BTreeSet<Family> = vips.iter().map(|vip| Family::of(*vip)).collect();
         let receivers = families.into_iter().map(|family| ClaimReceiver::open(&place.vip, family));
         Ok(Self {
             questions: questions(vips.iter().copied(), place.mac, place.link_local),
-            sender: sockets.of_announcements(&place.vip)?,
+            sender,
             receivers: receivers.collect::<Result<_, _>>()?,
-            own: homes().flat_map(|home| &home.virtual_macs).copied().chain([place.mac]).collect(),
-            most_claims: MOST_CLAIMS * asking.len(),
+            own: virtual_macs.chain([place.mac]).collect(),
+            most_claims: MOST_CLAIMS,
             vips,
         })
     }
 
-    async fn ask(self) -> io::Result<Claims> {
+    /// Asks three times within 0.6 s, and yields who answered.
+    ///
+    /// # Errors
+    /// The interface is down, or gone.
+    pub(crate) async fn ask(self) -> io::Result<Claims> {
         let mut claims = Claims::new();
         for _ in 0..ROUNDS {
             let end = Instant::now() + ROUND;

@@ -4,23 +4,23 @@
 //! reports, which it turns into local addresses, log lines and status.
 
 mod alarms;
-mod binding;
+pub(crate) mod binding;
 mod detecting;
 mod drain;
 mod health;
-mod housing;
-mod inquiry;
+pub(crate) mod housing;
+pub(crate) mod inquiry;
 mod instance;
 mod linger;
 mod meters;
 mod observed;
 mod owners;
-mod place;
+pub(crate) mod place;
 mod reload;
 mod reports;
 mod requests;
 mod signing;
-mod sockets;
+pub(crate) mod sockets;
 mod start;
 mod status;
 mod watch;

@@ -11,35 +11,35 @@ use crate::vrrp::trailer;
 
 /// All that an instance takes from its interfaces. When any of it changes, sockets and frames are made anew.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     /// Where advertisements go.
-    pub(super) advert: Interface,
+    pub(crate) advert: Interface,
     /// Its MAC.
-    pub(super) advert_mac: MacAddr,
+    pub(crate) advert_mac: MacAddr,
     /// Source of the advertisements, for each family of the VIPs: IPv4 first.
-    pub(super) sources: Vec<IpAddr>,
+    pub(crate) sources: Vec<IpAddr>,
     /// Where VIPs are answered.
-    pub(super) vip: Interface,
+    pub(crate) vip: Interface,
     /// The MAC of `vip`: it answers, unless a virtual one does.
-    pub(super) mac: MacAddr,
+    pub(crate) mac: MacAddr,
     /// Where rivals for IPv6 VIPs are asked from.
-    pub(super) link_local: Option<Ipv6Addr>,
+    pub(crate) link_local: Option<Ipv6Addr>,
     /// An interface below that sees the same questions, which XDP does not keep from it: the parent of a macvlan.
-    pub(super) below: Option<Interface>,
+    pub(crate) below: Option<Interface>,
     /// Where XDP sits to see the frames of `vip`.
-    pub(super) attach: Interface,
+    pub(crate) attach: Interface,
     /// The tags between the two.
-    pub(super) tags: AttachPoint,
+    pub(crate) tags: AttachPoint,
 }
 
 impl Place {
     /// The interfaces whose kernel side must not answer ARP for VIPs on lo.
-    pub(super) fn to_silence(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn to_silence(&self) -> impl Iterator<Item = &str> {
         [Some(&self.vip), self.below.as_ref()].into_iter().flatten().map(|interface| &*interface.name)
     }
 
     /// The virtual MACs that answer for the instance's VIPs; none, if the interface's own does.
-    pub(super) fn virtual_macs(&self, instance: &config::Instance) -> Vec<MacAddr> {
+    pub(crate) fn virtual_macs(&self, instance: &config::Instance) -> Vec<MacAddr> {
         let families = self.sources.iter().map(|source| Family::of(*source)).filter(|_| instance.virtual_mac);
         families.map(|family| MacAddr::of_virtual_router(instance.virtual_router_id, family)).collect()
     }
@@ -47,7 +47,7 @@ impl Place {
 
 /// Why an instance has no place now.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Misplaced {
+pub(crate) enum Misplaced {
     /// No interface, or several.
     #[error(transparent)]
     Unresolved(#[from] ResolveError),
@@ -110,7 +110,7 @@ pub(super) enum Misplaced {
 
 impl Misplaced {
     /// Whether an administrator has to change the configuration or the host; other faults pass by themselves.
-    pub(super) fn is_permanent(&self) -> bool {
+    pub(crate) fn is_permanent(&self) -> bool {
         matches!(
             self,
             Self::Unresolved(_)
@@ -124,7 +124,7 @@ impl Misplaced {
 }
 
 /// Finds an instance's place.
-pub(super) fn place(
+pub(crate) fn place(
     instance: &config::Instance,
     links: &LinkTable,
     routes: &DefaultRoutes,
@@ -157,7 +157,7 @@ pub(super) fn place(
 }
 
 /// VIPs that lie in no subnet of the interface: legal, but hosts ask their router for them instead of ARP.
-pub(super) fn off_subnet<'a>(
+pub(crate) fn off_subnet<'a>(
     instance: &'a config::Instance,
     place: &Place,
     links: &LinkTable,
@@ -169,7 +169,8 @@ pub(super) fn off_subnet<'a>(
     })
 }
 
-fn choose<'a>(
+/// The interface that a selector means.
+pub(crate) fn choose<'a>(
     selector: &InterfaceSelector,
     instance: &config::Instance,
     links: &'a LinkTable,

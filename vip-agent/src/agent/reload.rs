@@ -101,7 +101,7 @@ impl Agent {
             })
             .collect();
         check_places(self, &fresh)?;
-        check_clashes(self, &new.instances)
+        check_clashes(&new.instances, &self.links, &self.routes)
     }
 
     /// Writes all addresses down at once: each time waits for the disk.

@@ -8,7 +8,7 @@ use crate::vrrp::socket::{AdvertSender, AnnounceSender, Interface, MulticastGrou
 
 /// The sockets that are open. Each is closed with the last instance that uses it.
 #[derive(Debug, Default)]
-pub(super) struct Sockets {
+pub(crate) struct Sockets {
     adverts: HashMap<(Interface, IpAddr), Weak<AdvertSender>>,
     frames: HashMap<Interface, Weak<AdvertSender>>,
     announcements: HashMap<Interface, Weak<AnnounceSender>>,
@@ -51,7 +51,7 @@ impl Sockets {
     ///
     /// # Errors
     /// It is not open yet, and cannot be opened.
-    pub(super) fn of_announcements(
+    pub(crate) fn of_announcements(
         &mut self,
         interface: &Interface,
     ) -> Result<Arc<AnnounceSender>, OpenError> {

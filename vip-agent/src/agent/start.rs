@@ -110,7 +110,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         _lock: lock,
     };
     check_places(&agent, &agent.config.instances)?;
-    check_clashes(&agent, &agent.config.instances)?;
+    check_clashes(&agent.config.instances, &agent.links, &agent.routes)?;
     let socket = control.unwrap_or_else(|| agent.config.control_socket());
     let control = ControlServer::listen(&socket)
         .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;

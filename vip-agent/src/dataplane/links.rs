@@ -109,6 +109,13 @@ pub(super) struct Plan {
     former: Option<(PinnedLink, XdpMode)>,
 }
 
+impl Plan {
+    /// The mode of the program that is there already.
+    pub(super) fn former_mode(&self) -> Option<XdpMode> {
+        self.former.as_ref().map(|(_, mode)| *mode)
+    }
+}
+
 impl Target<'_> {
     /// Looks at the interface.
     pub(super) fn plan(&self, pins: Option<&PinDir>) -> Result<Plan, DataplaneError> {

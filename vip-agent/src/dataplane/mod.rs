@@ -25,7 +25,7 @@ mod world;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use vip_common::maps::{HeartbeatLink, Vip, VlanKey};
 
@@ -84,6 +84,25 @@ pub struct Dataplane {
 /// [`DataplaneError::MissingCapability`] names what is missing.
 pub fn check_privileges() -> Result<(), DataplaneError> {
     checks::agent_privileges()
+}
+
+/// Checks a pin directory without changing it: file system, every pin in it, and that no agent has it locked.
+///
+/// # Errors
+/// What an agent would refuse to start with.
+pub fn check_pin_dir(pin_dir: &Path) -> Result<(), DataplaneError> {
+    PinDir::check(pin_dir).map(drop)
+}
+
+/// Looks which program runs on an interface: the mode of one that an agent with this `pin_dir` would take over, or has put
+/// there itself; `None` if there is none. Changes nothing, and needs nothing to be loaded.
+///
+/// # Errors
+/// No such interface; somebody else's program is there ([`DataplaneError::Occupied`]); a pin is not what it should be.
+pub fn look(ifindex: u32, name: &str, pin_dir: Option<&Path>) -> Result<Option<XdpMode>, DataplaneError> {
+    let pins = pin_dir.map(PinDir::look);
+    let plan = Target { ifindex, name, choice: XdpModeChoice::default() }.plan(pins.as_ref())?;
+    Ok(plan.former_mode())
 }
 
 impl Dataplane {

@@ -62,6 +62,11 @@ impl PinDir {
         Ok(dir)
     }
 
+    /// The directory as it is, for those who only look: nothing is locked or changed.
+    pub(super) fn look(path: &Path) -> Self {
+        Self { path: path.to_owned(), lock: None }
+    }
+
     fn lock(&mut self) -> Result<(), DataplaneError> {
         if !self.path.is_dir() {
             return Err(self.corrupt(&self.path, "a directory", "something else".to_owned()));

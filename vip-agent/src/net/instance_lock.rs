@@ -17,7 +17,8 @@ use nix::sys::socket::{
 
 /// Name of the abstract socket.
 const NAME: &[u8] = b"viplane";
-const LOCK_FILE: &str = "agent.lock";
+/// In runtime_dir: locked as long as the agent lives.
+pub(crate) const LOCK_FILE: &str = "agent.lock";
 
 /// Who holds a lock, if it can be told: a process of another PID namespace has no number here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

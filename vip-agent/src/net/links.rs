@@ -331,6 +331,17 @@ pub async fn promiscuity(rtnetlink: &Rtnetlink, ifindex: u32) -> Result<u32, Net
     Ok(answer.as_ref().map_or(0, decode::promiscuity))
 }
 
+/// The interface by which this host sends to an address; `None` = there is no route.
+///
+/// # Errors
+/// Only what netlink itself fails with.
+pub async fn route_to(rtnetlink: &Rtnetlink, to: Ipv4Addr) -> Result<Option<u32>, NetlinkError> {
+    match rtnetlink.get("look up a route", decode::get_route(to)).await {
+        Err(error) if error.is_unreachable() => Ok(None),
+        answer => Ok(answer?.as_ref().and_then(decode::interface_of)),
+    }
+}
+
 /// The interfaces that carry a default route of the main table, by family; the preferred one (lowest metric) first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DefaultRoutes {

@@ -4,6 +4,8 @@
 
 pub mod addresses;
 pub mod connections;
+pub mod ethtool;
+mod genetlink;
 pub mod instance_lock;
 pub mod journal;
 pub mod links;

@@ -52,10 +52,19 @@ pub enum NetlinkError {
 }
 
 impl NetlinkError {
+    /// Whether there is no route: none at all, or one that says so (`unreachable`, `prohibit`, `blackhole`).
+    pub(crate) fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Refused { source, .. } if is_no_route(source))
+    }
+
     /// Whether the kernel knows nothing of what was asked for.
     pub(crate) fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
+}
+
+fn is_no_route(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL))
 }
 
 fn remedy(error: &io::Error) -> &'static str {

@@ -62,6 +62,10 @@ pub enum Setting {
     ArpAnnounce,
     /// net.ipv6.conf.IF.forwarding: whether the interface is a router's.
     Ipv6Forwarding,
+    /// net.ipv6.conf.IF.disable_ipv6: whether the interface does without IPv6.
+    DisableIpv6,
+    /// net.ipv4.conf.IF.rp_filter: which sources are believed (RFC 3704).
+    RpFilter,
 }
 
 /// One setting of one interface ("all" and "default" included).
@@ -97,6 +101,24 @@ impl Sysctl {
             .map_err(|_| self.error("read", io::Error::other(format!("{text:?} is no number"))))
     }
 
+    /// The value in force: the higher one of the interface's own and that of `all`, which is how the kernel reads arp_ignore,
+    /// arp_announce and rp_filter.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn in_force(&self) -> Result<i32, SysctlError> {
+        Ok(self.read()?.max(Self::new("all", self.setting).read()?))
+    }
+
+    /// Asks whether it could be set, without setting it.
+    ///
+    /// # Errors
+    /// It could not, for /proc/sys is mounted read-only or this process may not.
+    pub fn check_writable(&self) -> Result<(), SysctlError> {
+        let check = |path| Ok(rustix::fs::access(&path, rustix::fs::Access::WRITE_OK)?);
+        self.path().and_then(check).map_err(|source| self.error("set", source))
+    }
+
     fn write(&self, value: i32) -> Result<(), SysctlError> {
         self.path().and_then(|path| fs::write(path, value.to_string())).map_err(|source| {
             match source.kind() {
@@ -113,6 +135,8 @@ impl Sysctl {
             Setting::ArpIgnore => ("ipv4", "arp_ignore"),
             Setting::ArpAnnounce => ("ipv4", "arp_announce"),
             Setting::Ipv6Forwarding => ("ipv6", "forwarding"),
+            Setting::DisableIpv6 => ("ipv6", "disable_ipv6"),
+            Setting::RpFilter => ("ipv4", "rp_filter"),
         }
     }
 
@@ -216,7 +240,7 @@ fn hold(
     if journal.entries().sysctls.iter().any(ours) {
         return Ok(Held::AlreadyOurs);
     }
-    let in_force = own.max(Sysctl::new("all", sysctl.setting).read()?);
+    let in_force = sysctl.in_force()?;
     if !replaceable(in_force) {
         return Ok(Held::Administrators(in_force));
     }

@@ -1,12 +1,14 @@
 //! What netlink says of links, addresses and routes, as our types.
 
+use std::net::Ipv4Addr;
+
 use ipnet::IpNet;
 use rtnetlink::packet_route::address::{AddressAttribute, AddressFlags, AddressMessage};
 use rtnetlink::packet_route::link::{
     InfoData, InfoKind, InfoMacVlan, InfoVlan, LinkAttribute, LinkExtentMask, LinkFlags, LinkInfo,
     LinkLayerType, LinkMessage, MacVlanMode,
 };
-use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteType};
+use rtnetlink::packet_route::route::{RouteAddress, RouteAttribute, RouteHeader, RouteMessage, RouteType};
 use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
 
 use super::{LinkAddress, LinkState, VlanLink};
@@ -144,6 +146,24 @@ pub(crate) fn address(message: &AddressMessage) -> Option<LinkAddress> {
         deprecated: flags.contains(AddressFlags::Deprecated),
         valid_lifetime,
         protocol,
+    })
+}
+
+/// Which way to an address, from any source.
+pub(super) fn get_route(to: Ipv4Addr) -> RouteNetlinkMessage {
+    let mut route = RouteMessage::default();
+    route.header.address_family = AddressFamily::Inet;
+    route.header.destination_prefix_length = 32;
+    route.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(to)));
+    RouteNetlinkMessage::GetRoute(route)
+}
+
+/// The interface of the route that a message describes.
+pub(super) fn interface_of(message: &RouteNetlinkMessage) -> Option<u32> {
+    let RouteNetlinkMessage::NewRoute(route) = message else { return None };
+    route.attributes.iter().find_map(|attribute| match attribute {
+        RouteAttribute::Oif(ifindex) => Some(*ifindex),
+        _ => None,
     })
 }
 

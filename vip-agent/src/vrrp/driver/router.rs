@@ -224,7 +224,8 @@ impl Router {
     pub(super) fn rehearse(&self) {
         let Some(binding) = &self.binding else { return };
         for family in &binding.families {
-            family.sender.rehearse(&family.adverts);
+            // What is refused now will be refused when it matters, and then it will be told.
+            let _ = family.sender.rehearse(&family.adverts);
         }
         // What cannot be sent now shows when it matters.
         let _ = binding.announcer.send(&binding.rehearsal);

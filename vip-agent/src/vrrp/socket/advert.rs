@@ -208,13 +208,20 @@ impl AdvertSender {
         sendmmsg(&self.socket, &mut headers, SendFlags::DONTWAIT)
     }
 
-    /// Does all that sending does in this host, where that can be done without sending.
-    pub fn rehearse(&self, adverts: &PreparedAdverts) {
-        let Takes::Payloads { rehearsal: Some(socket) } = &self.takes else { return };
+    /// Does all that sending does in this host, where that can be done without sending. Whether there was anything that
+    /// could be rehearsed.
+    ///
+    /// # Errors
+    /// What sending would have been refused with: a firewall of this host, for one.
+    pub fn rehearse(&self, adverts: &PreparedAdverts) -> Result<bool, SendError> {
+        let Takes::Payloads { rehearsal: Some(socket) } = &self.takes else { return Ok(false) };
+        let mut result = Ok(false);
         for (destination, advert) in adverts.iter().filter(|(destination, _)| destination.is_multicast()) {
-            // What is refused now will be refused when it matters, and then it will be told.
-            let _ = self.send_one(socket, destination, advert);
+            let refused = |errno| SendError { errno, destination, interface: self.interface.clone() };
+            let sent = self.send_one(socket, destination, advert).map(|()| true).map_err(refused);
+            result = result.and(sent);
         }
+        result
     }
 
     /// What [`Self::send`] hands to the kernel, for somebody who sends it in our stead by this socket ([`AsFd`]): each
