@@ -45,7 +45,7 @@ pub(crate) fn all(selection: &Selection, toolchain: &Toolchain) -> Result<()> {
 
 /// Suites that wait for what happens and do not ask when, so that their tests may run beside each other: most of their time
 /// is spent waiting. All others watch the clock, and each of their tests runs several nodes already.
-const PATIENT: [&str; 34] = [
+const PATIENT: &[&str] = &[
     "accept",
     "agent",
     "api",

@@ -55,7 +55,7 @@ fn a_rehearsal_leaves_nothing_on_the_wire() {
     for family in FAMILIES {
         let mut receiver = wire.far_receiver(family);
         let (sender, adverts) = (near_sender(&wire, near_source(family)), multicast_adverts(family));
-        sender.rehearse(&adverts);
+        assert_eq!(sender.rehearse(&adverts).unwrap(), family == Family::V4, "{family}");
         sender.send(&adverts).unwrap();
         let frames = receive(&mut receiver, 1);
         assert_eq!(hop_limit(&frames[0].bytes, family), 255, "{family}: the advert itself came first");

@@ -16,8 +16,8 @@ use regex_lite::Regex;
 use super::super::{
     AllFailed, Announce, Api, Auth, AuthTrailer, BodyMatch, Check, CommandLine, Config, Headers, HostHeader,
     Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector, LocalAddress,
-    Log, LogFormat, LogLevel, Name, OnConflict, Polling, Preset, Probe, Protocol, Question, Secrets, StatusSet,
-    TokenFile, Unicast, Url, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
+    Log, LogFormat, LogLevel, Name, OnConflict, Polling, Preset, Probe, Protocol, Question, Secrets,
+    StatusSet, TokenFile, Unicast, Url, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
 use crate::api::Token;
