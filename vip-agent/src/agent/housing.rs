@@ -77,8 +77,13 @@ impl Agent {
 
     /// Tries again what did not work; says nothing unless something is different.
     pub(super) async fn retry_faults(&mut self) {
+        let faulty = |managed: &Managed| managed.fault.is_some() && managed.exit == Exit::None;
+        if self.instances.iter().any(faulty) {
+            // One that came after the last news of the links.
+            self.read_routes().await;
+        }
         for index in 0..self.instances.len() {
-            if self.instances[index].fault.is_some() && self.instances[index].exit == Exit::None {
+            if faulty(&self.instances[index]) {
                 self.settle(index).await;
             }
         }
