@@ -130,7 +130,8 @@ fn instances_of_one_interface_share_its_sockets_spread_their_adverts_and_move_to
         vip_lab::wait::until(SOON, settled)
             .with_context(|| format!("packet sockets of {}", agent.node().name()))?;
         let open = std::fs::read_dir(format!("/proc/{}/fd", agent.process().pid()))?.count();
-        ensure!(open < 64, "{open} open files of {}", agent.node().name());
+        // Of the agent and its API as such some 70; one for each instance would be 255 more.
+        ensure!(open < 128, "{open} open files of {}", agent.node().name());
     }
     for node in [one, two] {
         let adverts = |line: &str| line.contains(":0070");
