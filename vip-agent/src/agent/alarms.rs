@@ -264,15 +264,9 @@ pub(super) fn rfc3339(time: SystemTime) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::edge as instance;
 
     const MAC: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
-
-    fn instance(keys: &str) -> config::Instance {
-        let text = format!(
-            "instances: [{{name: edge, virtual_router_id: 51, interface: eth0, vips: [10.0.0.50]{keys}}}]"
-        );
-        config::parse(&text, "test", "node").unwrap().0.instances.remove(0)
-    }
 
     fn seen(instance: &config::Instance, kind: Kind, mac: MacAddr) -> Seen<'_> {
         Seen { kind, instance, address: IpAddr::from([10, 0, 0, 50]), mac }

@@ -342,13 +342,7 @@ impl Questioner {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn instance(keys: &str) -> config::Instance {
-        let text = format!(
-            "instances: [{{name: edge, virtual_router_id: 51, interface: eth0, vips: [10.0.0.50]{keys}}}]"
-        );
-        config::parse(&text, "test", "node").unwrap().0.instances.remove(0)
-    }
+    use crate::config::edge as instance;
 
     #[test]
     fn an_owner_is_waited_for_as_long_as_by_a_backup_of_the_lowest_priority() {

@@ -57,6 +57,15 @@ pub use secrets::{
 
 pub use crate::types::XdpModeChoice;
 
+/// An instance for the tests of other modules: `edge` on eth0, with VRID 51 and 10.0.0.50, and these `keys` beside (", key: value").
+#[cfg(test)]
+pub(crate) fn edge(keys: &str) -> Instance {
+    let text = format!(
+        "instances: [{{name: edge, virtual_router_id: 51, interface: eth0, vips: [10.0.0.50]{keys}}}]"
+    );
+    parse(&text, "test", "node").expect("valid keys").0.instances.remove(0)
+}
+
 /// Reads a configuration; `file` is its name in messages, `default_node` the node's name where the text has none.
 ///
 /// Yields the warnings beside it. Pure: the bound on the size is [`load`]'s, and a `password_file` is an error.

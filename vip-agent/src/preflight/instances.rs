@@ -143,13 +143,7 @@ pub(super) fn firewall(instance: &config::Instance, rehearsed: Option<Result<(),
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn instance(keys: &str) -> config::Instance {
-        let text = format!(
-            "instances: [{{name: edge, virtual_router_id: 51, interface: eth0, vips: [10.0.0.50]{keys}}}]"
-        );
-        config::parse(&text, "test", "node").unwrap().0.instances.remove(0)
-    }
+    use crate::config::edge as instance;
 
     #[test]
     fn an_interface_that_is_down_is_an_error_with_the_command() {
