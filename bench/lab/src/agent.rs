@@ -359,7 +359,10 @@ impl Agent {
             found = pid.map(Pid::from_raw);
             found.is_some()
         });
-        there.ok().and(found).with_context(|| format!("{}: no watcher\n{}", self.node().name(), self.log()))
+        there
+            .ok()
+            .and(found)
+            .with_context(|| format!("{}: no watcher\n{}", self.node().name(), self.process().last_words()))
     }
 
     /// All that it logged.
@@ -399,7 +402,10 @@ impl Agent {
                 Ok(now) if now.instances.iter().all(|instance| instance.state == state) => return status,
                 _ if Instant::now() > deadline || !self.process.is_running() => {
                     let name = self.node().name();
-                    bail!("{name}: the agent is not {state} within {timeout:?}: {status:?}\n{}", self.log());
+                    bail!(
+                        "{name}: the agent is not {state} within {timeout:?}: {status:?}\n{}",
+                        self.process().last_words()
+                    );
                 }
                 _ => std::thread::sleep(Duration::from_millis(20)),
             }

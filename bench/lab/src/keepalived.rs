@@ -347,7 +347,8 @@ impl Keepalived {
             // Not there, or a zombie that nobody has reaped yet.
             stat.rsplit(") ").next().is_none_or(|rest| rest.is_empty() || rest.starts_with('Z'))
         };
-        until(timeout, ended).with_context(|| format!("keepalived's VRRP child still runs\n{}", self.log()))
+        until(timeout, ended)
+            .with_context(|| format!("keepalived's VRRP child still runs\n{}", self.parent.last_words()))
     }
 
     /// Stops it in good order (SIGTERM: priority 0, VIPs removed) and waits for its end.
@@ -383,7 +384,9 @@ impl Keepalived {
             let log = self.log();
             instances.iter().all(|instance| last_state(&log, &instance.name) == Some(state))
         })
-        .with_context(|| format!("{}: keepalived is not {state}\n{}", self.node().name(), self.log()))
+        .with_context(|| {
+            format!("{}: keepalived is not {state}\n{}", self.node().name(), self.parent.last_words())
+        })
     }
 }
 
@@ -402,7 +405,11 @@ fn wait_for_child(parent: &Process, pid_file: &Path) -> Result<Pid> {
         child.is_some() || !parent.is_running()
     });
     started.ok().and(child).with_context(|| {
-        format!("{}: keepalived did not start (is it installed?)\n{}", parent.node().name(), parent.log())
+        format!(
+            "{}: keepalived did not start (is it installed?)\n{}",
+            parent.node().name(),
+            parent.last_words()
+        )
     })
 }
 

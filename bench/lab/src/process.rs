@@ -168,7 +168,7 @@ impl Process {
                 "{}: {} cannot get {signal}: it has exited ({status})\n{}",
                 self.node.name(),
                 self.name,
-                self.log()
+                self.last_words()
             );
         }
         kill(self.pid, signal).with_context(|| format!("send {signal} to {}", self.name))
@@ -190,7 +190,12 @@ impl Process {
                 return Ok(status);
             }
             if Instant::now() > deadline {
-                bail!("{}: {} still runs after {timeout:?}\n{}", self.node.name(), self.name, self.log());
+                bail!(
+                    "{}: {} still runs after {timeout:?}\n{}",
+                    self.node.name(),
+                    self.name,
+                    self.last_words()
+                );
             }
             std::thread::sleep(Duration::from_millis(2));
         }
@@ -214,7 +219,7 @@ impl Process {
         let mut child = self.child();
         // Not yet reaped: the group cannot be another's.
         if let Some(status) = child.try_wait()? {
-            bail!("{}: {} has exited ({status})\n{}", self.node.name(), self.name, self.log());
+            bail!("{}: {} has exited ({status})\n{}", self.node.name(), self.name, self.last_words());
         }
         killpg(self.pid, Signal::SIGKILL).with_context(|| format!("kill the group of {}", self.name))?;
         child.wait().map(drop).with_context(|| format!("kill {}", self.name))
@@ -225,17 +230,26 @@ impl Process {
         read_from(&self.log, self.log_start)
     }
 
+    /// The end of its log, for error messages: what many virtual routers have to say would bury the message.
+    pub fn last_words(&self) -> String {
+        const LINES: usize = 200;
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        let Some(earlier) = lines.len().checked_sub(LINES + 1) else { return log };
+        format!("... ({} lines before)\n{}\n", earlier + 1, lines[earlier + 1..].join("\n"))
+    }
+
     /// Waits until its log holds `text`.
     ///
     /// # Errors
-    /// It does not after `timeout`: with the log.
+    /// It does not after `timeout`: with the end of the log.
     pub fn wait_log(&self, text: &str, timeout: Duration) -> Result<()> {
         until(timeout, || self.log().contains(text)).with_context(|| {
             format!(
                 "{}: {} did not say {text:?} within {timeout:?}\n{}",
                 self.node.name(),
                 self.name,
-                self.log()
+                self.last_words()
             )
         })
     }
