@@ -11,6 +11,7 @@ pub mod errors;
 pub mod events;
 mod files;
 pub mod health;
+pub mod idle;
 pub mod import;
 pub mod metrics;
 pub mod net;

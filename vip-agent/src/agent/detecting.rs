@@ -7,7 +7,9 @@ use vip_common::heartbeat::Key;
 use vip_common::maps::{HeartbeatLink, VlanKey};
 
 use super::Agent;
+use crate::config::CpuLatency;
 use crate::errors::in_full;
+use crate::idle::{self, IdleLimit};
 use crate::net::links::AttachPoint;
 use crate::types::MacAddr;
 use crate::vrrp::driver::{Command, Detection};
@@ -20,6 +22,8 @@ pub(super) struct Detecting {
     node: u64,
     /// What runs, by the index of the interface.
     running: BTreeMap<u32, Wanted>,
+    /// While any runs.
+    idle_limit: IdleLimit,
 }
 
 /// Fast detection on one interface of adverts.
@@ -36,7 +40,11 @@ struct Wanted {
 impl Default for Detecting {
     fn default() -> Self {
         // The seed is the system's randomness; the number need not be secret, only another each time.
-        Self { node: RandomState::new().build_hasher().finish().max(1), running: BTreeMap::new() }
+        Self {
+            node: RandomState::new().build_hasher().finish().max(1),
+            running: BTreeMap::new(),
+            idle_limit: IdleLimit::default(),
+        }
     }
 }
 
@@ -79,6 +87,31 @@ impl Agent {
                     in_full(&error)
                 ),
             }
+        }
+        self.keep_cpus_ready();
+    }
+
+    /// Keeps CPUs from a sleep that would make their timers late, as long as any host is watched.
+    fn keep_cpus_ready(&mut self) {
+        let limits = self.instances.iter().filter_map(|managed| {
+            let watched = self.detecting.running.contains_key(&managed.home.as_ref()?.place.advert.index);
+            match managed.config.detect.as_ref().filter(|_| watched)?.cpu_latency {
+                CpuLatency::Auto => Some(idle::suitable()),
+                CpuLatency::AtMost(limit) => Some(limit),
+                CpuLatency::Any => None,
+            }
+        });
+        let limit = limits.min();
+        match self.detecting.idle_limit.hold(limit) {
+            Ok(true) => tracing::info!(
+                limit_us = limit.map(|limit| limit.as_micros()),
+                "how deep idle CPUs may sleep"
+            ),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(
+                "idle CPUs may sleep deep, and dead hosts be found some milliseconds late: {error}; \
+                 let the agent open the device, or say `cpu_latency: any`"
+            ),
         }
     }
 

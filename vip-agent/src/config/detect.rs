@@ -22,17 +22,43 @@ pub struct Detect {
     pub key_file: Option<PathBuf>,
     /// What heartbeats are sealed with.
     pub key: Key,
+    /// How deep idle CPUs may sleep.
+    pub cpu_latency: CpuLatency,
+}
+
+/// `cpu_latency` of `detect`: within which time idle CPUs must wake while hosts are watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CpuLatency {
+    /// What suits the machine ([`crate::idle::suitable`]).
+    Auto,
+    /// Microseconds, 0 to 10 ms.
+    AtMost(Duration),
+    /// CPUs sleep as they like.
+    Any,
+}
+
+impl Serialize for CpuLatency {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Auto => serializer.serialize_str("auto"),
+            Self::AtMost(limit) => serializer.collect_str(&Span(*limit)),
+            Self::Any => serializer.serialize_str("any"),
+        }
+    }
 }
 
 impl Serialize for Detect {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut detect = serializer.serialize_map(Some(3))?;
+        let mut detect = serializer.serialize_map(Some(4))?;
         detect.serialize_entry("interval", &Span(self.settings.interval).to_string())?;
         detect.serialize_entry("multiplier", &self.settings.multiplier)?;
         detect.serialize_entry("key_file", &self.key_file)?;
+        detect.serialize_entry("cpu_latency", &self.cpu_latency)?;
         detect.end()
     }
 }
+
+const CPU_LATENCIES: std::ops::RangeInclusive<Duration> = Duration::ZERO..=Duration::from_millis(10);
 
 const INTERVALS: std::ops::RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(1);
 
@@ -48,7 +74,7 @@ pub(super) fn detect(
 }
 
 fn read(field: &Field<'_>, adverts: Option<AdvertInterval>, secrets: &Secrets<'_>) -> Option<Detect> {
-    let detect = field.mapping(&["interval", "multiplier", "key_file"])?;
+    let detect = field.mapping(&["interval", "multiplier", "key_file", "cpu_latency"])?;
     let interval = detect.or("interval", Duration::from_millis(1), |field| field.duration_within(INTERVALS));
     let multiplier = detect.or("multiplier", 4, |field| field.integer(3..=50));
     let key = detect.or("key_file", (None, Key::PUBLIC), |field| {
@@ -61,6 +87,7 @@ fn read(field: &Field<'_>, adverts: Option<AdvertInterval>, secrets: &Secrets<'_
             Err(error) => field.refuse(format_args!("{}: {error}", path.display())),
         }
     });
+    let cpu_latency = detect.or("cpu_latency", CpuLatency::Auto, cpu_latency);
     let (interval, multiplier, (key_file, key)) = (interval?, u8::try_from(multiplier?).ok()?, key?);
     let time = interval * u32::from(multiplier);
     let by_adverts = adverts?.duration() * LEASE_INTERVALS;
@@ -71,5 +98,13 @@ fn read(field: &Field<'_>, adverts: Option<AdvertInterval>, secrets: &Secrets<'_
             Span(by_adverts)
         ));
     }
-    Some(Detect { settings: Settings { interval, multiplier }, key_file, key })
+    Some(Detect { settings: Settings { interval, multiplier }, key_file, key, cpu_latency: cpu_latency? })
+}
+
+fn cpu_latency(field: &Field<'_>) -> Option<CpuLatency> {
+    match field.word() {
+        Some("auto") => Some(CpuLatency::Auto),
+        Some("any") => Some(CpuLatency::Any),
+        _ => field.duration_within(CPU_LATENCIES).map(CpuLatency::AtMost),
+    }
 }

@@ -59,6 +59,14 @@ impl<'a> Field<'a> {
         }
     }
 
+    /// The text, if it is one: what else it may be is for another reader to say.
+    pub(super) fn word(&self) -> Option<&'a str> {
+        match &self.node.value {
+            Value::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
     pub(super) fn text(&self) -> Option<&'a str> {
         match &self.node.value {
             Value::Text(text) => Some(text),

@@ -37,7 +37,7 @@ pub use check::{
     BodyMatch, Check, CommandLine, Headers, HostHeader, Http, Identity, Polling, Preset, Question, StatusSet,
     Url,
 };
-pub use detect::Detect;
+pub use detect::{CpuLatency, Detect};
 pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
 pub use interface::{
     InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,

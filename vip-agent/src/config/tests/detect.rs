@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use vip_common::heartbeat::Key;
 
-use super::super::{Config, Problems, Secrets, effective, parse_with};
+use super::super::{Config, CpuLatency, Problems, Secrets, effective, parse_with};
 use super::{config, edge, edge_and, errors};
 
 const KEY: [u8; 16] = [0x5e; 16];
@@ -22,6 +22,21 @@ fn nothing_is_detected_unless_asked_for_and_then_in_four_milliseconds() {
     let detect = config(&edge("detect: {}")).instances[0].detect.clone().unwrap();
     assert_eq!((detect.settings.interval, detect.settings.multiplier), (Duration::from_millis(1), 4));
     assert_eq!((detect.key_file, detect.key), (None, Key::PUBLIC));
+    assert_eq!(detect.cpu_latency, CpuLatency::Auto);
+}
+
+#[test]
+fn idle_cpus_may_be_told_within_which_time_to_wake() {
+    for (text, expected) in [
+        ("auto", CpuLatency::Auto),
+        ("any", CpuLatency::Any),
+        ("0s", CpuLatency::AtMost(Duration::ZERO)),
+        ("20us", CpuLatency::AtMost(Duration::from_micros(20))),
+    ] {
+        let config = config(&edge(&format!("detect: {{cpu_latency: {text}}}")));
+        assert_eq!(config.instances[0].detect.as_ref().unwrap().cpu_latency, expected);
+        assert!(effective(&config).contains(&format!("cpu_latency: {text}")), "{text}");
+    }
 }
 
 #[test]
@@ -39,6 +54,8 @@ fn what_cannot_be() {
             "detect: {key_file: /etc/detect.key}",
             at("24: instances[0].detect.key_file: /etc/detect.key: is not read here"),
         ),
+        ("detect: {cpu_latency: 11ms}", at("27: instances[0].detect.cpu_latency: must be 0s to 10ms")),
+        ("detect: {cpu_latency: none}", at("27: instances[0].detect.cpu_latency: ")),
         ("detect: {timeout: 1ms}", at("14: instances[0].detect.timeout: unknown key")),
     ] {
         let errors = errors(&edge(line));
