@@ -1,6 +1,7 @@
 //! Hands the built BPF object to the library as `OUT_DIR/vip-ebpf`, or names the command that builds it.
 
 use std::path::Path;
+use std::process::Command;
 use std::{env, fs};
 
 #[path = "../xtask/src/fingerprint.rs"]
@@ -9,6 +10,10 @@ mod fingerprint;
 use fingerprint::{OBJECT, Object, RECORD, SOURCES};
 
 fn main() {
+    // Relocations are read at the start and stay resident: packed they are 10 KiB and not 600.
+    if knows_packed_relocations() {
+        println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
+    }
     if let Err(message) = place_object() {
         // Cargo fails for this line; an exit code would only add the whole output of this script to the message.
         println!("cargo::error={message}");
@@ -34,4 +39,19 @@ fn place_object() -> Result<(), String> {
     fs::copy(&object, &to)
         .map_err(|error| format!("copying {} to {}: {error}", object.display(), to.display()))?;
     Ok(())
+}
+
+/// glibc since 2.36. A program runs with the glibc that it was built with, or a newer one, anyway.
+fn knows_packed_relocations() -> bool {
+    let native = env::var_os("HOST") == env::var_os("TARGET");
+    let gnu = env::var_os("CARGO_CFG_TARGET_ENV").is_some_and(|libc| libc == "gnu");
+    if !native || !gnu {
+        return false;
+    }
+    let Ok(answer) = Command::new("getconf").arg("GNU_LIBC_VERSION").output() else { return false };
+    let minor = String::from_utf8(answer.stdout).ok().and_then(|text| {
+        let minor = text.trim().strip_prefix("glibc 2.")?;
+        minor.split('.').next()?.parse::<u32>().ok()
+    });
+    minor.is_some_and(|minor| minor >= 36)
 }

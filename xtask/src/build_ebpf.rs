@@ -78,6 +78,8 @@ fn for_bpf(mut command: Command, toolchain: &Toolchain) -> Result<Command> {
     ];
     command.env("RUSTC", &toolchain.rustc).env("RUSTC_BOOTSTRAP", "1");
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    // The workspace's release profile is about the agent's size.
+    command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3");
     Ok(command)
 }
 
