@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::sync::oneshot;
 
-/// Threads of one probe that may hang at once.
-const MOST: usize = 4;
+/// Threads, or commands, of one probe that may hang at once.
+pub(super) const MOST: usize = 4;
 
 /// Enough for the name resolver, and for certificates in a debug build.
 const STACK: usize = 512 << 10;
@@ -16,15 +16,28 @@ const STACK: usize = 512 << 10;
 /// One probe's threads.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Background {
-    busy: Arc<AtomicUsize>,
+    seats: Seats,
 }
 
-/// Counts a thread out, however it ends.
-struct Busy(Arc<AtomicUsize>);
+/// As many as may hang at once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Seats(Arc<AtomicUsize>);
 
-impl Drop for Busy {
+/// One of them, free again when it is dropped.
+#[derive(Debug)]
+pub(super) struct Seat(Seats);
+
+impl Seats {
+    /// `None`: all are taken.
+    pub(super) fn take(&self) -> Option<Seat> {
+        let seat = Seat(self.clone());
+        (self.0.fetch_add(1, Ordering::Relaxed) < MOST).then_some(seat)
+    }
+}
+
+impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -34,15 +47,11 @@ impl Background {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, String> {
-        if self.busy.fetch_add(1, Ordering::Relaxed) >= MOST {
-            self.busy.fetch_sub(1, Ordering::Relaxed);
-            return Err(format!("{MOST} earlier looks still hang"));
-        }
-        let busy = Busy(Arc::clone(&self.busy));
+        let seat = self.seats.take().ok_or_else(|| format!("{MOST} earlier looks still hang"))?;
         let (tell, told) = oneshot::channel();
         let thread = std::thread::Builder::new().name("probe".into()).stack_size(STACK);
         let started = thread.spawn(move || {
-            let _busy = busy;
+            let _seat = seat;
             let _ = tell.send(work());
         });
         started.map_err(|error| format!("no thread for it: {error}"))?;
