@@ -1,5 +1,6 @@
 //! What a probe looks at and how it asks: types that hold no value which a check refused, and their written form.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -195,9 +196,12 @@ impl Url {
         self.uri.authority().map_or(&self.host, |authority| authority.as_str())
     }
 
-    /// Path and query.
-    pub fn path(&self) -> &str {
-        self.uri.path_and_query().map_or("/", |path| path.as_str())
+    /// Path and query, which may stand without a path.
+    pub fn path(&self) -> Cow<'_, str> {
+        match self.uri.path_and_query().map_or("/", |path| path.as_str()) {
+            query if query.starts_with('?') => Cow::Owned(format!("/{query}")),
+            path => Cow::Borrowed(path),
+        }
     }
 }
 

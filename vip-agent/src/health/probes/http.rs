@@ -3,6 +3,8 @@
 //! Connections are not kept for the next round: a server that accepts none any more must show. Redirects are not
 //! followed. What is read of an answer is bounded.
 
+mod polite;
+
 use std::error::Error as _;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
@@ -13,7 +15,7 @@ use std::sync::Arc;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::client::conn::http1;
-use hyper::header::{self, HeaderValue};
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
@@ -23,6 +25,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use self::polite::Polite;
 use super::background::Background;
 use super::tls::Tls;
 use super::{Limit, tcp};
@@ -30,6 +33,9 @@ use crate::config::{HostHeader, Http, Url};
 
 /// A longer body is no answer to a question about health.
 const LARGEST_BODY: usize = 256 << 10;
+
+/// Smaller pieces cost as much as these: each is looked at.
+const SMALLEST_PIECE: usize = 16;
 
 /// Room for the answer's head.
 const LARGEST_HEAD: usize = 32 << 10;
@@ -67,11 +73,10 @@ impl Asker {
             .map_err(|_| format!("{name:?} is no name that a certificate could be for"))?;
         let handshake = TlsConnector::from(config).connect(server, stream);
         let stream = limit.on("in the TLS handshake", handshake).await?.map_err(|error| {
-            let remedy = if error.to_string().contains("UnknownIssuer") {
-                " (`ca_file` names the authority, if it is one of your own)"
-            } else {
-                ""
-            };
+            // The latter: there is an authority of that name, but it is another one.
+            let unknown = ["UnknownIssuer", "BadSignature"].iter().any(|why| error.to_string().contains(why));
+            let remedy =
+                if unknown { " (`ca_file` names the authority, if it is one of your own)" } else { "" };
             format!("TLS: {error}{remedy}")
         })?;
         self.talk(stream, request, limit).await
@@ -101,7 +106,7 @@ impl Asker {
         let host = http.host.as_ref().map_or(http.url.authority(), HostHeader::as_str);
         let mut request = Request::builder()
             .method(&http.method)
-            .uri(http.url.path())
+            .uri(&*http.url.path())
             .header(header::HOST, host)
             .header(header::CONNECTION, "close")
             .body(Empty::new())
@@ -112,6 +117,8 @@ impl Asker {
         }
         headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static("viplane-probe"));
         headers.entry(header::ACCEPT).or_insert(HeaderValue::from_static("*/*"));
+        // RFC 9110, 12.5.3: without it the server may compress.
+        headers.entry(header::ACCEPT_ENCODING).or_insert(HeaderValue::from_static("identity"));
         if matches!(http.method, Method::POST | Method::PUT | Method::PATCH) {
             // RFC 9110, 8.6: the server expects a body, and is told that it is empty.
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
@@ -130,7 +137,7 @@ impl Asker {
     ) -> Result<(), String> {
         let mut client = http1::Builder::new();
         client.max_buf_size(LARGEST_HEAD);
-        let opened = client.handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await;
+        let opened = client.handshake::<_, Empty<Bytes>>(TokioIo::new(Polite::new(stream))).await;
         let (mut sender, connection) = opened.map_err(|error| plainly(&error))?;
         let mut exchange = pin!(async {
             let answer = limit.on("waiting for the answer", sender.send_request(request)).await?;
@@ -149,33 +156,45 @@ impl Asker {
         if !self.http.status.contains(status.as_u16()) {
             return Err(wrong_status(status));
         }
-        let body = limit.on("reading the body", self.read(answer.into_body())).await??;
+        let (head, body) = answer.into_parts();
+        let body =
+            limit.on("reading the body", self.read(body, ends_with_connection(&head.headers))).await??;
         match &self.http.body {
             Some(wanted) if !wanted.is_in(&String::from_utf8_lossy(&body)) => {
-                Err(format!("status {status}, but the body ({} bytes) is not what it should be", body.len()))
+                let coding =
+                    head.headers.get(header::CONTENT_ENCODING).and_then(|coding| coding.to_str().ok());
+                let coding = coding.map_or(String::new(), |coding| format!(", Content-Encoding {coding}"));
+                let length = body.len();
+                Err(format!(
+                    "status {status}, but the body ({length} bytes{coding}) is not what it should be"
+                ))
             }
             _ => Ok(()),
         }
     }
 
     /// To its end, so that one that breaks off shows. It is kept only where it matters.
-    async fn read(&self, mut body: Incoming) -> Result<Vec<u8>, String> {
+    async fn read(&self, mut body: Incoming, ends_with_connection: bool) -> Result<Vec<u8>, String> {
         let too_large = || format!("the body is larger than {} KiB", LARGEST_BODY >> 10);
         if body.size_hint().lower() > LARGEST_BODY as u64 {
             return Err(too_large());
         }
-        let (mut kept, mut length) = (Vec::new(), 0);
+        let (mut kept, mut length, mut cost) = (Vec::new(), 0, 0);
         while let Some(frame) = body.frame().await {
             let frame = match frame {
                 Ok(frame) => frame,
-                // Some servers just close; how long the body should have been was not said either.
-                Err(error) if ends_without_farewell(&error) => break,
+                // Some servers just close, without TLS's farewell.
+                Err(error) if ends_with_connection && ends_without_farewell(&error) => break,
                 Err(error) => return Err(format!("in the body: {}", plainly(&error))),
             };
             let Some(data) = frame.data_ref() else { continue };
             length += data.len();
+            cost += data.len().max(SMALLEST_PIECE);
             if length > LARGEST_BODY {
                 return Err(too_large());
+            }
+            if cost > LARGEST_BODY {
+                return Err(format!("the body comes in small pieces, {length} bytes in all so far"));
             }
             if self.http.body.is_some() {
                 kept.extend_from_slice(data);
@@ -243,6 +262,11 @@ fn plainly(error: &hyper::Error) -> String {
     } else {
         error.to_string()
     }
+}
+
+/// RFC 9112, 6.3: a body whose length is said in neither way.
+fn ends_with_connection(headers: &HeaderMap) -> bool {
+    !headers.contains_key(header::CONTENT_LENGTH) && !headers.contains_key(header::TRANSFER_ENCODING)
 }
 
 fn ends_without_farewell(error: &hyper::Error) -> bool {

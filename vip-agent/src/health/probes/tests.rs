@@ -169,6 +169,34 @@ fn slow_answers_say_what_was_being_done_when_the_time_was_over() {
 }
 
 #[test]
+fn an_answer_before_the_question_is_one_and_many_small_pieces_are_not_read_for_ever() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    // As `nc -l` does it.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+        }
+    });
+    let question = Http::get(format!("http://{address}?a=b").parse().unwrap());
+    let asker = Asker::new("probe", &Question::Http(Box::new(question)));
+    run(async {
+        for _ in 0..20 {
+            let limit = Limit { until: Instant::now() + PATIENCE, timeout: PATIENCE };
+            assert_eq!(asker.ask(limit).await, Ok(()));
+        }
+    });
+    let crumbs = server(|stream, _| {
+        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        while stream.write_all(&b"1\r\nx\r\n".repeat(100)).is_ok() {}
+    });
+    let told = complaint(&http(crumbs, |_| ()), PATIENCE);
+    assert!(told.starts_with("the body comes in small pieces, 163"), "{told}");
+}
+
+#[test]
 fn nobody_there_is_said_at_once() {
     let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let refused = format!("cannot connect to {address}: Connection refused (os error 111)");
