@@ -1,5 +1,6 @@
 //! TLS for `http` probes: whom to believe, and who we are.
 
+mod own;
 #[cfg(test)]
 mod tests;
 
@@ -78,13 +79,17 @@ impl Tls {
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        let builder = if self.insecure {
-            builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
-        } else {
-            builder.with_root_certificates(match &self.ca_file {
-                Some(file) => Arc::new(authorities(file)?),
-                None => system_authorities()?,
-            })
+        let builder = match &self.ca_file {
+            _ if self.insecure => {
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+            }
+            Some(file) => {
+                let known = certificates(file)?;
+                let named = |error: &dyn fmt::Display| format!("ca_file {}: {error}", file.display());
+                let verifier = own::Own::new(known, provider).map_err(|error| named(&error))?;
+                builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier))
+            }
+            None => builder.with_root_certificates(system_authorities()?),
         };
         let mut config = match &self.identity {
             None => builder.with_no_client_auth(),
@@ -128,14 +133,6 @@ fn pem(error: &rustls::pki_types::pem::Error) -> String {
         rustls::pki_types::pem::Error::NoItemsFound => "holds nothing of the kind in PEM".to_owned(),
         _ => "is no PEM".to_owned(),
     }
-}
-
-fn authorities(file: &Path) -> Result<RootCertStore, String> {
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(file)? {
-        store.add(certificate).map_err(|error| format!("ca_file {}: {error}", file.display()))?;
-    }
-    Ok(store)
 }
 
 /// Those that the system trusts, read once: they are the same for all probes.

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use self::certificates::{Authority, Identity as Made};
+use self::certificates::{Authority, Identity as Made, self_signed};
 use super::super::{Asker, Limit};
 use super::*;
 use crate::config::Question;
@@ -36,6 +36,22 @@ impl Files {
 
 /// A TLS server that answers 200 to whom it lets in; `clients`: whose certificates it asks for.
 async fn server(identity: &Made, clients: Option<&Authority>) -> SocketAddr {
+    let acceptor = acceptor(identity, clients);
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
+            let _ = stream.read(&mut [0; 4096]).await;
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    address
+}
+
+fn acceptor(identity: &Made, clients: Option<&Authority>) -> TlsAcceptor {
     let chain = CertificateDer::pem_slice_iter(identity.cert.as_bytes()).collect::<Result<_, _>>().unwrap();
     let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
     let provider = Arc::new(ring::default_provider());
@@ -51,17 +67,20 @@ async fn server(identity: &Made, clients: Option<&Authority>) -> SocketAddr {
             builder.with_client_cert_verifier(verifier.build().unwrap())
         }
     };
-    let acceptor = TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()));
+    TlsAcceptor::from(Arc::new(builder.with_single_cert(chain, key).unwrap()))
+}
+
+/// A TLS server that says this and closes the connection without TLS's farewell.
+async fn closing(identity: &Made, answer: &'static str) -> SocketAddr {
+    let acceptor = acceptor(identity, None);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let _ = stream.read(&mut [0; 4096]).await;
-            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
-            let _ = stream.shutdown().await;
-        }
+        let (stream, _) = listener.accept().await.unwrap();
+        let mut stream = acceptor.accept(stream).await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await;
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
     });
     address
 }
@@ -101,6 +120,50 @@ async fn a_server_is_believed_by_its_authority_its_name_and_the_date() {
     refused(&asker(expired, by_ca), "TLS: invalid peer certificate: certificate expired").await;
     let other = server(&Authority::new().server("127.0.0.1"), None).await;
     refused(&asker(other, by_ca), "TLS: invalid peer certificate").await;
+}
+
+#[tokio::test]
+async fn a_self_signed_server_is_believed_by_its_very_certificate_at_its_name_and_in_its_time() {
+    let files = Files::new();
+    for authority in [true, false] {
+        let made = self_signed("127.0.0.1", authority, false);
+        let address = server(&made, None).await;
+        let ca_file = files.write("own.pem", &made.cert);
+        assert_eq!(ask(&asker(address, |http| http.ca_file = Some(ca_file.clone()))).await, Ok(()));
+        let named = |http: &mut Http| {
+            http.ca_file = Some(ca_file.clone());
+            http.host = Some("a.example".parse().unwrap());
+        };
+        refused(&asker(address, named), "certificate not valid for name").await;
+        let other = files.write("other.pem", &self_signed("127.0.0.1", authority, false).cert);
+        refused(&asker(address, |http| http.ca_file = Some(other)), "TLS: invalid peer certificate").await;
+        refused(&asker(address, |_| ()), "TLS: invalid peer certificate").await;
+
+        let expired = self_signed("127.0.0.1", authority, true);
+        let address = server(&expired, None).await;
+        let ca_file = files.write("expired.pem", &expired.cert);
+        refused(&asker(address, |http| http.ca_file = Some(ca_file)), "certificate expired").await;
+    }
+    let early = Authority::new();
+    let ca_file = files.write("ca.pem", &early.pem);
+    let address = server(&early.early("127.0.0.1"), None).await;
+    refused(&asker(address, |http| http.ca_file = Some(ca_file)), "certificate not valid yet").await;
+}
+
+#[tokio::test]
+async fn over_tls_a_body_that_breaks_off_is_no_answer_unless_its_end_is_the_connections() {
+    let (authority, files) = (Authority::new(), Files::new());
+    let ca_file = files.write("ca.pem", &authority.pem);
+    let identity = authority.server("127.0.0.1");
+    let outcome = async |answer: &'static str| {
+        let address = closing(&identity, answer).await;
+        ask(&asker(address, |http| http.ca_file = Some(ca_file.clone()))).await
+    };
+    let early = Err("in the body: the server closed the connection too early".to_owned());
+    assert_eq!(outcome("HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nok").await, early);
+    assert_eq!(outcome("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n").await, early);
+    assert_eq!(outcome("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").await, Ok(()));
+    assert_eq!(outcome("HTTP/1.0 200 OK\r\n\r\nok").await, Ok(()));
 }
 
 #[tokio::test]
