@@ -78,7 +78,7 @@ impl Agent {
         if managed.drain_waiters.is_empty() {
             return;
         }
-        let Some(snapshot) = self.driver.inspect(managed.id).await else { return };
+        let Some(snapshot) = self.inspect(managed.id).await else { return };
         let managed = &mut self.instances[index];
         match snapshot.state {
             State::Draining if snapshot.hands_over => {}

@@ -216,7 +216,7 @@ impl Agent {
     async fn judge(&mut self, index: usize) {
         let managed = &self.instances[index];
         let Some(Inquiry { stage: Stage::Answered(_), since }) = managed.inquiry else { return };
-        let Some(snapshot) = self.driver.inspect(managed.id).await else { return };
+        let Some(snapshot) = self.inspect(managed.id).await else { return };
         if snapshot.peers.iter().any(|peer| peer.heard >= since) {
             return self.no_conflict(index).await;
         }

@@ -60,7 +60,7 @@ use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
 use crate::net::neighbors::NeighborKeeper;
 use crate::supervisor::Supervisor;
 use crate::types::{Family, MonotonicTime};
-use crate::vrrp::driver::{Command, Driver, GroupId, InstanceId, Membership, Snapshot};
+use crate::vrrp::driver::{ANSWER_TIME, Command, Driver, GroupId, InstanceId, Membership, Snapshot};
 use crate::vrrp::machine::{DRAIN_MARGIN, Event};
 
 pub use self::start::{StartOptions, start};
@@ -116,6 +116,8 @@ pub struct Agent {
     claims: Vec<Claim>,
     /// Of the driver, as far as they were made up for.
     lost_reports: u64,
+    /// Whether some are yet to be made up for.
+    behind: bool,
     /// Instances that a reload is replacing, and who waits for that.
     reload: reload::Reload,
     stopping: Option<Stopping>,
@@ -244,6 +246,18 @@ impl Agent {
             Ok(()) => self.driver.inspect(id).await,
             Err(_) => None,
         }
+    }
+
+    /// The same for one of several: a driver that did not answer once is not asked again, so that all of them together wait no
+    /// longer than one.
+    async fn inspect_next(&self, id: InstanceId, silent: &mut bool) -> Option<Snapshot> {
+        if *silent {
+            return None;
+        }
+        let begun = Instant::now();
+        let snapshot = self.inspect(id).await;
+        *silent = snapshot.is_none() && begun.elapsed() >= ANSWER_TIME;
+        snapshot
     }
 
     /// A service manager's watchdog starts us anew if this loop or the driver thread hangs.

@@ -20,9 +20,9 @@ impl Agent {
 
     async fn metrics(&mut self) -> metrics::Snapshot {
         let now = MonotonicTime::now();
-        let mut instances = Vec::new();
+        let (mut instances, mut silent) = (Vec::new(), false);
         for index in 0..self.instances.len() {
-            let snapshot = self.inspect(self.instances[index].id).await;
+            let snapshot = self.inspect_next(self.instances[index].id, &mut silent).await;
             let managed = &mut self.instances[index];
             if let Some(snapshot) = &snapshot {
                 managed.adverts = snapshot.adverts;

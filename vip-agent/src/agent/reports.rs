@@ -89,16 +89,21 @@ impl Agent {
     /// Makes up for reports that found no room in the queue: the driver is asked how things are.
     pub(super) async fn catch_up(&mut self) {
         let lost = self.driver.lost_reports();
-        if std::mem::replace(&mut self.lost_reports, lost) == lost {
+        if std::mem::replace(&mut self.lost_reports, lost) != lost {
+            tracing::warn!(
+                lost,
+                "the VRRP driver reported more than could be followed: asking it how things are"
+            );
+            self.behind = true;
+        }
+        if !self.behind {
             return;
         }
-        tracing::warn!(
-            lost,
-            "the VRRP driver reported more than could be followed: asking it how things are"
-        );
-        let mut moving = Moving::default();
+        let (mut moving, mut silent) = (Moving::default(), false);
         for index in 0..self.instances.len() {
-            let Some(snapshot) = self.driver.inspect(self.instances[index].id).await else { continue };
+            let Some(snapshot) = self.inspect_next(self.instances[index].id, &mut silent).await else {
+                continue;
+            };
             let managed = &mut self.instances[index];
             if managed.state != snapshot.state {
                 tracing::info!(instance = managed.name(), to = word(&snapshot.state), "has moved meanwhile");
@@ -116,6 +121,8 @@ impl Agent {
         }
         self.move_addresses(&mut moving).await;
         self.remove_left().await;
+        // Else it hangs, and is asked again at the next beat.
+        self.behind = silent || self.driver.vitals().driver().is_err();
     }
 
     pub(super) fn index_of(&self, id: InstanceId) -> Option<usize> {

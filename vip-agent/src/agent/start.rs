@@ -103,6 +103,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         inquiries: tokio::task::JoinSet::new(),
         claims: Vec::new(),
         lost_reports: 0,
+        behind: false,
         reload: super::reload::Reload::default(),
         stopping: None,
         config,

@@ -20,9 +20,9 @@ use crate::vrrp::machine::State;
 
 impl Agent {
     pub(super) async fn status(&self) -> Status {
-        let mut instances = Vec::new();
+        let (mut instances, mut silent) = (Vec::new(), false);
         for managed in &self.instances {
-            if let Some(snapshot) = self.inspect(managed.id).await {
+            if let Some(snapshot) = self.inspect_next(managed.id, &mut silent).await {
                 instances.push(self.instance(managed, &snapshot));
             }
         }

@@ -47,7 +47,7 @@ use crate::watcher::{Lifeline, crash};
 const QUEUE: usize = 4096;
 
 /// Longer than the driver ever takes for an answer.
-const ANSWER_TIME: Duration = Duration::from_secs(1);
+pub const ANSWER_TIME: Duration = Duration::from_secs(1);
 
 /// Answers to [`Driver::inspect`] that can wait: one is asked for at a time, the others were given up.
 const ANSWERS: usize = 4;
