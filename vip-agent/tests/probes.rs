@@ -1,21 +1,27 @@
-//! Health probes against real servers, and what their verdicts make of the VIPs.
+//! What the verdicts of probes make of the VIPs.
 
 #[path = "support/agents.rs"]
 mod agents;
-#[path = "support/certificates.rs"]
-mod certificates;
+#[path = "support/servers.rs"]
+mod servers;
 
+use std::io::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::time::Instant;
 
 use agents::{Ask as _, SOON, VIPS, agent, ms};
 use anyhow::{Context as _, Result, ensure};
-use certificates::Authority;
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use servers::Server;
 use vip_lab::agent::{Agent, AgentBuilder};
 use vip_lab::arping::Arping;
-use vip_lab::web::Web;
-use vip_lab::{Lab, Node, Process, WEB_PORT, wait};
+use vip_lab::{Lab, Stamp, WEB_PORT, wait};
+
+/// How a server answers.
+const WELL: u8 = 0;
+const ILL: u8 = 1;
+const FLICKERS: u8 = 2;
 
 /// As quick as it is asked for where seconds count.
 fn quick(name: &str, kind: &str, particulars: Value) -> Value {
@@ -63,13 +69,14 @@ fn is(agent: &Agent, probe: &str, up: bool, why: &str) -> Result<()> {
 
 #[test]
 fn a_service_that_dies_on_the_owner_is_served_elsewhere_and_the_probe_is_named() -> Result<()> {
-    let mut lab = Lab::builder().nodes(2).clients(1).vips(VIPS).web().build()?;
+    let lab = Lab::builder().nodes(2).clients(1).vips(VIPS).web().build()?;
     let [first, second] = start([1, 2].map(|number| tracking(&lab, number, &[web()])))?;
     let load = lab.requests().every(ms(2)).delay(ms(1)).patience(ms(200)).start()?;
     let by = |load: &vip_lab::requests::Requests, node: &str| {
         load.report().answered_by().iter().any(|(name, count)| &**name == node && *count > 5)
     };
     wait::until(SOON, || by(&load, "node1"))?;
+    let wire = lab.wire()?;
     let died = Instant::now();
     lab.stop_web(1);
     wait::until(SOON, || by(&load, "node2"))?;
@@ -93,8 +100,18 @@ fn a_service_that_dies_on_the_owner_is_served_elsewhere_and_the_probe_is_named()
     let winner = second.edge_json()?;
     println!("the winner: {}", winner["last_takeover"]);
     ensure!(winner["last_takeover"]["cause"] == "priority_zero", "{winner}");
+    let [one, two] = [lab.node(1), lab.node(2)];
+    let said = |priority: u8| {
+        move |frame: &vip_lab::wire::Frame| frame.advert().is_some_and(|advert| advert.priority == priority)
+    };
+    let farewell = wire.wait_first(Stamp::MIN, SOON, |frame| frame.is_from(one) && said(0)(frame))?.at;
+    let taken = wire.wait_first(farewell, SOON, |frame| frame.is_from(two) && said(190)(frame))?.at;
+    println!(
+        "from priority 0 to the new owner's first advert, of which 25.8 ms are its skew: {:?}",
+        taken - farewell
+    );
 
-    let _web = Web::start(lab.node(1), WEB_PORT)?;
+    lab.start_web(1)?;
     first.wait_state("active", SOON)?;
     second.wait_state("backup", SOON)?;
     let back = first.edge_json()?;
@@ -131,7 +148,7 @@ fn a_weighted_probe_moves_the_vips_to_who_is_better_and_back_without_loss() -> R
 // === all_failed ===
 
 /// Three nodes that track their web servers, as they fail one after the other, the owner first.
-fn all_fail(lab: &mut Lab, all_failed: &str) -> Result<[Agent; 3]> {
+fn all_fail(lab: &Lab, all_failed: &str) -> Result<[Agent; 3]> {
     let tracking = |number| tracking(lab, number, &[web()]).set_instance("all_failed", json!(all_failed));
     let agents = start([tracking(1), tracking(2), tracking(3)])?;
     for number in 1..=3 {
@@ -147,22 +164,22 @@ fn all_fail(lab: &mut Lab, all_failed: &str) -> Result<[Agent; 3]> {
 
 #[test]
 fn closed_nobody_answers_when_all_fail_and_the_first_that_recovers_does() -> Result<()> {
-    let mut lab = Lab::builder().nodes(3).clients(1).vips(VIPS).web().build()?;
-    let agents = all_fail(&mut lab, "close")?;
+    let lab = Lab::builder().nodes(3).clients(1).vips(VIPS).web().build()?;
+    let agents = all_fail(&lab, "close")?;
     agents[2].wait_state("fault", SOON)?;
     let asking = Arping::start(lab.client(), VIPS[0].parse()?, ms(5))?;
     wait::until(SOON, || asking.questions() > 50)?;
     let answers = asking.stop()?;
     ensure!(answers.all().is_empty(), "somebody answers: {answers:?}");
-    let _web = Web::start(lab.node(2), WEB_PORT)?;
+    lab.start_web(2)?;
     agents[1].wait_state("active", SOON).map(drop)
 }
 
 #[test]
 fn open_the_last_owner_goes_on_answering_and_yields_to_the_first_that_recovers() -> Result<()> {
-    let mut lab = Lab::builder().nodes(3).clients(1).vips(VIPS).web().build()?;
+    let lab = Lab::builder().nodes(3).clients(1).vips(VIPS).web().build()?;
     let asking = Arping::start(lab.client(), VIPS[0].parse()?, ms(5))?;
-    let agents = all_fail(&mut lab, "open")?;
+    let agents = all_fail(&lab, "open")?;
     let keeps = |status: &Value| {
         let edge = &status["instances"][0];
         edge["state"] == "active" && edge["owned"] == true && edge["effective_priority"] == 2
@@ -183,7 +200,7 @@ fn open_the_last_owner_goes_on_answering_and_yields_to_the_first_that_recovers()
     let owner = answers.all().last().context("nobody answers")?.mac;
     ensure!(owner == lab.node(3).mac(), "{owner} answers");
     // The lowest of all that are well is better than one that is not.
-    let _web = Web::start(lab.node(2), WEB_PORT)?;
+    lab.start_web(2)?;
     agents[1].wait_state("active", SOON)?;
     agents[2].wait_state("fault", SOON)?;
     let answers = asking.stop()?;
@@ -192,146 +209,134 @@ fn open_the_last_owner_goes_on_answering_and_yields_to_the_first_that_recovers()
     Ok(())
 }
 
-// === against real servers ===
+#[test]
+fn an_owner_whose_backups_failed_before_it_keeps_the_vips_if_open_and_gives_them_up_if_closed() -> Result<()>
+{
+    let lab = Lab::builder().nodes(3).clients(1).vips(VIPS).web().build()?;
+    let tracking = |number| tracking(&lab, number, &[web()]).set_instance("all_failed", json!("open"));
+    let agents = start([tracking(1), tracking(2), tracking(3)])?;
+    let asking = Arping::start(lab.client(), VIPS[0].parse()?, ms(5))?;
+    for number in [2, 3] {
+        lab.stop_web(number);
+        agents[number - 1].wait_state("fault", SOON)?;
+    }
+    lab.stop_web(1);
+    let keeps = |status: &Value| {
+        let edge = &status["instances"][0];
+        edge["state"] == "active" && edge["effective_priority"] == 2
+    };
+    agents[0].wait_for("the last resort", keeps)?;
+    // Its own service is well again: it is itself, and nothing moves.
+    lab.start_web(1)?;
+    agents[0].wait_for("itself", |status| status["instances"][0]["effective_priority"] == 200)?;
+    let answers = asking.stop()?;
+    ensure!(answers.all().iter().all(|answer| answer.mac == lab.node(1).mac()), "{answers:?}");
 
-/// nginx with TLS on a node, as its own process.
-struct Nginx {
-    node: Node,
-    process: Process,
+    for (number, agent) in (1..).zip(&agents) {
+        agent.reload(&self::tracking(&lab, number, &[web()]))?;
+    }
+    lab.stop_web(1);
+    for agent in &agents {
+        agent.wait_state("fault", SOON)?;
+    }
+    // Those that cannot serve are passed over, and take their places again when they can.
+    lab.start_web(3)?;
+    agents[2].wait_state("active", SOON)?;
+    lab.start_web(2)?;
+    agents[1].wait_state("active", SOON)?;
+    agents[2].wait_state("backup", SOON)?;
+    lab.start_web(1)?;
+    agents[0].wait_state("active", SOON)?;
+    agents[1].wait_state("backup", SOON).map(drop)
 }
 
-impl Nginx {
-    /// Ports: 8080 plain, 8443 TLS, 8444 TLS with the certificate of another authority, 8445 TLS for known clients alone.
-    fn start(node: &Node, authority: &Authority, stranger: &Authority) -> Result<Self> {
-        let file = |name: &str, text: &str| -> Result<String> {
-            let path = node.file_path(name);
-            node.write_file(&path, text)?;
-            Ok(path.display().to_string())
-        };
-        let (own, other) = (authority.server("127.0.0.1"), stranger.server("127.0.0.1"));
-        let ca = file("ca.pem", &authority.pem)?;
-        let own = (file("own.pem", &own.cert)?, file("own.key", &own.key)?);
-        let other = (file("other.pem", &other.cert)?, file("other.key", &other.key)?);
-        let logs = node.file_path("nginx-files").display().to_string();
-        let path = logs.clone();
-        node.run(move || std::fs::create_dir(path))?;
-        let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
-            .map(|kind| format!("{kind}_temp_path {logs}/{kind};"))
-            .join(" ");
-        let tls = |port: u16, (cert, key): &(String, String), more: &str| {
-            format!(
-                "server {{ listen 127.0.0.1:{port} ssl; ssl_certificate {cert}; ssl_certificate_key {key}; {more} \
-                 location /healthz {{ return 200 'all well'; }} }}\n"
-            )
-        };
-        let config = format!(
-            "daemon off; user root; pid {logs}/pid; error_log stderr; events {{}}\nhttp {{ access_log off; {temporary}\n\
-             server {{ listen 127.0.0.1:8080; location = /healthz {{ return 200 'all well'; }} \
-             location = /moved {{ return 302 /healthz; }} location = /ill {{ return 503; }} \
-             location = /token {{ if ($http_authorization != 'Bearer hunter2') {{ return 401; }} return 204; }} }}\n\
-             {}{}{}}}\n",
-            tls(8443, &own, ""),
-            tls(8444, &other, ""),
-            tls(8445, &own, &format!("ssl_client_certificate {ca}; ssl_verify_client on;")),
-        );
-        let config = file("nginx.conf", &config)?;
-        let process = node.command("nginx").args(["-p", &logs, "-c", &config]).spawn("nginx")?;
-        Ok(Self { node: node.clone(), process })
-    }
+// === how many answers, and how much they weigh ===
 
-    fn path(&self, name: &str) -> String {
-        self.node.file_path(name).display().to_string()
-    }
+#[test]
+fn a_flicker_moves_nothing_and_only_a_row_of_answers_is_a_verdict() -> Result<()> {
+    let lab = Lab::builder().nodes(1).clients(0).vips(["10.0.0.50"]).build()?;
+    let (asked, mood) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicU8::new(WELL)));
+    let (counter, moody) = (Arc::clone(&asked), Arc::clone(&mood));
+    let server = Server::answering(lab.node(1), [127, 0, 0, 1].into(), move |stream, _| {
+        let number = counter.fetch_add(1, Ordering::SeqCst);
+        let well = match moody.load(Ordering::SeqCst) {
+            // Two bad ones in a row, and a good one.
+            FLICKERS => number.is_multiple_of(3),
+            mood => mood == WELL,
+        };
+        let status = if well { "200 OK" } else { "503 No" };
+        let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+    })?;
+    let mut probe = quick("moody", "http", json!({"url": server.url()}));
+    (probe["fall"], probe["rise"]) = (json!(3), json!(4));
+    let agent = tracking(&lab, 1, &[probe]).start()?;
+    agent.wait_state("active", SOON)?;
+    let turn = |to: u8| {
+        mood.store(to, Ordering::SeqCst);
+        asked.load(Ordering::SeqCst)
+    };
+    let transitions = agent.edge()?.transitions;
+    let since = turn(FLICKERS);
+    wait::until(SOON, || asked.load(Ordering::SeqCst) >= since + 12)?;
+    ensure!(agent.edge()?.transitions == transitions, "a flicker is a verdict: {}", agent.log());
+    turn(ILL);
+    agent.wait_state("fault", SOON)?;
+    // The third came two intervals after the first.
+    let verdict = agent.edge_json()?["last_release"]["verdict_us"].as_u64();
+    ensure!(verdict > Some(150_000), "{verdict:?}");
+    let since = turn(WELL);
+    agent.wait_state("active", SOON)?;
+    let answers = asked.load(Ordering::SeqCst) - since;
+    ensure!(answers >= 4, "{answers} good answers were enough");
+    Ok(())
 }
 
 #[test]
-fn each_kind_is_up_and_down_as_its_server_is() -> Result<()> {
-    let lab = Lab::builder().nodes(1).clients(0).vips(["10.0.0.50"]).build()?;
-    let node = lab.node(1);
-    let (authority, stranger) = (Authority::new(), Authority::new());
-    let nginx = Nginx::start(node, &authority, &stranger)?;
-    let client = authority.client();
-    for (name, text) in
-        [("client.pem", &*client.cert), ("client.key", &client.key), ("token", "hunter2\n"), ("ready", "")]
-    {
-        node.write_file(node.file_path(name), text)?;
-    }
-    let (ca, ready, hung) = (nginx.path("ca.pem"), nginx.path("ready"), nginx.path("hung"));
-    let http = |name: &str, url: &str, more: Value| {
-        let mut particulars = json!({"url": url});
-        for (key, value) in more.as_object().into_iter().flatten() {
-            particulars[key] = value.clone();
-        }
-        quick(name, "http", particulars)
+fn weights_add_up_and_choose_among_three_nodes() -> Result<()> {
+    let lab = Lab::builder().nodes(3).clients(0).vips(VIPS).build()?;
+    let weighted = |number: usize, name: &str, weight: i16| {
+        let mut probe = quick(name, "file", json!({"path": lab.node(number).file_path(name)}));
+        probe["weight"] = json!(weight);
+        probe
     };
-    let tls =
-        |name: &str, port: u16, more: Value| http(name, &format!("https://127.0.0.1:{port}/healthz"), more);
-    let mut probes = vec![
-        http("plain", "http://127.0.0.1:8080/healthz", json!({"body": "all well"})),
-        http("moved", "http://127.0.0.1:8080/moved", json!({})),
-        http("ill", "http://127.0.0.1:8080/ill", json!({})),
-        http(
-            "token",
-            "http://127.0.0.1:8080/token",
-            json!({"status": ["200-299"], "token_file": nginx.path("token")}),
-        ),
-        tls("tls", 8443, json!({"ca_file": ca})),
-        tls("wrong-authority", 8444, json!({"ca_file": ca})),
-        tls("insecure", 8444, json!({"insecure": true})),
-        tls("anonymous", 8445, json!({"ca_file": ca})),
-        tls(
-            "known",
-            8445,
-            json!({"ca_file": ca, "cert_file": nginx.path("client.pem"), "key_file": nginx.path("client.key")}),
-        ),
-        quick("tcp", "tcp", json!({"address": "127.0.0.1:8443"})),
-        quick("exec", "exec", json!({"command": ["test", "-e", ready]})),
-        quick("hung", "exec", json!({"command": ["sh", "-c", format!("echo $$ > {hung}; exec sleep 1000")]})),
-        quick("file", "file", json!({"path": ready})),
-        quick("link", "interface", json!({"name": "eth0"})),
-    ];
-    // None of them is a fault here: all are looked at.
-    probes.iter_mut().for_each(|probe| probe["weight"] = json!(-1));
-    let agent = tracking(&lab, 1, &probes).start()?;
-    let up = ["plain", "token", "tls", "insecure", "known", "tcp", "exec", "file", "link"];
-    for probe in up {
-        is(&agent, probe, true, "")?;
-    }
-    for (probe, why) in [
-        ("moved", "status 302 Found (redirects are not followed)"),
-        ("ill", "status 503 Service Unavailable"),
-        ("wrong-authority", "TLS: invalid peer certificate"),
-        ("anonymous", "status 400 Bad Request"),
-        ("hung", "no answer within 500ms: sh still ran, and was killed"),
-    ] {
-        is(&agent, probe, false, why)?;
-    }
-    println!("{} KiB resident with {} probes", agent.process().resident_kib()?, probes.len());
-    ensure!(agent.edge_json()?["effective_priority"] == 195, "{}", agent.edge_json()?);
-
-    let shown = [agent.say(&["config"])?.out, agent.log(), agent.status()?.raw.to_string()].join("\n");
-    ensure!(!shown.contains("hunter2") && !shown.contains("PRIVATE KEY"), "{shown}");
-
-    nginx.process.signal(Signal::SIGTERM)?;
-    let path = ready.clone();
-    node.run(move || std::fs::remove_file(path))?;
-    for probe in ["plain", "token", "tls", "insecure", "known", "tcp"] {
-        is(&agent, probe, false, "cannot connect to 127.0.0.1:")?;
-    }
-    is(&agent, "exec", false, "exit status 1")?;
-    is(&agent, "file", false, "No such file")?;
-    node.write_file(&ready, "")?;
-    for probe in ["exec", "file", "link"] {
-        is(&agent, probe, true, "")?;
-    }
-    // The hung command ends with the agent.
-    agent.signal(Signal::SIGTERM)?;
-    agent.wait(SOON)?;
-    let pid = node.read_file(&hung)?;
-    let stat = std::fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();
-    ensure!(!stat.contains("sleep"), "{stat}");
-    Ok(())
+    let put = |number: usize, name: &str| lab.node(number).write_file(lab.node(number).file_path(name), "");
+    let take = |number: usize, name: &str| -> Result<()> {
+        let path = lab.node(number).file_path(name);
+        Ok(lab.node(number).run(move || std::fs::remove_file(path))?)
+    };
+    put(1, "a")?;
+    put(1, "b")?;
+    let agents = start([
+        tracking(&lab, 1, &[weighted(1, "a", -15), weighted(1, "b", -10)]),
+        agent(&lab, 2),
+        tracking(&lab, 3, &[weighted(3, "c", 25)]),
+    ])?;
+    let priority = |number: usize, wanted: u8| {
+        let is = |status: &Value| status["instances"][0]["effective_priority"] == wanted;
+        agents[number - 1].wait_for(&format!("priority {wanted}"), is).map(drop)
+    };
+    priority(3, 180)?;
+    // 200 - 15 < 190.
+    take(1, "a")?;
+    agents[1].wait_state("active", SOON)?;
+    take(1, "b")?;
+    priority(1, 175)?;
+    // 180 + 25 > 190.
+    put(3, "c")?;
+    agents[2].wait_state("active", SOON)?;
+    priority(3, 205)?;
+    put(1, "a")?;
+    put(1, "b")?;
+    priority(1, 200)?;
+    agents[2].wait_state("active", SOON)?;
+    // Of two that are better now, the best.
+    take(3, "c")?;
+    agents[0].wait_state("active", SOON)?;
+    agents[2].wait_state("backup", SOON)?;
+    agents[1].wait_state("backup", SOON).map(drop)
 }
+
+// === reload ===
 
 #[test]
 fn a_reload_changes_probes_and_leaves_the_others_alone() -> Result<()> {

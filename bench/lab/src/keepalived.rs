@@ -56,6 +56,7 @@ pub struct KeepalivedBuilder {
     preempt: bool,
     log_detail: bool,
     global_lines: String,
+    scripts: String,
     instance_lines: String,
     more_instances: String,
 }
@@ -94,6 +95,7 @@ impl KeepalivedBuilder {
             preempt: true,
             log_detail: true,
             global_lines: String::new(),
+            scripts: String::new(),
             instance_lines: String::new(),
             more_instances: String::new(),
         }
@@ -184,6 +186,16 @@ impl KeepalivedBuilder {
         self
     }
 
+    /// A `vrrp_script` that every instance tracks, run each second (keepalived takes no fraction of one), with `fall 2` and
+    /// `rise 2`: a file that is executable.
+    pub fn track(mut self, name: &str, script: &Path) -> Self {
+        let script = script.display();
+        self.scripts.push_str(&format!(
+            "vrrp_script {name} {{\n    script {script}\n    interval 1\n    fall 2\n    rise 2\n}}\n"
+        ));
+        self.global("script_user root").each_instance(&format!("track_script {{\n        {name}\n    }}"))
+    }
+
     /// One more `vrrp_instance`, written out; [`Keepalived::wait_state`] does not look at it.
     pub fn instance(mut self, text: &str) -> Self {
         self.more_instances.push_str(text);
@@ -198,6 +210,7 @@ impl KeepalivedBuilder {
             self.version,
             self.global_lines
         );
+        text.push_str(&self.scripts);
         for instance in self.instances() {
             self.write_instance(&mut text, &instance);
         }

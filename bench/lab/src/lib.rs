@@ -41,6 +41,7 @@ pub mod wire;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -74,7 +75,7 @@ pub const WEB_PORT: u16 = 80;
 #[derive(Debug)]
 pub struct Lab {
     // First, so that servers stop before their nodes.
-    webs: Vec<Web>,
+    webs: Mutex<Vec<Web>>,
     nodes: Vec<Node>,
     clients: Vec<Node>,
     switch: Switch,
@@ -285,15 +286,29 @@ impl LabBuilder {
         } else {
             Vec::new()
         };
-        Ok(Lab { webs, nodes, clients, switch, vips: self.vips, prefix4 })
+        Ok(Lab { webs: Mutex::new(webs), nodes, clients, switch, vips: self.vips, prefix4 })
     }
 }
 
 impl Lab {
     /// Stops the web server of node `number`, if it has one: its connections end.
-    pub fn stop_web(&mut self, number: usize) {
-        let name = self.node(number).name().to_owned();
-        self.webs.retain(|web| web.node().name() != name);
+    pub fn stop_web(&self, number: usize) {
+        let name = self.node(number).name();
+        self.webs().retain(|web| web.node().name() != name);
+    }
+
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// It runs.
+    pub fn start_web(&self, number: usize) -> Result<()> {
+        let web = Web::start(self.node(number), WEB_PORT)?;
+        self.webs().push(web);
+        Ok(())
+    }
+
+    fn webs(&self) -> MutexGuard<'_, Vec<Web>> {
+        self.webs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

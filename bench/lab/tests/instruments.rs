@@ -58,7 +58,7 @@ fn kept_connections_are_used_again() -> Result<()> {
 
 #[test]
 fn requests_tell_refused_from_timed_out_and_answers_from_losses() -> Result<()> {
-    let mut lab = lab()?;
+    let lab = lab()?;
     lab.stop_web(2);
     let patience = Duration::from_millis(300);
     let closed = SocketAddr::from((lab.node(2).ipv4(), WEB_PORT));
