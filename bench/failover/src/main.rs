@@ -33,7 +33,7 @@ struct Options {
     /// Rounds per interval and number of VIPs; in each, both do every event once [default: 15 at 10 ms, 4 at 100 ms, 1 at 1 s]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     runs: Option<u32>,
-    /// Which events [default: all]
+    /// Which events [default: all but service-dies]
     #[arg(long, value_delimiter = ',', value_enum)]
     events: Vec<Event>,
     /// Advertisement intervals, in steps of 10 ms
@@ -132,8 +132,12 @@ impl Options {
         plan
     }
 
-    fn wanted_events(&self) -> &[Event] {
-        if self.events.is_empty() { &Event::ALL } else { &self.events }
+    fn wanted_events(&self) -> Vec<Event> {
+        if self.events.is_empty() {
+            Event::ALL.into_iter().filter(|event| event.is_usual()).collect()
+        } else {
+            self.events.clone()
+        }
     }
 }
 
@@ -149,8 +153,11 @@ fn measure_cell(options: &Options, agent: &Path, cell: Cell, runs: u32, results:
             }
             let lines = &options.keepalived_global;
             let detect = options.detect;
-            let starter = Starter { lab: &lab, agent, keepalived_lines: lines, contender, detect, cell };
-            let round = round::run(&starter, &wire, run, options.wanted_events())?;
+            let events = options.wanted_events();
+            let probed = events.contains(&Event::ServiceDies);
+            let starter =
+                Starter { lab: &lab, agent, keepalived_lines: lines, contender, detect, probed, cell };
+            let round = round::run(&starter, &wire, run, &events)?;
             results.unasked_takeovers[index].1 += round.unasked;
             results.moves.extend(round.moves);
             if let Some(error) = round.failure {

@@ -35,6 +35,9 @@ pub(crate) enum Event {
     Sigterm,
     /// The owner is told to hand over and stay (ours only).
     Drain,
+    /// The owner's web server ends, and what looks at it notices: a probe every 100 ms, or keepalived's `vrrp_script` every
+    /// second, twice.
+    ServiceDies,
     /// A router of higher priority joins.
     Preempt,
 }
@@ -69,6 +72,10 @@ pub(crate) struct Move {
     pub(crate) client: ClientView,
     /// The new owner's own account of it (ours only).
     pub(crate) phases: Option<Takeover>,
+    /// The old owner's account of how it gave up, from the last bad answer of its probe to priority 0, in microseconds (ours
+    /// only, where a service died).
+    #[serde(default)]
+    pub(crate) verdict_to_word_us: Option<f64>,
     /// When it decided, by that account: microseconds since 1970 (ours only).
     pub(crate) decided_at_us: Option<f64>,
 }
@@ -92,7 +99,7 @@ pub(crate) struct WireTimes {
     pub(crate) advert_to_announcement_us: f64,
     /// The new owner's first advertisement until every VIP was announced once.
     pub(crate) advert_to_all_announced_us: f64,
-    /// The blow that ended a process to the first priority 0, if it was that which made the others act.
+    /// The blow that ended a process or a service to the first priority 0, if it was that which made the others act.
     #[serde(default)]
     pub(crate) death_to_word_us: Option<f64>,
 }
@@ -132,12 +139,24 @@ impl fmt::Display for Contender {
 
 impl Event {
     /// All, in the order in which a round goes through them.
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Crash, Self::AgentDies, Self::Sigterm, Self::Drain, Self::HostDies, Self::Preempt];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Crash,
+        Self::AgentDies,
+        Self::Sigterm,
+        Self::Drain,
+        Self::HostDies,
+        Self::ServiceDies,
+        Self::Preempt,
+    ];
+
+    /// Whether it is measured without being asked for: what looks at a service would disturb the other figures.
+    pub(crate) fn is_usual(self) -> bool {
+        self != Self::ServiceDies
+    }
 
     /// Whether the others hear priority 0.
     pub(crate) fn is_told(self) -> bool {
-        self == Self::AgentDies || self.is_planned()
+        matches!(self, Self::AgentDies | Self::ServiceDies) || self.is_planned()
     }
 
     /// Whether the old owner has a chance to hand over.
@@ -157,6 +176,7 @@ impl fmt::Display for Event {
             Self::Crash => "crash",
             Self::AgentDies => "agent dies",
             Self::HostDies => "host dies",
+            Self::ServiceDies => "service dies",
             Self::Sigterm => "SIGTERM",
             Self::Drain => "drain",
             Self::Preempt => "preempt",

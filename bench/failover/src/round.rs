@@ -61,6 +61,8 @@ pub(crate) fn run(starter: &Starter<'_>, wire: &Wire, number: usize, events: &[E
         Err(error) => {
             let logs = format!("node1:\n{}node2:\n{}", last_lines(&first), last_lines(&second));
             starter.lab.switch().set_cable(starter.lab.node(1), true)?;
+            starter.lab.stop_web(1);
+            starter.lab.start_web(1)?;
             for router in [first, second] {
                 router.abandon(starter.lab)?;
             }
@@ -117,9 +119,17 @@ impl Round<'_> {
             Event::AgentDies => first.lose_one(),
             Event::HostDies => switch.set_cable(node, false),
             Event::Drain => first.drain(),
+            Event::ServiceDies => {
+                self.starter.lab.stop_web(1);
+                Ok(())
+            }
             Event::Sigterm | Event::Preempt => first.terminate(),
         });
-        self.note(times?, second)
+        let (mut moved, from, to) = times?;
+        if event == Event::ServiceDies {
+            moved.verdict_to_word_us = first.verdict_to_word_us()?;
+        }
+        self.note((moved, from, to), second)
     }
 
     /// `node1` comes back and preempts.
@@ -139,6 +149,7 @@ impl Round<'_> {
         let moved = self.watch(Event::Preempt, [old, new], Word::None, || match event {
             Event::HostDies => revive(lab),
             Event::Drain => first.undrain(),
+            Event::ServiceDies => lab.start_web(1),
             Event::Crash | Event::AgentDies | Event::Sigterm | Event::Preempt => {
                 *first = starter.start(1, PRIORITIES[0])?;
                 Ok(())
@@ -223,11 +234,14 @@ impl Round<'_> {
             run: self.number,
             load,
             wire: WireTimes {
-                death_to_word_us: wire.death_to_word_us.filter(|_| event == Event::AgentDies),
+                death_to_word_us: wire
+                    .death_to_word_us
+                    .filter(|_| matches!(event, Event::AgentDies | Event::ServiceDies)),
                 ..wire
             },
             client: ClientView::default(),
             phases: None,
+            verdict_to_word_us: None,
             decided_at_us: None,
         };
         Ok((moved, from, to))

@@ -1,6 +1,6 @@
 //! A virtual router on a node, whoever's: started, killed, told to end.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use vip_lab::agent::{Agent, Takeover};
 use vip_lab::keepalived::Keepalived;
-use vip_lab::{Lab, Node, Stamp};
+use vip_lab::{Lab, Node, Stamp, WEB_PORT};
 
 use crate::record::{Cell, Contender};
 
@@ -36,6 +36,8 @@ pub(crate) struct Starter<'a> {
     pub(crate) contender: Contender,
     /// Whether ours runs with fast detection.
     pub(crate) detect: bool,
+    /// Whether it looks at its node's web server.
+    pub(crate) probed: bool,
     /// With which interval.
     pub(crate) cell: Cell,
 }
@@ -57,15 +59,34 @@ impl Starter<'_> {
                     self.lab.agent(number, self.agent).interval(self.cell.interval).priority(priority);
                 let settings = json!({ "interval": "1ms", "multiplier": 4 });
                 let agent = if self.detect { agent.set_instance("detect", settings) } else { agent };
+                let url = format!("http://127.0.0.1:{WEB_PORT}/");
+                let web = json!({ "name": "web", "http": { "url": url }, "interval": "100ms", "fall": 2 });
+                let agent = if self.probed {
+                    agent.set("probes", json!([web])).set_instance("track", json!(["web"]))
+                } else {
+                    agent
+                };
                 agent.start().map(Router::Viplane)
             }
             Contender::Keepalived => {
                 let keepalived =
                     self.lab.keepalived(number).terse().interval(self.cell.interval).priority(priority);
+                let keepalived =
+                    if self.probed { keepalived.track("web", &self.check(number)?) } else { keepalived };
                 let lines = self.keepalived_lines.iter();
                 lines.fold(keepalived, |builder, line| builder.global(line)).start().map(Router::Keepalived)
             }
         }
+    }
+}
+
+impl Starter<'_> {
+    /// A script that asks a node's own web server, as small as one can be.
+    fn check(&self, number: usize) -> Result<PathBuf> {
+        let (node, path) = (self.lab.node(number), self.lab.node(number).file_path("check-web"));
+        node.write_file(&path, format!("#!/bin/bash\nexec 3<>/dev/tcp/127.0.0.1/{WEB_PORT}\n"))?;
+        node.command("chmod").arg("755").arg(&path).read()?;
+        Ok(path)
     }
 }
 
@@ -146,6 +167,15 @@ impl Router {
         let since =
             humantime::parse_rfc3339(&since).with_context(|| format!("`since` of status: {since}"))?;
         Ok(Some((takeover, Stamp::from(since))))
+    }
+
+    /// From the last bad answer of its probe to its priority 0, by its own account, in microseconds.
+    pub(crate) fn verdict_to_word_us(&self) -> Result<Option<f64>> {
+        let Self::Viplane(agent) = self else { return Ok(None) };
+        let status = agent.status()?.raw;
+        let release = &status["instances"][0]["last_release"];
+        let phases = ["detect_us", "decide_us", "flip_us", "announce_us"];
+        Ok(phases.iter().map(|phase| release[phase].as_f64()).sum())
     }
 
     /// All that it logged.

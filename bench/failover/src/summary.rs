@@ -24,6 +24,9 @@ pub(crate) enum Metric {
     AdvertToAllAnnouncedUs,
     /// See [`crate::record::WireTimes`].
     DeathToWordUs,
+    /// From a service's last bad answer to priority 0 by the old owner's account, and from there to the new owner's first
+    /// announcement by the wire, without the skew.
+    VerdictToAnnouncementUs,
     /// See [`crate::record::ClientView`].
     GapMs,
     /// From status: detect.
@@ -75,13 +78,14 @@ pub(crate) struct Budget {
 // === impl Metric ===
 
 impl Metric {
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::WordToAdvertUs,
         Self::LateUs,
         Self::WordToAnnouncementUs,
         Self::AdvertToAnnouncementUs,
         Self::AdvertToAllAnnouncedUs,
         Self::DeathToWordUs,
+        Self::VerdictToAnnouncementUs,
         Self::GapMs,
         Self::DetectUs,
         Self::DecideUs,
@@ -101,6 +105,9 @@ impl Metric {
             Self::AdvertToAnnouncementUs => Some(moved.wire.advert_to_announcement_us),
             Self::AdvertToAllAnnouncedUs => Some(moved.wire.advert_to_all_announced_us),
             Self::DeathToWordUs => moved.wire.death_to_word_us,
+            Self::VerdictToAnnouncementUs => {
+                Some(moved.verdict_to_word_us? + moved.wire.word_to_announcement_us? - moved.wire.timer_us?)
+            }
             Self::GapMs => Some(moved.client.gap_ms),
             Self::DetectUs => phases.map(|phases| phases.detect_us),
             Self::DecideUs => phases.map(|phases| phases.decide_us),
@@ -177,7 +184,24 @@ pub(crate) fn budgets(moves: &[Move]) -> Vec<Budget> {
     let name = "crash at 10 ms, first advertisement after Active_Down_Interval, p99".to_owned();
     budgets.extend(budget(name, 1000.0, &Metric::LateUs.sample(&ours, crash)));
     let name = "agent dies, priority 0 on the wire, p99".to_owned();
-    budgets.extend(budget(name, 2000.0, &Metric::DeathToWordUs.sample(&ours, |_| true)));
+    budgets.extend(budget(
+        name,
+        2000.0,
+        &Metric::DeathToWordUs.sample(&ours, |moved| moved.event == Event::AgentDies),
+    ));
+    let name = "service dies, last bad answer to first announcement beyond the skew, p99".to_owned();
+    budgets.extend(budget(name, 1000.0, &Metric::VerdictToAnnouncementUs.sample(&ours, |_| true)));
+    let hundred = Duration::from_millis(100);
+    let service = |moved: &Move| moved.event == Event::ServiceDies && moved.cell().interval == hundred;
+    if let Some(gap) = Metric::GapMs.sample(&ours, service).summary() {
+        budgets.push(Budget {
+            name: "service dies at 100 ms, the longest time without an answer, max".to_owned(),
+            limit: 400.0,
+            measured: gap.max,
+            unit: "ms".to_owned(),
+            moves: gap.count,
+        });
+    }
     for event in [Event::Sigterm, Event::Drain, Event::Preempt] {
         let own: Vec<&Move> = ours.iter().filter(|moved| moved.event == event).collect();
         if !own.is_empty() {
@@ -236,10 +260,11 @@ pub(crate) mod tests {
                 announced_at_us: 1e15,
                 advert_to_announcement_us: 50.0,
                 advert_to_all_announced_us: 60.0,
-                death_to_word_us: (event == Event::AgentDies).then_some(late_us),
+                death_to_word_us: matches!(event, Event::AgentDies | Event::ServiceDies).then_some(late_us),
             },
             client: ClientView { requests: 100, lost, losses: Vec::new(), slow: 0, gap_ms: 2.0 },
             phases: (contender == Contender::Viplane).then_some(phases),
+            verdict_to_word_us: (event == Event::ServiceDies).then_some(late_us),
             decided_at_us: (contender == Contender::Viplane).then_some(1e15 - 100.0),
         }
     }
@@ -285,6 +310,19 @@ pub(crate) mod tests {
         let told = |micros| [moved(Contender::Viplane, Event::AgentDies, 256, micros, 3)];
         assert!(budgets(&told(2000.0)).iter().all(Budget::is_met), "it may cost requests");
         assert!(!budgets(&told(2001.0)).iter().all(Budget::is_met));
+    }
+
+    #[test]
+    fn a_service_whose_end_is_told_late_misses_its_budget_and_that_of_an_agent_does_not() {
+        let told = |micros| [moved(Contender::Viplane, Event::ServiceDies, 1, micros, 3)];
+        assert!(budgets(&told(400.0)).iter().all(Budget::is_met), "{:?}", budgets(&told(400.0)));
+        let missed: Vec<Budget> =
+            budgets(&told(2001.0)).into_iter().filter(|budget| !budget.is_met()).collect();
+        assert!(
+            missed.iter().any(|budget| budget.name.starts_with("service dies, last bad answer")),
+            "{missed:?}"
+        );
+        assert!(missed.iter().all(|budget| !budget.name.starts_with("agent dies")), "{missed:?}");
     }
 
     #[test]

@@ -14,6 +14,7 @@ pub(crate) fn markdown(machine: &Machine, moves: &[Move], budgets: &[Budget]) ->
         environment(machine),
         takeovers(moves),
         deaths(moves),
+        services(moves),
         announcements(moves),
         clients(moves),
         phases(moves),
@@ -72,7 +73,8 @@ fn deaths(moves: &[Move]) -> String {
     for (event, cell) in cells(moves) {
         let of = |contender| {
             move |moved: &Move| {
-                (moved.contender, moved.event, moved.cell()) == (contender, event, cell)
+                event == Event::AgentDies
+                    && (moved.contender, moved.event, moved.cell()) == (contender, event, cell)
                     && moved.wire.death_to_word_us.is_some()
             }
         };
@@ -82,6 +84,41 @@ fn deaths(moves: &[Move]) -> String {
         let _ = write!(text, "| {} | {} ", interval_text(cell.interval.as_millis()), cell.vips);
         for contender in Contender::BOTH {
             let _ = write!(text, "| {} ", pair(&Metric::DeathToWordUs.sample(moves, of(contender)), span));
+        }
+        let _ = writeln!(text, "| {} |", counts(moves, of));
+    }
+    text
+}
+
+/// Nothing where none died.
+fn services(moves: &[Move]) -> String {
+    if moves.iter().all(|moved| moved.event != Event::ServiceDies) {
+        return String::new();
+    }
+    let mut text = heading(
+        "When the owner's service dies",
+        "Its web server ends. viplane asks it every 100 ms by an `http` probe, keepalived every second by a `vrrp_script` (its \
+         shortest interval) that connects; two bad answers are a verdict. `death`: to priority 0 on the wire; `verdict`: from the \
+         last bad answer to the new owner's first announcement, without the skew (viplane's account of itself, and the wire); \
+         `gap`: the longest time without an answer that a client sees.",
+    );
+    text.push_str(
+        "| interval | VIPs | viplane death | verdict | gap | keepalived death | gap | n |\n|---:|---:|---:|---:|---:|---:|---:|---:|\n",
+    );
+    for (event, cell) in cells(moves).into_iter().filter(|(event, _)| *event == Event::ServiceDies) {
+        let of = |contender| {
+            move |moved: &Move| (moved.contender, moved.event, moved.cell()) == (contender, event, cell)
+        };
+        let _ = write!(text, "| {} | {} ", interval_text(cell.interval.as_millis()), cell.vips);
+        for contender in Contender::BOTH {
+            let death = Metric::DeathToWordUs.sample(moves, of(contender));
+            let _ = write!(text, "| {} ", pair(&death, span));
+            if contender == Contender::Viplane {
+                let verdict = Metric::VerdictToAnnouncementUs.sample(moves, of(contender));
+                let _ = write!(text, "| {} ", pair(&verdict, span));
+            }
+            let gap = Metric::GapMs.sample(moves, of(contender));
+            let _ = write!(text, "| {} ", pair(&gap, |ms| span(ms * 1e3)));
         }
         let _ = writeln!(text, "| {} |", counts(moves, of));
     }
@@ -272,8 +309,11 @@ mod tests {
         let moves = [
             moved(Contender::Viplane, Event::Sigterm, 256, 100.0, 0),
             moved(Contender::Keepalived, Event::Preempt, 1, 3000.0, 0),
+            moved(Contender::Viplane, Event::ServiceDies, 1, 100.0, 0),
         ];
-        for table in [takeovers(&moves), announcements(&moves), clients(&moves), phases(&moves)] {
+        for table in
+            [takeovers(&moves), services(&moves), announcements(&moves), clients(&moves), phases(&moves)]
+        {
             let cells: Vec<usize> = table
                 .lines()
                 .filter(|line| line.starts_with('|'))
