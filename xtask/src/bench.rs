@@ -14,18 +14,24 @@ pub(crate) enum Bench {
     Dataplane,
     /// 255 instances with 4096 VIPs, beside keepalived's: target/bench/scale.json
     Scale,
+    /// One virtual router at rest, with and without probes, beside keepalived's: target/bench/idle.json
+    Idle,
     /// All of them.
     All,
 }
 
 impl Bench {
-    /// The packages, each with one binary of its name.
-    fn packages(self) -> &'static [&'static str] {
+    /// The packages, each with one binary of its name, and what it is told.
+    fn programs(self) -> Vec<(&'static str, &'static [&'static str])> {
         match self {
-            Self::Failover => &["vip-failover"],
-            Self::Dataplane => &["vip-bench-dataplane"],
-            Self::Scale => &["vip-scale"],
-            Self::All => &["vip-failover", "vip-bench-dataplane", "vip-scale"],
+            Self::Failover => vec![("vip-failover", &[])],
+            Self::Dataplane => vec![("vip-bench-dataplane", &[])],
+            Self::Scale => vec![("vip-scale", &[])],
+            Self::Idle => vec![("vip-scale", &["--idle"])],
+            Self::All => [Self::Failover, Self::Dataplane, Self::Scale, Self::Idle]
+                .into_iter()
+                .flat_map(Self::programs)
+                .collect(),
         }
     }
 }
@@ -33,8 +39,10 @@ impl Bench {
 /// Measures, with the benchmarks' own `options`.
 pub(crate) fn measure(bench: Bench, options: &[String]) -> Result<()> {
     elevate::require_namespaces()?;
-    for package in bench.packages() {
-        run(&mut release::prepare(package, "target/bench", options)?, package)?;
+    for (package, own) in bench.programs() {
+        let told: Vec<String> =
+            own.iter().map(|&option| option.to_owned()).chain(options.iter().cloned()).collect();
+        run(&mut release::prepare(package, "target/bench", &told)?, package)?;
     }
     Ok(())
 }

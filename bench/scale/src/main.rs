@@ -4,6 +4,7 @@
 //! Needs root; touches no network but its own nameless namespaces.
 
 mod crowd;
+mod idle;
 mod measure;
 mod record;
 mod table;
@@ -40,6 +41,9 @@ struct Options {
     /// How long their adverts are captured after that
     #[arg(long, default_value = "5s", value_parser = humantime::parse_duration)]
     capture: Duration,
+    /// Instead of all that: one virtual router at rest, with and without 10 probes, for --watch each
+    #[arg(long)]
+    idle: bool,
     /// Measure this one alone
     #[arg(long, value_enum)]
     only: Option<Contender>,
@@ -66,6 +70,9 @@ fn main() -> Result<()> {
     let agent = binary_beside(options.agent.as_deref(), "`cargo xtask bench scale`")?;
     fs::create_dir_all(&options.output)
         .with_context(|| format!("cannot create {}", options.output.display()))?;
+    if options.idle {
+        return rest(&options, &agent);
+    }
     let mut results = Results { machine: Machine::describe(&agent), outcomes: Vec::new() };
     for &interval in &options.intervals {
         let cell = Cell::new(interval, options.instances, options.vips);
@@ -77,6 +84,16 @@ fn main() -> Result<()> {
     }
     results.machine.finish();
     report(&options, &results)
+}
+
+/// One virtual router that does nothing but exist.
+fn rest(options: &Options, agent: &Path) -> Result<()> {
+    let results = idle::measure(agent, options.only, options.watch)?;
+    let path = idle::path(&options.output);
+    fs::write(&path, serde_json::to_vec_pretty(&results)?)
+        .with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{}", idle::markdown(&results));
+    Ok(())
 }
 
 /// One contender with one configuration, in a network of its own. What it could not do is a finding.

@@ -8,6 +8,26 @@ use anyhow::{Context, Result};
 use serde_json::Value;
 
 #[test]
+fn a_short_rest_of_both_with_and_without_probes_writes_json() -> Result<()> {
+    let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join("idle");
+    let mut run = Command::new(env!("CARGO_BIN_EXE_vip-scale"));
+    let run = run.args(["--idle", "--watch", "2s", "--only", "viplane", "--output"]).arg(&output).output()?;
+    let (table, errors) = (String::from_utf8(run.stdout)?, String::from_utf8(run.stderr)?);
+    assert!(run.status.success(), "{errors}");
+    let results: Value = serde_json::from_slice(&std::fs::read(output.join("idle.json"))?)?;
+    let rows = results["rows"].as_array().context("the JSON lists rows")?;
+    let probes: Vec<Option<u64>> = rows.iter().map(|row| row["probes"].as_u64()).collect();
+    assert_eq!(probes, [Some(0), Some(10)]);
+    assert!(rows.iter().all(|row| row["owner"]["own_percent"].as_f64() > Some(0.0)), "{results}");
+    assert!(
+        rows[1]["owner"]["commands_percent"].as_f64() > Some(0.0),
+        "its commands cost nothing: {results}"
+    );
+    assert!(table.contains("| viplane | 10 |"), "{table}");
+    Ok(())
+}
+
+#[test]
 fn a_small_run_measures_both_and_writes_json() -> Result<()> {
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join("scale");
     let run = Command::new(env!("CARGO_BIN_EXE_vip-scale"))
