@@ -6,11 +6,15 @@
 
 #[path = "support/agents.rs"]
 mod agents;
+#[path = "support/certificates.rs"]
+mod certificates;
 
-use agents::{SOON, agent, pair, vips_256};
+use agents::{Ask as _, SOON, agent, pair, vips_256};
 use anyhow::{Context, Result, ensure};
+use certificates::self_signed;
 use nix::sys::signal::Signal;
-use vip_lab::Lab;
+use serde_json::{Value, json};
+use vip_lab::{Lab, Node, Process, WEB_PORT};
 
 /// Of a release build.
 const LIMIT_KIB: u64 = 12 * 1024;
@@ -27,8 +31,20 @@ fn memory(pid: nix::unistd::Pid, field: &str) -> Result<u64> {
 }
 
 /// Moves the VIPs back and forth, so that whatever is allocated late is, and looks.
-fn stays_small(lab: &Lab) -> Result<()> {
-    let agents = pair(agent(lab, 1).preempt(false), agent(lab, 2).preempt(false))?;
+fn stays_small(lab: &Lab, probes: &[Value]) -> Result<()> {
+    let names: Vec<&Value> = probes.iter().map(|probe| &probe["name"]).collect();
+    let tracking = |number| {
+        let agent = agent(lab, number).preempt(false);
+        agent.set("probes", json!(probes)).set_instance("track", json!(names))
+    };
+    let agents = pair(tracking(1), tracking(2))?;
+    for agent in &agents {
+        let all_up = |status: &Value| {
+            let found = status["instances"][0]["probes"].as_array().cloned().unwrap_or_default();
+            found.len() == probes.len() && found.iter().all(|probe| probe["up"] == true)
+        };
+        agent.wait_for("well by all probes", all_up)?;
+    }
     for round in 0..6 {
         let [owner, heir] = [round % 2, (round + 1) % 2];
         agents[owner].signal(Signal::SIGSTOP)?;
@@ -43,7 +59,8 @@ fn stays_small(lab: &Lab) -> Result<()> {
         let watcher = memory(agent.wait_watcher(SOON)?, "RssAnon")?;
         let (vips, build) = (lab.vips().len(), if cfg!(debug_assertions) { "debug" } else { "release" });
         println!(
-            "{vips} VIPs ({build}): {resident} KiB resident of which {own} are its own, {} KiB in maps, watcher {watcher} KiB of its own",
+            "{vips} VIPs, {} probes ({build}): {resident} KiB resident of which {own} are its own, {} KiB in maps, watcher {watcher} KiB of its own",
+            probes.len(),
             maps / 1024
         );
         ensure!(cfg!(debug_assertions) || resident < LIMIT_KIB, "{resident} KiB resident with {vips} VIPs");
@@ -56,10 +73,59 @@ fn stays_small(lab: &Lab) -> Result<()> {
 
 #[test]
 fn an_agent_with_one_vip_stays_within_12_mib() -> Result<()> {
-    stays_small(&Lab::builder().nodes(2).vips(["10.0.0.50"]).build()?)
+    stays_small(&Lab::builder().nodes(2).vips(["10.0.0.50"]).build()?, &[])
+}
+
+/// nginx with TLS on port 8443.
+fn nginx(node: &Node) -> Result<Process> {
+    let file = |name: &str| node.file_path(name).display().to_string();
+    let own = self_signed("127.0.0.1", true, false);
+    node.write_file(file("own.pem"), own.cert)?;
+    node.write_file(file("own.key"), own.key)?;
+    node.command("mkdir").arg(file("nginx-files")).read()?;
+    let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+        .map(|kind| format!("{kind}_temp_path {}/{kind};", file("nginx-files")))
+        .join(" ");
+    node.write_file(
+        file("nginx.conf"),
+        format!(
+            "daemon off; user root; pid {}; error_log stderr; events {{}}\nhttp {{ access_log off; {temporary}\n\
+             server {{ listen 127.0.0.1:8443 ssl; ssl_certificate {}; ssl_certificate_key {}; \
+             location / {{ return 200 'all well'; }} }} }}\n",
+            file("nginx.pid"),
+            file("own.pem"),
+            file("own.key")
+        ),
+    )?;
+    node.command("nginx").args(["-c", &file("nginx.conf")]).spawn("nginx")
+}
+
+#[test]
+fn an_agent_with_ten_probes_stays_within_12_mib() -> Result<()> {
+    let lab = Lab::builder().nodes(2).vips(["10.0.0.50"]).web().build()?;
+    let _servers = [nginx(lab.node(1))?, nginx(lab.node(2))?];
+    let ca = lab.node(1).file_path("own.pem");
+    let plain = json!({"http": {"url": format!("http://127.0.0.1:{WEB_PORT}/")}});
+    let tls = json!({"http": {"url": "https://127.0.0.1:8443/", "ca_file": ca, "body": "all well"}});
+    let tcp = json!({"tcp": {"address": "127.0.0.1:8443"}});
+    let command = json!({"exec": {"command": ["true"]}});
+    let file = json!({"file": {"path": ca}});
+    let link = json!({"interface": {"name": "eth0"}});
+    let kinds = [&plain, &plain, &tls, &tls, &tcp, &tcp, &command, &file, &file, &link];
+    let probes = kinds.into_iter().enumerate().map(|(number, kind)| {
+        let mut probe = kind.clone();
+        probe["name"] = json!(format!("probe{number}"));
+        // None is a fault: the agents are stopped to and fro.
+        probe["weight"] = json!(-1);
+        if kind != &link {
+            probe["interval"] = json!("200ms");
+        }
+        probe
+    });
+    stays_small(&lab, &probes.collect::<Vec<_>>())
 }
 
 #[test]
 fn an_agent_with_256_vips_stays_within_12_mib() -> Result<()> {
-    stays_small(&Lab::builder().nodes(2).vips(vips_256()).build()?)
+    stays_small(&Lab::builder().nodes(2).vips(vips_256()).build()?, &[])
 }

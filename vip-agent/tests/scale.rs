@@ -4,7 +4,9 @@
 mod agents;
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
 use agents::{SOON, agent, ms};
 use anyhow::{Context, Result, ensure};
@@ -67,6 +69,29 @@ fn greatest_shares(wire: &Wire, node: &Node, since: Stamp, intervals: u32) -> Ve
         tenths.max().unwrap_or_default() as f64 / f64::from(INSTANCES)
     };
     (0..intervals).map(share).collect()
+}
+
+/// `/metrics` of an agent, and how long it took.
+fn scrape(agent: &Agent) -> Result<(Duration, String)> {
+    agent.node().run(|| {
+        let begun = Instant::now();
+        let mut stream = TcpStream::connect("127.0.0.1:9870").context("the API")?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok((begun.elapsed(), answer))
+    })
+}
+
+/// How many of the driver's timers were late by how much: all, and those by more than 10 ms.
+fn late(agent: &Agent) -> Result<[f64; 2]> {
+    let (_, metrics) = scrape(agent)?;
+    let sample = |name: &str| -> Result<f64> {
+        let line = metrics.lines().find_map(|line| line.strip_prefix(name));
+        Ok(line.with_context(|| format!("no {name} in {metrics}"))?.trim().parse()?)
+    };
+    let all = sample("viplane_timer_lateness_seconds_count")?;
+    Ok([all, all - sample("viplane_timer_lateness_seconds_bucket{le=\"0.01\"}")?])
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -167,6 +192,25 @@ fn instances_of_one_interface_share_its_sockets_spread_their_adverts_and_move_to
     println!("the greatest share of a tenth of an interval: {shares:.2?}");
     ensure!(wire.lost() == 0, "the capture lost frames");
     ensure!(median(shares.clone()) <= 0.2, "adverts come in bursts: {shares:?}");
+
+    // Looked at as often as it can be: each scrape asks the driver about every instance.
+    let wire = lab.wire()?;
+    let before = late(&second)?;
+    let took = (0..20).map(|_| scrape(&second)).collect::<Result<Vec<_>>>()?;
+    let spans: Vec<f64> = took.iter().map(|(span, _)| span.as_secs_f64() * 1e3).collect();
+    let after = late(&second)?;
+    println!(
+        "a scrape of /metrics: {:.1} ms, at most {:.1} ms; timers of the driver by lateness before {before:?}, after {after:?}",
+        median(spans.clone()),
+        spans.iter().copied().fold(0.0, f64::max)
+    );
+    for (_, metrics) in &took {
+        let leases = metrics.lines().filter(|line| line.starts_with("viplane_lease_seconds{")).count();
+        ensure!(leases == usize::from(INSTANCES), "{leases} leases in {metrics}");
+    }
+    // The backup has missed nothing of the owner meanwhile.
+    ensure!(wire.frames(is_advert_of(two)).len() > 1, "no adverts while it was scraped");
+    drop(wire);
 
     // And back.
     let first = first.builder().start()?;
