@@ -144,8 +144,7 @@ impl Prober {
                 }
                 () = tokio::time::sleep_until(due + put_off) => {
                     let now = Instant::now();
-                    // On schedule; after a time in which nothing ran, not several at once.
-                    due = (due + self.polling.interval).max(now.checked_sub(put_off).unwrap_or(now));
+                    due = next_due(due, now.checked_sub(put_off).unwrap_or(now), self.polling.interval);
                     asked += 1;
                     if open.len() < self.asker.most_open() {
                         open.spawn(ask(Arc::clone(&self.asker), self.polling.timeout));
@@ -160,6 +159,12 @@ impl Prober {
         let most = u64::try_from(self.polling.jitter.as_nanos()).unwrap_or(u64::MAX);
         Duration::from_nanos(self.dice.hash_one(question).checked_rem(most.max(1)).unwrap_or(0))
     }
+}
+
+/// When the next question is due: on schedule, but no sooner than half an interval after one that came late. Two answers that
+/// are as good as one would be no row of two.
+fn next_due(due: Instant, asked: Instant, interval: Duration) -> Instant {
+    (due + interval).max(asked + interval / 2)
 }
 
 /// Asks once.

@@ -338,6 +338,16 @@ fn a_hung_probe_delays_neither_its_next_round_nor_others() {
 }
 
 #[test]
+fn questions_are_put_on_schedule_but_never_two_at_once() {
+    let (begun, ms) = (Instant::now(), Duration::from_millis);
+    let next = |late: u64| next_due(begun, begun + ms(late), ms(100)).duration_since(begun);
+    assert_eq!([0, 10, 50].map(next), [ms(100); 3]);
+    assert_eq!(next(90), ms(140));
+    // After a time in which nothing ran.
+    assert_eq!(next(1000), ms(1050));
+}
+
+#[test]
 fn a_probe_that_changes_is_asked_anew_and_one_that_goes_says_nothing_more() {
     let (well, ill) = (status("200 OK"), status("500 No"));
     run(async {
