@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 
+use crate::setup::Need;
 use crate::workspace::run;
 use crate::{elevate, release};
 
@@ -21,6 +22,15 @@ pub(crate) enum Bench {
 }
 
 impl Bench {
+    /// What has to be there.
+    pub(crate) fn needs(self) -> &'static [Need] {
+        match self {
+            // Its probes ask a server with a certificate, which openssl makes.
+            Self::Idle | Self::All => &[Need::Lab, Need::Peers],
+            Self::Failover | Self::Dataplane | Self::Scale => &[Need::Lab],
+        }
+    }
+
     /// The packages, each with one binary of its name, and what it is told.
     fn programs(self) -> Vec<(&'static str, &'static [&'static str])> {
         match self {

@@ -126,7 +126,7 @@ fn perform(arguments: Arguments) -> Result<()> {
             sim::play(&options)?;
         }
         Task::Bench { bench, options } => {
-            with_program(&[Need::Lab])?;
+            with_program(bench.needs())?;
             bench::measure(bench, &options)?;
         }
         Task::Fuzz(fuzz) => {

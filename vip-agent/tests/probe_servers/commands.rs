@@ -48,6 +48,14 @@ fn commands_files_and_interfaces_are_up_and_down_as_they_are_and_leave_nothing()
         shell("daemon", "setsid sleep 0.2 & exit 0", Ok(())),
         exec("floods", &["cat", "/dev/zero"], Err("no answer within 1s: cat still ran, and was killed")),
         exec("much", &["head", "-c", "2000000", "/dev/zero"], Ok(())),
+        // What it inherits: no files of the agent's, no blocked signals, no real-time priority.
+        shell(
+            "files",
+            "for f in /proc/$$/fd/*; do case ${f##*/} in 0|1|2|10) ;; *) exit 1;; esac; done",
+            Ok(()),
+        ),
+        shell("signals", "grep -q 'SigBlk:.0000000000000000' /proc/self/status", Ok(())),
+        shell("scheduling", "set -- $(cat /proc/self/stat); test ${41} -eq 0", Ok(())),
         file("file", script.clone(), Ok(())),
         file("directory-is-there", "/".to_owned(), Ok(())),
         file("file-missing", path("none"), Err("No such file")),
