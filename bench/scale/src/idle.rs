@@ -207,15 +207,16 @@ impl Router {
         let mut time = CpuTime { own: Duration::ZERO, commands: Duration::ZERO };
         for pid in self.processes()? {
             let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-            let (_, fields) = stat.rsplit_once(") ").context("a stat file with a name")?;
-            let fields: Vec<u64> = fields.split(' ').filter_map(|field| field.trim().parse().ok()).collect();
-            // proc_pid_stat(5): utime, stime, cutime, cstime are 14 to 17; the state (3), which is no number, is left out.
-            let &[utime, stime, cutime, cstime] = fields.get(10..14).context("a short stat file")? else {
-                continue;
+            let (_, fields) = stat.rsplit_once(") ").context("a stat file without a name")?;
+            let fields: Vec<&str> = fields.split(' ').collect();
+            // proc_pid_stat(5): the first here is 3, the state.
+            let span = |number: usize| -> Result<Duration> {
+                let count: u64 = fields.get(number - 3).context("a short stat file")?.parse()?;
+                Ok(Duration::from_secs_f64(count as f64 / ticks as f64))
             };
-            let span = |count: u64| Duration::from_secs_f64(count as f64 / ticks as f64);
-            time.own += span(utime + stime);
-            time.commands += span(cutime + cstime);
+            let [utime, stime, cutime, cstime] = [14, 15, 16, 17];
+            time.own += span(utime)? + span(stime)?;
+            time.commands += span(cutime)? + span(cstime)?;
         }
         Ok(time)
     }
