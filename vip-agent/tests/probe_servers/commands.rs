@@ -25,6 +25,8 @@ fn commands_files_and_interfaces_are_up_and_down_as_they_are_and_leave_nothing()
     let shell = |name, script: &str, expected| exec(name, &["sh", "-c", script], expected);
     let file = |name, path: String, expected| Case::new(name, "file", json!({"path": path}), expected);
     let link = |name, link: &str, expected| Case::new(name, "interface", json!({"name": link}), expected);
+    // Of this test alone.
+    let long = format!("10{}", std::process::id());
     let (script, words) = (path("script"), path("words"));
     let cases = [
         exec("true", &["true"], Ok(())),
@@ -36,14 +38,14 @@ fn commands_files_and_interfaces_are_up_and_down_as_they_are_and_leave_nothing()
         exec("no-program", &[&words], Err("Exec format error|exit status")),
         exec("directory", &["/"], Err("Permission denied")),
         exec("stdin", &["cat"], Ok(())),
-        exec("sleeps", &["sleep", "1001"], Err("no answer within 1s: sleep still ran, and was killed")),
+        exec("sleeps", &["sleep", &long], Err("no answer within 1s: sleep still ran, and was killed")),
         shell(
             "ignores-term",
-            "trap '' TERM INT HUP; while :; do sleep 1001; done",
+            &format!("trap '' TERM INT HUP; while :; do sleep {long}; done"),
             Err("still ran, and was killed"),
         ),
-        shell("forks", "sleep 1001 & sleep 1001 & exit 0", Ok(())),
-        shell("forks-and-hangs", "(sleep 1001; sleep 1001) | cat & wait", Err("still ran")),
+        shell("forks", &format!("sleep {long} & sleep {long} & exit 0"), Ok(())),
+        shell("forks-and-hangs", &format!("(sleep {long}; sleep {long}) | cat & wait"), Err("still ran")),
         // It leaves the group, and holds the pipe: nobody waits for it. It ends by itself.
         shell("daemon", "setsid sleep 0.2 & exit 0", Ok(())),
         exec("floods", &["cat", "/dev/zero"], Err("no answer within 1s: cat still ran, and was killed")),
@@ -80,7 +82,7 @@ fn commands_files_and_interfaces_are_up_and_down_as_they_are_and_leave_nothing()
     let sleeping = || {
         let all = std::fs::read_dir("/proc").into_iter().flatten().flatten();
         let lines = all.filter_map(|entry| std::fs::read_to_string(entry.path().join("cmdline")).ok());
-        lines.filter(|line| line.starts_with("sleep\x001001")).count()
+        lines.filter(|line| *line == format!("sleep\0{long}\0")).count()
     };
     // Three of those that hang, and three of one that has just ended, at most; not one more for each round.
     ensure!(sleeping() <= 12, "{} commands are left", sleeping());

@@ -1,6 +1,7 @@
 //! Fifty probes that hang, beside one that is well.
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use vip_lab::{Lab, WEB_PORT};
 
@@ -58,5 +59,8 @@ fn fifty_hung_probes_delay_none_and_take_a_bounded_share_of_files_and_memory() -
     // Two answers, one interval apart: not a time-out of the others.
     ensure!(release["probe"] == "well" && verdict < 1_500_000, "{release}");
     lab.start_web(1)?;
-    agent.wait_state("active", SOON).map(drop)
+    agent.wait_state("active", SOON)?;
+    // In good order: what its commands are would outlive its death.
+    agent.signal(Signal::SIGTERM)?;
+    agent.wait(SOON).map(drop)
 }
