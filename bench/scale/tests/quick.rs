@@ -11,7 +11,8 @@ use serde_json::Value;
 fn a_short_rest_of_both_with_and_without_probes_writes_json() -> Result<()> {
     let output = Path::new(env!("CARGO_TARGET_TMPDIR")).join("idle");
     let mut run = Command::new(env!("CARGO_BIN_EXE_vip-scale"));
-    let run = run.args(["--idle", "--watch", "500ms", "--only", "viplane", "--output"]).arg(&output).output()?;
+    let run =
+        run.args(["--idle", "--watch", "500ms", "--only", "viplane", "--output"]).arg(&output).output()?;
     let (table, errors) = (String::from_utf8(run.stdout)?, String::from_utf8(run.stderr)?);
     assert!(run.status.success(), "{errors}");
     let results: Value = serde_json::from_slice(&std::fs::read(output.join("idle.json"))?)?;
