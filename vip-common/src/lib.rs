@@ -12,3 +12,4 @@ pub mod maps;
 pub mod packet;
 pub mod reason;
 pub mod rewrite;
+pub mod steering;

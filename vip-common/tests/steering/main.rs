@@ -1,0 +1,3 @@
+//! Steering against models and an independent packet reader.
+
+mod maglev;
