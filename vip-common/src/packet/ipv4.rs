@@ -2,12 +2,28 @@
 
 use super::Bytes;
 
+/// Bytes of a header without options.
+pub const HEADER: usize = 20;
+/// Offset of the total length.
+pub const TOTAL_LENGTH: usize = 2;
+/// Offset of the identification; flags and fragment offset follow.
+pub const IDENTIFICATION: usize = 4;
+/// Offset of the time to live; the protocol follows.
+pub const TTL: usize = 8;
 /// Offset of the protocol.
-const PROTOCOL: usize = 9;
+pub const PROTOCOL: usize = 9;
+/// Offset of the header's checksum.
+pub const CHECKSUM: usize = 10;
 /// Offset of the source address.
-const SOURCE: usize = 12;
+pub const SOURCE: usize = 12;
 /// Offset of the destination address.
-const DESTINATION: usize = 16;
+pub const DESTINATION: usize = 16;
+/// Flag: do not fragment.
+pub const DONT_FRAGMENT: u16 = 0x4000;
+/// Flag: more fragments follow.
+pub const MORE_FRAGMENTS: u16 = 0x2000;
+/// The fragment offset, in units of eight bytes.
+pub const OFFSET: u16 = 0x1fff;
 
 /// What the first look needs: whose packet, and whether it is one that always passes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! IPv6's fixed header (RFC 8200). Extension headers are not followed: nothing that we answer or steer has one.
+//! IPv6's fixed header (RFC 8200). Extension headers are only followed by [`crate::steering::packet`]: nothing that we answer has one.
 
 use core::fmt;
 
@@ -9,7 +9,11 @@ use super::{Bytes, BytesMut};
 /// Bytes of the fixed header.
 pub const HEADER: usize = 40;
 /// Offset of the next header's number.
-const NEXT_HEADER: usize = 6;
+pub const NEXT_HEADER: usize = 6;
+/// Offset of the hop limit.
+pub const HOP_LIMIT: usize = 7;
+/// Offset of the payload length.
+pub const PAYLOAD_LENGTH: usize = 4;
 /// Offset of the source address.
 pub const SOURCE: usize = 8;
 /// Offset of the destination address.

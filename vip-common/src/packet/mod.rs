@@ -26,28 +26,46 @@ pub trait BytesMut: Bytes {
     fn resize(&mut self, length: usize) -> Option<()>;
 }
 
+/// A frame whose start can move, for headers in front of it.
+pub trait Headroom: BytesMut {
+    /// Adds `by` bytes in front: whatever was there, so all of them must be written. `None`, and nothing changed, if there
+    /// is no room. All offsets grow by as much.
+    #[must_use]
+    fn grow_front(&mut self, by: usize) -> Option<()>;
+
+    /// Takes `by` bytes away in front; `None`, and nothing changed, if there are no more.
+    #[must_use]
+    fn cut_front(&mut self, by: usize) -> Option<()>;
+}
+
 impl Bytes for [u8] {
     fn load<const N: usize>(&self, offset: usize) -> Option<[u8; N]> {
         self.get(offset..)?.first_chunk().copied()
     }
 }
 
-/// A frame in user-space memory, with room to grow: the counterpart of the kernel's packet and its tailroom.
+/// A frame in user-space memory, with room to grow: the counterpart of the kernel's packet, its headroom and its tailroom.
 #[derive(Debug)]
 pub struct Frame<'a> {
     room: &'a mut [u8],
+    start: usize,
     length: usize,
 }
 
 impl<'a> Frame<'a> {
     /// The first `length` bytes of `room` are the frame, the rest is tailroom; `None` if `room` is too short.
     pub fn new(room: &'a mut [u8], length: usize) -> Option<Self> {
-        (length <= room.len()).then_some(Self { room, length })
+        Self::with_headroom(room, 0, length)
+    }
+
+    /// `length` bytes of `room` from `start` are the frame; `None` if `room` is too short.
+    pub fn with_headroom(room: &'a mut [u8], start: usize, length: usize) -> Option<Self> {
+        (start.checked_add(length)? <= room.len()).then_some(Self { room, start, length })
     }
 
     /// The frame as it stands.
     pub fn as_bytes(&self) -> &[u8] {
-        self.room.get(..self.length).unwrap_or_default()
+        self.room.get(self.start..self.start + self.length).unwrap_or_default()
     }
 }
 
@@ -59,14 +77,29 @@ impl Bytes for Frame<'_> {
 
 impl BytesMut for Frame<'_> {
     fn store<const N: usize>(&mut self, offset: usize, bytes: [u8; N]) -> Option<()> {
-        *self.room.get_mut(..self.length)?.get_mut(offset..)?.first_chunk_mut()? = bytes;
+        let frame = self.room.get_mut(self.start..self.start + self.length)?;
+        *frame.get_mut(offset..)?.first_chunk_mut()? = bytes;
         Some(())
     }
 
     fn resize(&mut self, length: usize) -> Option<()> {
         // The kernel clears what it adds (bpf_xdp_adjust_tail), so that no stale memory goes out.
-        self.room.get_mut(self.length..length.max(self.length))?.fill(0);
+        self.room.get_mut(self.start..)?.get_mut(self.length..length.max(self.length))?.fill(0);
         self.length = length;
+        Some(())
+    }
+}
+
+impl Headroom for Frame<'_> {
+    fn grow_front(&mut self, by: usize) -> Option<()> {
+        self.start = self.start.checked_sub(by)?;
+        self.length += by;
+        Some(())
+    }
+
+    fn cut_front(&mut self, by: usize) -> Option<()> {
+        self.length = self.length.checked_sub(by)?;
+        self.start += by;
         Some(())
     }
 }
