@@ -49,13 +49,12 @@ struct Inner {
     class: u8,
     /// The whole packet's.
     length: u16,
-    /// IPv4's identification, flags and offset. IPv6 is never fragmented on its way.
-    fragment: [u8; 4],
 }
 
 /// Puts the packet into a tunnel; `hash` is its flow's. `None` if there is no room in front, or one header is not for the other.
 ///
-/// DF is the inner packet's, as is the identification where it may be fragmented (RFC 2003, 3.1).
+/// The outer packet has DF, whatever the inner one (RFC 2003, 3.1 allows it): nobody here could number those that may be
+/// fragmented (RFC 6864, 4.1), so the sender must know what fits: [`super::answer::Error::TooBig`].
 #[inline(always)]
 #[must_use]
 pub fn encapsulate<B: Headroom + ?Sized>(
@@ -87,14 +86,11 @@ fn inner<B: Bytes + ?Sized>(frame: &B, packet: &Packet) -> Option<Inner> {
     Some(match packet.family {
         Family::V4 => {
             let [_, class] = frame.load(at)?;
-            let [a, b, flags, _] = frame.load(at + ipv4::IDENTIFICATION)?;
-            let dont_fragment = flags & (ipv4::DONT_FRAGMENT >> 8) as u8;
-            let fragment = if dont_fragment == 0 { [a, b, 0, 0] } else { [0, 0, dont_fragment, 0] };
-            Inner { protocol: protocol::IPV4, class, length, fragment }
+            Inner { protocol: protocol::IPV4, class, length }
         }
         Family::V6 => {
             let [a, b] = frame.load(at)?;
-            Inner { protocol: protocol::IPV6, class: (a << 4) | (b >> 4), length, fragment: [0; 4] }
+            Inner { protocol: protocol::IPV6, class: (a << 4) | (b >> 4), length }
         }
     })
 }
@@ -108,14 +104,14 @@ fn outer4<B: BytesMut + ?Sized>(
     hash: u64,
 ) -> Option<()> {
     let [high, low] = inner.length.checked_add(ipv4::HEADER as u16)?.to_be_bytes();
-    let [a, b, c, d] = inner.fragment;
+    let [dont_fragment, _] = ipv4::DONT_FRAGMENT.to_be_bytes();
     let source = varied(tunnel.source, tunnel.source_bits, hash);
     let [e, f, g, h, ..] = tunnel.destination;
     let [i, j, k, l] = source;
     write4(
         frame,
         at,
-        [0x45, inner.class, high, low, a, b, c, d],
+        [0x45, inner.class, high, low, 0, 0, dont_fragment, 0],
         [HOPS, inner.protocol],
         [i, j, k, l, e, f, g, h],
     )

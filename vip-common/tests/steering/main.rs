@@ -2,7 +2,10 @@
 
 mod answers;
 mod maglev;
+mod model;
 mod nat;
 mod packets;
 mod reading;
+mod steers;
 mod tunnels;
+mod world;

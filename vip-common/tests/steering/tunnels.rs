@@ -69,13 +69,13 @@ fn ipv6_does_not_go_in_ipv4() {
 }
 
 #[test]
-fn a_packet_that_may_be_fragmented_keeps_that_and_its_number() {
+fn a_tunnel_is_never_fragmented_on_its_way() {
     let mut frame = Sent::tcp4().bytes();
-    frame[18..22].copy_from_slice(&[0x12, 0x34, 0, 0]);
+    frame[18..22].copy_from_slice(&[0x12, 0x34, 0x20, 0]);
     fix_ipv4(&mut frame[14..]);
     let after = into(&frame, &tunnel4(), 0).expect("room enough");
-    assert_eq!(after[18..22], [0x12, 0x34, 0, 0]);
-    assert!(is_sound(&after));
+    assert_eq!(after[18..22], [0, 0, 0x40, 0]);
+    assert_eq!(after[38..42], [0x12, 0x34, 0x20, 0]);
 }
 
 #[test]

@@ -1,0 +1,71 @@
+//! Why steering did with a packet what it did: the index of a service's counters and the label of the metric.
+
+/// What happened to a packet to an owned VIP. The number is the index into [`ServiceCounters::outcomes`].
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It went the way of its flow.
+    Steered = 0,
+    /// It began a flow, as far as is known here, which was noted.
+    NewFlow = 1,
+    /// It went by the ring alone: there were too many new flows to note it.
+    Unnoted = 2,
+    /// An ICMP error: it went the way of the flow that it quotes.
+    ErrorSteered = 3,
+    /// A later fragment: it went the way of the first.
+    FragmentSteered = 4,
+    /// A later fragment whose first was not seen: dropped.
+    FragmentUnknown = 5,
+    /// It went up the stack: no service, mode `local`, or nothing that steering knows.
+    Passed = 6,
+    /// There is no backend, or no service: dropped.
+    Closed = 7,
+    /// There is no backend, or no service: the client was told.
+    Rejected = 8,
+    /// The client is in none of the service's source ranges: dropped.
+    NotAllowed = 9,
+    /// It does not fit into the tunnel: the client was told.
+    TooBig = 10,
+    /// Its last hop was here: the client was told.
+    Expired = 11,
+    /// The client should have been told something, but too many others were: dropped.
+    Silent = 12,
+    /// An echo request for a VIP that the stack does not have: answered.
+    Echoed = 13,
+    /// The backend is reached by another interface than the packet came by: dropped.
+    OtherLink = 14,
+    /// It came from the very backend that it would go to: dropped, or it would come back forever.
+    Loop = 15,
+}
+
+impl Outcome {
+    /// How many there are.
+    pub const COUNT: usize = 16;
+}
+
+/// Value of `SERVICE_COUNTERS`, one for each CPU. Packets to no service are counted in one of their own, the last.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct ServiceCounters {
+    /// Bytes from the IP header on, of all packets.
+    pub bytes: u64,
+    /// Packets by [`Outcome`].
+    pub outcomes: [u64; Outcome::COUNT],
+}
+
+/// Value of `BACKEND_COUNTERS`, one for each CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, bytemuck::Pod, bytemuck::Zeroable)]
+pub struct BackendCounters {
+    /// That went to it.
+    pub packets: u64,
+    /// From the IP header on.
+    pub bytes: u64,
+    /// [`Outcome::NewFlow`]
+    pub new_flows: u64,
+}
+
+const _: () = {
+    assert!(size_of::<ServiceCounters>() == 136);
+    assert!(size_of::<BackendCounters>() == 24);
+};
