@@ -16,6 +16,7 @@ pub mod import;
 pub mod metrics;
 pub mod net;
 pub mod preflight;
+pub mod privilege;
 pub mod status;
 pub mod supervisor;
 pub mod types;

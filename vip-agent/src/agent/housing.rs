@@ -362,12 +362,16 @@ fn forget_virtual_mac(
 }
 
 /// Checks, before anything is changed, that every instance has a place, or will have one without anybody's help.
-pub(super) fn check_places(agent: &Agent, instances: &[config::Instance]) -> anyhow::Result<()> {
+pub(super) fn check_places(
+    instances: &[config::Instance],
+    links: &LinkTable,
+    routes: &DefaultRoutes,
+    dataplane: &Dataplane,
+) -> anyhow::Result<()> {
     for instance in instances {
         let name = instance.name.as_str();
-        match place(instance, &agent.links, &agent.routes) {
-            Ok(place) => agent
-                .dataplane
+        match place(instance, links, routes) {
+            Ok(place) => dataplane
                 .check_interface(place.attach.index, &place.attach.name)
                 .with_context(|| format!("instance {name}"))?,
             Err(misplaced) if misplaced.is_permanent() => return Err(in_instance(misplaced, name)),

@@ -14,6 +14,7 @@ use crate::errors::in_full;
 use crate::events::Occurrence;
 use crate::health::Health;
 use crate::net::sysctl;
+use crate::privilege;
 use crate::vrrp::driver::{Command, Router};
 use crate::vrrp::machine::Event;
 
@@ -100,7 +101,7 @@ impl Agent {
                 Change::Process(_) | Change::Removed(_) | Change::Api | Change::Probes => None,
             })
             .collect();
-        check_places(self, &fresh)?;
+        check_places(&fresh, &self.links, &self.routes, &self.dataplane)?;
         check_clashes(&new.instances, &self.links, &self.routes)
     }
 
@@ -131,6 +132,11 @@ impl Agent {
                 Change::Api => self.api.serve(new.api.clone()),
                 Change::Probes => self.set_probes(),
             }
+        }
+        if new.runs_commands() && privilege::is_without_commands() {
+            let field = "that commands of probes may become another user";
+            tracing::warn!("{field} takes effect at the next start of the agent");
+            self.reload.deferred.push(field.to_owned());
         }
         self.remove_left().await;
         self.apply_verdicts().await;

@@ -25,6 +25,7 @@ use crate::net::instance_lock::InstanceLock;
 use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkWatcher, WatchOptions};
 use crate::net::neighbors::{DEFAULT_PERIOD, NeighborKeeper};
+use crate::privilege;
 use crate::supervisor::Supervisor;
 use crate::types::MonotonicTime;
 use crate::vrrp::driver::Driver;
@@ -64,6 +65,12 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     if let Some(log) = dataplane.take_log() {
         tokio::spawn(log.forward());
     }
+    let (links, routes) = (watcher.snapshot(), DefaultRoutes::read(&rtnetlink).await?);
+    check_places(&config.instances, &links, &routes, &dataplane)?;
+    check_clashes(&config.instances, &links, &routes)?;
+    // Before the first thread. What was looked at above is more than may be looked at from here on: whose a program is,
+    // and what ours logs.
+    privilege::give_up(&config)?;
     let lifeline = Arc::new(Lifeline::create().context("making the lifeline to the watcher")?);
     if let Err(error) = crash::handle_fatal_signals() {
         tracing::warn!(%error, "a crash that dumps core is told to the peers only after the dump");
@@ -74,8 +81,8 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     // Nothing listens before all else is known to be right.
     let (api, asks) = Api::start(None, view).context("starting the thread of the HTTP API")?;
     let mut agent = Agent {
-        links: watcher.snapshot(),
-        routes: DefaultRoutes::read(&rtnetlink).await?,
+        links,
+        routes,
         addresses: LocalAddresses::start(Arc::clone(&journal), Lifetime::default())?,
         neighbors: NeighborKeeper::start(DEFAULT_PERIOD)?,
         connections: Connections::connect()?,
@@ -110,8 +117,6 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         config_file,
         _lock: lock,
     };
-    check_places(&agent, &agent.config.instances)?;
-    check_clashes(&agent.config.instances, &agent.links, &agent.routes)?;
     let socket = control.unwrap_or_else(|| agent.config.control_socket());
     let control = ControlServer::listen(&socket)
         .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;

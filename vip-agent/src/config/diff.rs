@@ -47,6 +47,7 @@ pub enum ProcessField {
     PinDir,
     LogLevel,
     LogFormat,
+    Security,
     XdpMode,
 }
 
@@ -59,6 +60,7 @@ impl fmt::Display for ProcessField {
             Self::PinDir => "pin_dir",
             Self::LogLevel => "log.level",
             Self::LogFormat => "log.format",
+            Self::Security => "security",
             Self::XdpMode => "xdp_mode",
         })
     }
@@ -154,8 +156,19 @@ pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Vec<Change<'a>> {
 
 fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessField> {
     // Destructured, so that a new setting cannot be forgotten here.
-    let Config { node, runtime_dir, state_dir, pin_dir, log, api: _, xdp_mode, probes: _, instances: _ } =
-        old;
+    // What is not compared is applied by a reload.
+    let Config {
+        node,
+        runtime_dir,
+        state_dir,
+        pin_dir,
+        log,
+        api: _,
+        security,
+        xdp_mode,
+        probes: _,
+        instances: _,
+    } = old;
     [
         (ProcessField::Node, *node != new.node),
         (ProcessField::RuntimeDir, *runtime_dir != new.runtime_dir),
@@ -163,6 +176,7 @@ fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessFie
         (ProcessField::PinDir, *pin_dir != new.pin_dir),
         (ProcessField::LogLevel, log.level != new.log.level),
         (ProcessField::LogFormat, log.format != new.log.format),
+        (ProcessField::Security, *security != new.security),
         (ProcessField::XdpMode, *xdp_mode != new.xdp_mode),
     ]
     .into_iter()

@@ -24,6 +24,7 @@ mod problem;
 mod protocol;
 mod schema;
 mod secrets;
+mod security;
 mod tree;
 mod unavailable;
 mod unicast;
@@ -54,6 +55,7 @@ pub use secrets::{
     DetectKeyError, IdentityFileError, SecretFileError, Secrets, read_detect_key_file, read_key_file,
     read_password_file, read_server_identity, read_token_file,
 };
+pub use security::{Capabilities, Security};
 
 pub use crate::types::XdpModeChoice;
 

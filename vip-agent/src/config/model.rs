@@ -11,10 +11,11 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use super::api::Api;
-use super::check::Check;
+use super::check::{Check, Question};
 use super::detect::Detect;
 use super::duration::Span;
 use super::interface::InterfaceSelector;
+use super::security::Security;
 use crate::health::Weight;
 use crate::types::{
     AdvertInterval, Centiseconds, ChecksumMode, OutOfRange, Priority, Seconds, Version, VirtualRouterId,
@@ -38,6 +39,8 @@ pub struct Config {
     pub log: Log,
     /// The HTTP API; `None`: there is none.
     pub api: Option<Api>,
+    /// What the agent gives up once it has started.
+    pub security: Security,
     /// How the program is attached to interfaces.
     pub xdp_mode: XdpModeChoice,
     /// What instances may track, by their names in the file's order.
@@ -55,6 +58,12 @@ impl Config {
     /// The instance of that name.
     pub fn instance(&self, name: &str) -> Option<&Instance> {
         self.instances.iter().find(|instance| instance.name.as_str() == name)
+    }
+
+    /// Whether a probe executes something.
+    pub fn runs_commands(&self) -> bool {
+        let is_command = |probe: &Probe| matches!(probe.check, Check::Polled(Question::Exec(_), _));
+        self.probes.iter().any(is_command)
     }
 
     /// The members of a sync group.

@@ -155,6 +155,28 @@ fn question(mapping: &Mapping<'_>) -> Option<Asked> {
     Some(Asked::Question(question))
 }
 
+/// Warns of commands that worked as root under other programs and need what this agent gives up. A script's inside is not
+/// looked at.
+pub(super) fn warn_of_what_is_given_up(drafts: &[Draft<'_>]) {
+    for draft in drafts {
+        let Some((field, _)) = &draft.name else { continue };
+        let Some(Check::Polled(Question::Exec(command), _)) = draft.probe.as_ref().map(|probe| &probe.check)
+        else {
+            continue;
+        };
+        let program = command.program.rsplit('/').next().unwrap_or_default();
+        if NEED_MORE.contains(&program) {
+            field.warn(format_args!(
+                "`{program}` needs what the agent gives up: `setpriv` and `runuser` become another user without; for \
+                 all else see `security` in docs/security.md"
+            ));
+        }
+    }
+}
+
+/// Programs that gain privileges, or enter other namespaces.
+const NEED_MORE: [&str; 4] = ["sudo", "nsenter", "unshare", "chroot"];
+
 /// A list, because no shell takes it apart.
 fn command(field: &Field<'_>) -> Option<CommandLine> {
     let fields = field.list()?;

@@ -9,17 +9,19 @@ use super::instance::{Draft, instance};
 use super::interface::{InterfaceName, InterfacePattern, InterfaceSelector};
 use super::model::{Config, Log, LogFormat, LogLevel};
 use super::secrets::Secrets;
+use super::security::Capabilities;
 use super::tree::Value;
-use super::{api, checks, probe, unavailable};
+use super::{api, checks, probe, security, unavailable};
 use crate::types::XdpModeChoice;
 
-pub(super) const KEYS: [&str; 13] = [
+pub(super) const KEYS: [&str; 14] = [
     "node",
     "runtime_dir",
     "state_dir",
     "pin_dir",
     "log",
     "api",
+    "security",
     "interface",
     "xdp_mode",
     "flow_sync",
@@ -53,9 +55,13 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
     });
     let log = file.or("log", Log::default(), log);
     let api = api::api(&file, secrets);
+    let security = security::security(&file);
     let xdp_mode = file.or("xdp_mode", XdpModeChoice::default(), xdp_mode);
     let interface = file.or("interface", InterfaceSelector::default(), interface);
     let probes = probe::probes(&file);
+    if security.is_some_and(|security| security.capabilities == Capabilities::Drop) {
+        probe::warn_of_what_is_given_up(probes.as_deref().unwrap_or_default());
+    }
     let drafts = instances(&file, interface.as_ref(), probes.as_deref(), secrets);
     Some(Config {
         node: node?,
@@ -64,6 +70,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
         pin_dir: pin_dir?,
         log: log?,
         api: api?,
+        security: security?,
         xdp_mode: xdp_mode?,
         probes: probes?.into_iter().map(probe::Draft::finish).collect::<Option<_>>()?,
         instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,

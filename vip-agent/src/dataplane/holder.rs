@@ -15,8 +15,9 @@ pub struct Occupant {
     pub interface: String,
     /// The program's id.
     pub id: u32,
-    /// Its name, as far as the kernel knows one (15 characters).
-    pub name: String,
+    /// Its name, as far as the kernel knows one (15 characters); `None`: this process may not ask (a running agent has
+    /// given up CAP_SYS_ADMIN), and what follows is unknown as well.
+    pub name: Option<String>,
     /// How it is attached.
     pub mode: XdpMode,
     /// When it was loaded.
@@ -37,7 +38,7 @@ impl Occupant {
         Self {
             interface: interface.to_owned(),
             id,
-            name: info.as_ref().and_then(|info| info.name_as_str()).unwrap_or_default().to_owned(),
+            name: info.as_ref().map(|info| info.name_as_str().unwrap_or_default().to_owned()),
             mode,
             loaded: info.as_ref().and_then(aya::programs::ProgramInfo::loaded_at),
             uid: info.as_ref().and_then(aya::programs::ProgramInfo::created_by_uid),
@@ -48,13 +49,20 @@ impl Occupant {
 
     /// Whether it is a viplane program, of another agent or left by a dead one.
     pub fn is_viplane(&self) -> bool {
-        self.name == PROGRAM
+        self.name.as_deref() == Some(PROGRAM)
     }
 }
 
 impl fmt::Display for Occupant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "XDP program `{}` (id {}, {} mode", self.name, self.id, self.mode)?;
+        let Self { id, mode, .. } = self;
+        let Some(name) = &self.name else {
+            return write!(
+                f,
+                "an XDP program (id {id}, {mode} mode) that is not ours; `vip-agent preflight`, as root, says whose it is"
+            );
+        };
+        write!(f, "XDP program `{name}` (id {id}, {mode} mode")?;
         if let Some(loaded) = self.loaded {
             write!(f, ", loaded {}", humantime::format_rfc3339_seconds(loaded))?;
         }

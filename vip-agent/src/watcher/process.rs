@@ -4,13 +4,13 @@ use std::io::{self, Read as _, Write as _};
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Barrier, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use arrayvec::ArrayVec;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities, set_name};
+use rustix::thread::set_name;
 
 use super::NAME;
 use super::lifeline::{End, Lifeline};
@@ -19,6 +19,7 @@ use super::plan::Plan;
 use super::resignation::{Done, Resignation};
 use crate::dataplane::Deadlines;
 use crate::net::instance_lock;
+use crate::privilege;
 use crate::vrrp::driver::realtime;
 
 /// Of the thread that waits for the lifeline: it holds a copy of the deadlines (8 KiB) and little else.
@@ -74,16 +75,28 @@ fn watch() -> io::Result<()> {
     let watch =
         Watch { resignation: Arc::new(Mutex::new(Resignation::new(deadlines, succeeded))), agent, json };
     rehearse()?;
-    let waiting = watch.clone();
-    std::thread::Builder::new()
-        .name("lifeline".into())
-        .stack_size(STACK)
-        .spawn(move || waiting.wait_for(&lifeline))?;
+    watch.start_waiting(lifeline)?;
     Message::Ready { scheduling, memory }.send(socket.as_fd(), &[])?;
     watch.listen(socket, pidfd.as_ref())
 }
 
 impl Watch {
+    /// Starts the thread that waits for the lifeline; from then on the process may do no more than watching takes.
+    fn start_waiting(&self, lifeline: Lifeline) -> io::Result<()> {
+        let waiting = self.clone();
+        let begun = Arc::new(Barrier::new(2));
+        let begins = Arc::clone(&begun);
+        std::thread::Builder::new().name("lifeline".into()).stack_size(STACK).spawn(move || {
+            // A thread's own beginning takes more than watching does.
+            begins.wait();
+            waiting.wait_for(&lifeline);
+        })?;
+        begun.wait();
+        // It may run without a filter of its own as well.
+        let _ = privilege::become_watcher();
+        Ok(())
+    }
+
     /// Waits for the death of the driver thread. Its orderly end is the beginning of the agent's.
     fn wait_for(&self, lifeline: &Lifeline) {
         if lifeline.wait().is_ok_and(|end| end == End::Died) {
@@ -251,11 +264,8 @@ fn close_all_but_standard() {
 
 /// Everything is open by now. Memory that is yet to be mapped must stay within what may be locked.
 fn drop_privileges() {
-    let Ok(held) = capabilities(None) else { return };
-    let kept = held.permitted & CapabilitySet::IPC_LOCK;
-    let sets = CapabilitySets { effective: kept, permitted: kept, inheritable: CapabilitySet::empty() };
     // It may run with what it has as well.
-    let _ = set_capabilities(None, sets);
+    let _ = privilege::limit_to(privilege::WATCHER);
 }
 
 #[cfg(test)]

@@ -24,6 +24,26 @@ fn question(text: &str) -> Question {
 }
 
 #[test]
+fn commands_that_need_what_the_agent_gives_up_are_warned_of() {
+    let probed = |command: &str, security: &str| {
+        let probe = format!("probes: [{{name: p, exec: {{command: [{command}]}}}}]");
+        warnings(&format!("{security}\n{probe}\n{}", edge("track: [p]")))
+    };
+    for command in ["/usr/bin/sudo, -u, postgres, pg_isready", "nsenter, \"--net=/run/netns/a\", curl"] {
+        let said = probed(command, "");
+        assert_eq!(said.len(), 1, "{said:?}");
+        assert!(
+            said[0].contains("probes[0].name: ") && said[0].contains("needs what the agent gives up"),
+            "{said:?}"
+        );
+        assert_eq!(probed(command, "security: {capabilities: keep}"), [""; 0]);
+    }
+    for command in ["/usr/local/bin/sudoku", "setpriv, --reuid=nobody, check", "killall, \"-0\", haproxy"] {
+        assert_eq!(probed(command, ""), [""; 0]);
+    }
+}
+
+#[test]
 fn every_kind_reads_back_as_it_is_written() {
     for kind in [
         "http: {url: \"http://127.0.0.1:10254/healthz\"}",

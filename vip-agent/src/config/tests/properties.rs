@@ -14,10 +14,11 @@ use proptest::sample::select;
 use regex_lite::Regex;
 
 use super::super::{
-    AllFailed, Announce, Api, Auth, AuthTrailer, BodyMatch, Check, CommandLine, Config, Headers, HostHeader,
-    Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern, InterfaceSelector, LocalAddress,
-    Log, LogFormat, LogLevel, Name, OnConflict, Polling, Preset, Probe, Protocol, Question, Secrets,
-    StatusSet, TokenFile, Unicast, Url, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
+    AllFailed, Announce, Api, Auth, AuthTrailer, BodyMatch, Capabilities, Check, CommandLine, Config,
+    Headers, HostHeader, Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern,
+    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, OnConflict, Polling, Preset, Probe,
+    Protocol, Question, Secrets, Security, StatusSet, TokenFile, Unicast, Url, VipAddress, XdpModeChoice,
+    diff, effective, parse, parse_with,
 };
 use super::edge;
 use crate::api::Token;
@@ -287,6 +288,8 @@ prop_compose! {
         api in option::of(api()),
         format in select(&[LogFormat::Text, LogFormat::Json][..]),
         xdp_mode in select(&[XdpModeChoice::Auto, XdpModeChoice::Driver, XdpModeChoice::Skb][..]),
+        capabilities in select(&[Capabilities::Drop, Capabilities::Keep][..]),
+        seccomp in any::<bool>(),
         mut instances in vec(instance(), 0..5),
         (mut probes, tracks, group) in (vec(probe(), 0..4), 0..3_usize, option::of(tricky_word())),
     ) -> Config {
@@ -300,7 +303,18 @@ prop_compose! {
         probes.retain(|probe| probe_names.insert(probe.name.clone()));
         track_and_group(&mut instances, &probes, tracks, group);
         let log = Log { level, format };
-        Config { node, runtime_dir, state_dir, pin_dir, log, api, xdp_mode, probes, instances }
+        Config {
+            node,
+            runtime_dir,
+            state_dir,
+            pin_dir,
+            log,
+            api,
+            security: Security { capabilities, seccomp },
+            xdp_mode,
+            probes,
+            instances,
+        }
     }
 }
 

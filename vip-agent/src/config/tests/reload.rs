@@ -99,7 +99,7 @@ fn other_probes_leave_the_instances_that_track_them_alone() {
 
 #[test]
 fn what_concerns_the_process_waits_for_its_restart() {
-    let other = "node: b\nruntime_dir: /r\nstate_dir: /s\npin_dir: null\nlog: {level: debug, format: json}\nxdp_mode: skb\n";
+    let other = "node: b\nruntime_dir: /r\nstate_dir: /s\npin_dir: null\nlog: {level: debug, format: json}\nxdp_mode: skb\nsecurity: {seccomp: false}\n";
     let expected = [
         ProcessField::Node,
         ProcessField::RuntimeDir,
@@ -107,6 +107,7 @@ fn what_concerns_the_process_waits_for_its_restart() {
         ProcessField::PinDir,
         ProcessField::LogLevel,
         ProcessField::LogFormat,
+        ProcessField::Security,
         ProcessField::XdpMode,
     ];
     assert_eq!(

@@ -21,6 +21,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::Limit;
 use super::background::{Background, MOST, Seat, Seats};
 use crate::config::CommandLine;
+use crate::privilege;
 
 /// What is kept of a command's output; the rest is read and forgotten.
 const MOST_OUTPUT: usize = 4096;
@@ -115,7 +116,10 @@ struct Group {
 
 impl Group {
     /// Begins a command; what it says comes by the descriptor.
+    ///
+    /// To be called in a thread that does nothing else: it keeps no more rights than the command is to have.
     fn start(command: &CommandLine, seat: Seat) -> std::io::Result<(Self, OwnedFd)> {
+        privilege::become_command()?;
         let (reader, writer) = std::io::pipe()?;
         let mut process = Command::new(&command.program);
         process.args(&command.arguments).process_group(0);
