@@ -21,7 +21,14 @@ pub struct Cli {
 pub enum Command {
     /// Run the agent. SIGHUP reloads; SIGTERM and SIGINT hand over, then remove everything of ours; a second one skips
     /// the waiting
-    Run(ConfigFile),
+    Run {
+        /// Which configuration.
+        #[command(flatten)]
+        file: ConfigFile,
+        /// Fail if the configuration file is broken, and do not run by the last good configuration in state_dir
+        #[arg(long)]
+        no_last_good: bool,
+    },
     /// Check a configuration file; errors as FILE:LINE:COL: path.to.field: message
     Check {
         /// The file.

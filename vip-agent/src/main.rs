@@ -42,7 +42,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let ask = |request| control::ask(&control_path(cli.control.as_deref()), &request);
     let done: anyhow::Result<()> = match cli.command {
-        Command::Run(file) => run_agent(file.config.as_deref(), cli.control),
+        Command::Run { file, no_last_good } => run_agent(file.config.as_deref(), cli.control, !no_last_good),
         Command::Check { file } => {
             let loaded = config::load(&file, &config::default_node())?;
             loaded.warnings.lines().for_each(|line| eprintln!("warning: {line}"));
@@ -94,12 +94,17 @@ fn look_first(file: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn run_agent(file: Option<&Path>, control: Option<PathBuf>) -> anyhow::Result<()> {
+fn run_agent(file: Option<&Path>, control: Option<PathBuf>, last_good: bool) -> anyhow::Result<()> {
     let config_file = config::find(file)?;
-    let loaded = config::load(&config_file, &config::default_node())?;
+    let node = config::default_node();
+    let (loaded, stale) = match last_good {
+        true => config::load_or_last_good(&config_file, &node)?,
+        false => (config::load(&config_file, &node)?, None),
+    };
     log_to_stderr(&loaded.config);
     runtime()?.block_on(async {
-        let (agent, inputs) = agent::start(agent::StartOptions { loaded, config_file, control }).await?;
+        let options = agent::StartOptions { loaded, stale, config_file, control, last_good };
+        let (agent, inputs) = agent::start(options).await?;
         agent.run(inputs).await
     })
 }

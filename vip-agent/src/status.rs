@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
@@ -15,6 +16,9 @@ pub struct Status {
     pub version: String,
     /// Its process.
     pub pid: u32,
+    /// The configuration that runs.
+    #[serde(default)]
+    pub configuration: ConfigurationStatus,
     /// Real-time scheduling of the driver thread: `fifo`, or why not.
     pub realtime: String,
     /// What says priority 0 in the agent's name should it die.
@@ -32,6 +36,19 @@ pub struct Status {
     pub alarms: Vec<Alarm>,
     /// How often each kind of alarm was raised since the agent started.
     pub alarms_total: BTreeMap<String, u64>,
+}
+
+/// Where the configuration comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConfigurationStatus {
+    /// The file that a reload reads.
+    pub file: PathBuf,
+    /// When what runs was applied (RFC 3339).
+    pub applied: String,
+    /// Whether that is the last good configuration, because the file was broken at the start.
+    pub last_good: bool,
+    /// Why what runs is not what the file said when it was read last; `None`: it is.
+    pub reason: Option<String>,
 }
 
 /// The process that watches over the agent.
@@ -238,6 +255,10 @@ impl Status {
         }
         let mut text = format!("node {}  vip-agent {}  pid {}\n\n", self.node, self.version, self.pid);
         text.push_str(&table.render());
+        if let Some(reason) = &self.configuration.reason {
+            let file = self.configuration.file.display();
+            let _ = writeln!(text, "THE CONFIGURATION FILE {file} IS NOT IN FORCE: {reason}");
+        }
         for instance in &self.instances {
             if let Some(reason) = &instance.reason {
                 let _ = writeln!(text, "{}: {reason}", instance.name);

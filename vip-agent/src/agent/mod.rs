@@ -7,6 +7,7 @@ mod alarms;
 pub(crate) mod binding;
 mod detecting;
 mod drain;
+mod file_watch;
 mod health;
 pub(crate) mod housing;
 pub(crate) mod inquiry;
@@ -16,6 +17,7 @@ mod meters;
 mod observed;
 mod owners;
 pub(crate) mod place;
+mod provenance;
 mod reload;
 mod reports;
 mod requests;
@@ -79,6 +81,9 @@ const SLACK: Duration = Duration::from_secs(5);
 pub struct Agent {
     config: Config,
     config_file: PathBuf,
+    /// What became of the file when it was read last.
+    provenance: provenance::Provenance,
+    file_watch: file_watch::FileWatch,
     links: Arc<LinkTable>,
     routes: DefaultRoutes,
     rtnetlink: Rtnetlink,
@@ -193,6 +198,7 @@ impl Agent {
                 _ = inputs.signals.terminate.recv() => self.stop("SIGTERM").await,
                 _ = inputs.signals.interrupt.recv() => self.stop("SIGINT").await,
                 _ = inputs.signals.reload.recv() => self.reload_by_signal().await,
+                () = self.file_watch.changed() => self.reload_by_change().await,
                 (probe, round) = self.probers.round() => self.on_round(&probe, round).await,
                 pending = inputs.control.request() => self.on_request(pending).await,
                 event = self.watch.event() => self.on_watcher(event),

@@ -1,5 +1,7 @@
 //! What the HTTP API asks for: status, metrics, readiness.
 
+use std::time::UNIX_EPOCH;
+
 use super::Agent;
 use super::instance::{Exit, Managed};
 use crate::api::{Ask, Readiness};
@@ -39,6 +41,8 @@ impl Agent {
         metrics::Snapshot {
             version: env!("CARGO_PKG_VERSION"),
             node: self.config.node.clone(),
+            config_current: self.provenance.refused.is_none(),
+            config_applied: self.provenance.applied.duration_since(UNIX_EPOCH).unwrap_or_default(),
             transitions,
             phases: self.meters.phases().clone(),
             lateness: self.driver.vitals().lateness(),

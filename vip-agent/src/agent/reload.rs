@@ -46,11 +46,19 @@ impl Agent {
         self.reload(None).await;
     }
 
+    pub(super) async fn reload_by_change(&mut self) {
+        if self.stopping.is_none() {
+            tracing::info!("the configuration file has changed: reloading");
+            self.reload(None).await;
+        }
+    }
+
     /// Reads the file again. An invalid one changes nothing.
     pub(super) async fn reload(&mut self, answer: Option<oneshot::Sender<Answer>>) {
         let outcome = self.try_reload().await;
         if let Err(error) = &outcome {
             tracing::error!("configuration refused, the old one stays:\n{}", in_full(error));
+            self.provenance.refused(Occurrence::text(&in_full(error)));
             self.events.publish(&Occurrence::Reload {
                 applied: false,
                 error: Some(Occurrence::text(&in_full(error))),
@@ -69,6 +77,7 @@ impl Agent {
         if self.stopping.is_some() {
             anyhow::bail!("the agent is ending");
         }
+        self.file_watch.reading();
         let loaded = config::load(&self.config_file, &config::default_node())?;
         for line in loaded.warnings.lines() {
             tracing::warn!("{line}");
@@ -84,6 +93,8 @@ impl Agent {
             return Err(error);
         }
         self.apply(&old, &new).await;
+        self.file_watch.follow(new.reload_on_change);
+        self.provenance.applied();
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(&loaded.source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
         }

@@ -1,17 +1,19 @@
 //! Coming up: everything that can be wrong is found before anything is changed.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
 
+use super::file_watch::FileWatch;
 use super::housing::{check_clashes, check_places};
 use super::owners::Owners;
+use super::provenance::Provenance;
 use super::watch::Watch;
 use super::{Agent, Inputs, Signals};
 use crate::api::{Api, View};
-use crate::config::{LastGood, Loaded};
+use crate::config::{self, LastGood, Loaded, Stale};
 use crate::control::ControlServer;
 use crate::dataplane::{Dataplane, LoadOptions};
 use crate::errors::in_full;
@@ -36,19 +38,60 @@ use crate::watcher::{Lifeline, crash};
 pub struct StartOptions {
     /// The configuration as read.
     pub loaded: Loaded,
-    /// Where it was read from: a reload reads it again.
+    /// Why it is the last good one, if it is that.
+    pub stale: Option<Stale>,
+    /// The configuration file: a reload reads it again.
     pub config_file: PathBuf,
     /// The control socket, if not in runtime_dir.
     pub control: Option<PathBuf>,
+    /// Whether the last good configuration may be used in the place of one that does not fit.
+    pub last_good: bool,
 }
 
-/// Makes an agent that owns nothing yet: every instance watches.
+/// A configuration that is valid, and that a reload would refuse all the same.
+#[derive(Clone, Copy, Debug, thiserror::Error)]
+#[error("the configuration does not fit this host")]
+struct Unfit;
+
+/// Makes an agent that owns nothing yet: every instance watches. If the configuration names what this host does not have, as
+/// an interface that is not there, it is the last good one's turn, as when the file is broken: a reload would have refused
+/// the file and kept the old one.
 ///
 /// # Errors
 /// Another agent runs; a privilege, interface or kernel feature is missing; an interface is occupied. Nothing has been
 /// changed then.
 pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
-    let StartOptions { loaded, config_file, control } = options;
+    let StartOptions { loaded, stale, config_file, control, last_good } = options;
+    let allowed = last_good && stale.is_none();
+    let (wanted, former) = (loaded.config.clone(), LastGood::in_dir(&loaded.config.state_dir));
+    let error = match come_up(loaded, stale, &config_file, control.clone()).await {
+        Err(error) if allowed && error.is::<Unfit>() => error,
+        done => return done,
+    };
+    let Some(kept) = former.load(&config::default_node()).ok().filter(|kept| kept.config != wanted) else {
+        return Err(error);
+    };
+    let stale = Stale::new(format!("{}: {}", config_file.display(), in_full(&error)), &former, &kept);
+    // What is wrong with the file is what somebody has to know, also if the other one does not fit either.
+    come_up(kept, Some(stale), &config_file, control).await.map_err(|_| error)
+}
+
+async fn come_up(
+    loaded: Loaded,
+    stale: Option<Stale>,
+    config_file: &Path,
+    control: Option<PathBuf>,
+) -> anyhow::Result<(Agent, Inputs)> {
+    let file_watch = FileWatch::new(config_file);
+    if let Some(stale) = &stale {
+        tracing::error!(
+            "THE CONFIGURATION FILE IS NOT IN FORCE until it is repaired and reloaded (`vip-agent reload`). In its place: {}, \
+             kept by {}. The file is refused:\n{}",
+            stale.path.display(),
+            stale.about(),
+            stale.why
+        );
+    }
     for line in loaded.warnings.lines() {
         tracing::warn!("{line}");
     }
@@ -66,8 +109,9 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         tokio::spawn(log.forward());
     }
     let (links, routes) = (watcher.snapshot(), DefaultRoutes::read(&rtnetlink).await?);
-    check_places(&config.instances, &links, &routes, &dataplane)?;
-    check_clashes(&config.instances, &links, &routes)?;
+    check_places(&config.instances, &links, &routes, &dataplane)
+        .and_then(|()| check_clashes(&config.instances, &links, &routes))
+        .context(Unfit)?;
     // Before the first thread. What was looked at above is more than may be looked at from here on: whose a program is,
     // and what ours logs.
     privilege::give_up(&config)?;
@@ -114,7 +158,9 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
         reload: super::reload::Reload::default(),
         stopping: None,
         config,
-        config_file,
+        config_file: config_file.to_owned(),
+        provenance: Provenance::new(stale.as_ref()),
+        file_watch,
         _lock: lock,
     };
     let socket = control.unwrap_or_else(|| agent.config.control_socket());
@@ -153,6 +199,11 @@ impl Agent {
         self.start_groups().await;
         self.follow_inquiries().await;
         self.dataplane.commit()?;
+        self.file_watch.follow(self.config.reload_on_change);
+        if self.provenance.last_good {
+            // It says of itself since when it is good.
+            return Ok(());
+        }
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
         }

@@ -10,7 +10,8 @@ use super::reports::word;
 use crate::config;
 use crate::health::View;
 use crate::status::{
-    AdvertStatus, AuthTrailerStatus, DetectStatus, InstanceStatus, PeerStatus, ProbeStatus, Status,
+    AdvertStatus, AuthTrailerStatus, ConfigurationStatus, DetectStatus, InstanceStatus, PeerStatus,
+    ProbeStatus, Status,
 };
 use crate::types::MonotonicTime;
 use crate::vrrp::detect::Covered;
@@ -30,6 +31,12 @@ impl Agent {
             node: self.config.node.clone(),
             version: env!("CARGO_PKG_VERSION").into(),
             pid: std::process::id(),
+            configuration: ConfigurationStatus {
+                file: self.config_file.clone(),
+                applied: rfc3339(self.provenance.applied),
+                last_good: self.provenance.last_good,
+                reason: self.provenance.refused.clone(),
+            },
             realtime: match &self.driver.realtime().scheduling {
                 Ok(()) => "fifo".into(),
                 Err(why) => why.clone(),

@@ -27,6 +27,10 @@ fn html(status: &Status) -> String {
     let Status { node, version, .. } = status;
     // A String takes all that is written to it.
     let _ = writeln!(page, "<h1>{}</h1><p><small>vip-agent {}</small></p>", Html(node), Html(version));
+    if let Some(reason) = &status.configuration.reason {
+        let _ =
+            writeln!(page, "<p class=\"alarm\">The configuration file is not in force: {}</p>", Html(reason));
+    }
     page.push_str(
         "<table><tr><th>instance<th>state<th>owner<th>priority<th>VRID<th>interface<th>since<th>VIPs</tr>\n",
     );

@@ -165,6 +165,7 @@ fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessFie
         log,
         api: _,
         security,
+        reload_on_change: _,
         xdp_mode,
         probes: _,
         instances: _,

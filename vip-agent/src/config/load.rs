@@ -62,6 +62,25 @@ pub enum LoadError {
     /// It is wrong.
     #[error(transparent)]
     Invalid(#[from] Problems),
+    /// It is broken, and the last good configuration does not serve in its place.
+    #[error("{broken}\nnor does the last good configuration serve: {last_good}")]
+    NoLastGood {
+        /// What is wrong with the file.
+        broken: Box<LoadError>,
+        /// What is wrong with the last good configuration.
+        last_good: Box<LoadError>,
+    },
+}
+
+impl LoadError {
+    /// Whether there is no such file.
+    pub fn is_missing(&self) -> bool {
+        match self {
+            Self::Nowhere => true,
+            Self::Unreadable { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::TooLarge(_) | Self::Invalid(_) | Self::NoLastGood { .. } => false,
+        }
+    }
 }
 
 /// The file that holds the configuration: the one named, else [`DEFAULT_FILE`].
@@ -104,7 +123,7 @@ pub fn load(path: &Path, default_node: &str) -> Result<Loaded, LoadError> {
 }
 
 /// A file's bytes, and its mode.
-fn read(path: &Path) -> io::Result<(Vec<u8>, u32)> {
+pub(super) fn read(path: &Path) -> io::Result<(Vec<u8>, u32)> {
     let file = File::open(path)?;
     let mode = file.metadata()?.mode();
     let mut bytes = Vec::new();

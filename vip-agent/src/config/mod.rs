@@ -43,7 +43,7 @@ pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_remov
 pub use interface::{
     InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,
 };
-pub use last_good::LastGood;
+pub use last_good::{LastGood, Stale, load_or_last_good};
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
 pub use model::{
     AllFailed, Announce, Auth, AuthTrailer, Config, Instance, InstanceName, LocalAddress, Log, LogFormat,

@@ -41,6 +41,8 @@ pub struct Config {
     pub api: Option<Api>,
     /// What the agent gives up once it has started.
     pub security: Security,
+    /// Whether a changed file is applied without being asked to.
+    pub reload_on_change: bool,
     /// How the program is attached to interfaces.
     pub xdp_mode: XdpModeChoice,
     /// What instances may track, by their names in the file's order.

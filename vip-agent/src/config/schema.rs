@@ -14,7 +14,7 @@ use super::tree::Value;
 use super::{api, checks, probe, security, unavailable};
 use crate::types::XdpModeChoice;
 
-pub(super) const KEYS: [&str; 14] = [
+pub(super) const KEYS: [&str; 15] = [
     "node",
     "runtime_dir",
     "state_dir",
@@ -22,6 +22,7 @@ pub(super) const KEYS: [&str; 14] = [
     "log",
     "api",
     "security",
+    "reload_on_change",
     "interface",
     "xdp_mode",
     "flow_sync",
@@ -56,6 +57,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
     let log = file.or("log", Log::default(), log);
     let api = api::api(&file, secrets);
     let security = security::security(&file);
+    let reload_on_change = file.or("reload_on_change", false, Field::boolean);
     let xdp_mode = file.or("xdp_mode", XdpModeChoice::default(), xdp_mode);
     let interface = file.or("interface", InterfaceSelector::default(), interface);
     let probes = probe::probes(&file);
@@ -71,6 +73,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
         log: log?,
         api: api?,
         security: security?,
+        reload_on_change: reload_on_change?,
         xdp_mode: xdp_mode?,
         probes: probes?.into_iter().map(probe::Draft::finish).collect::<Option<_>>()?,
         instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,

@@ -41,6 +41,10 @@ macro_rules! families {
 families! {
     BUILD_INFO Info "viplane_build_info" None, ["version", "node"],
         "The agent's version, and its name for this node.";
+    CONFIG_CURRENT Gauge "viplane_config_current" None, [],
+        "1 if the configuration that runs is what the file said when it was read last, 0 if that was refused.";
+    CONFIG_APPLIED Gauge "viplane_config_applied_timestamp_seconds" Some("seconds"), [],
+        "When the configuration that runs was applied, as a Unix time.";
     INSTANCE_STATE Gauge "viplane_instance_state" None, ["instance", "state"],
         "1 for the state that the instance is in, 0 for the others.";
     TRANSITIONS Counter "viplane_transitions_total" None, ["instance", "to", "cause"],

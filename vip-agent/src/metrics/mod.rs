@@ -31,6 +31,10 @@ pub struct Snapshot {
     pub version: &'static str,
     /// The node's name.
     pub node: String,
+    /// Whether the configuration that runs is what the file said when it was read last.
+    pub config_current: bool,
+    /// When it was applied, as a Unix time.
+    pub config_applied: Duration,
     /// In the order of the configuration.
     pub instances: Vec<Instance>,
     /// Changes of state by instance, state after and cause.
@@ -103,6 +107,8 @@ pub fn state_name(state: State) -> &'static str {
 pub fn render(snapshot: &Snapshot, format: Format) -> String {
     let mut text = Text::new(format);
     text.family(&families::BUILD_INFO).whole([snapshot.version, &snapshot.node], 1);
+    text.family(&families::CONFIG_CURRENT).whole([], u64::from(snapshot.config_current));
+    text.family(&families::CONFIG_APPLIED).seconds([], snapshot.config_applied);
     instances(&mut text, snapshot);
     takeovers(&mut text, snapshot);
     adverts(&mut text, &snapshot.adverts);

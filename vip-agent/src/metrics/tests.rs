@@ -18,6 +18,8 @@ fn snapshot() -> Snapshot {
     Snapshot {
         version: "0.1.0",
         node: "node1".into(),
+        config_current: true,
+        config_applied: Duration::from_millis(1_780_000_000_500),
         instances: vec![
             Instance {
                 name: "edge".into(),
@@ -70,6 +72,7 @@ fn each_format_has_its_own_names_types_and_end() {
     assert_eq!(
         units,
         [
+            "# UNIT viplane_config_applied_timestamp_seconds seconds",
             "# UNIT viplane_lease_seconds seconds",
             "# UNIT viplane_takeover_phase_seconds seconds",
             "# UNIT viplane_timer_lateness_seconds seconds",

@@ -289,7 +289,7 @@ prop_compose! {
         format in select(&[LogFormat::Text, LogFormat::Json][..]),
         xdp_mode in select(&[XdpModeChoice::Auto, XdpModeChoice::Driver, XdpModeChoice::Skb][..]),
         capabilities in select(&[Capabilities::Drop, Capabilities::Keep][..]),
-        seccomp in any::<bool>(),
+        (seccomp, reload_on_change) in (any::<bool>(), any::<bool>()),
         mut instances in vec(instance(), 0..5),
         (mut probes, tracks, group) in (vec(probe(), 0..4), 0..3_usize, option::of(tricky_word())),
     ) -> Config {
@@ -311,6 +311,7 @@ prop_compose! {
             log,
             api,
             security: Security { capabilities, seccomp },
+            reload_on_change,
             xdp_mode,
             probes,
             instances,

@@ -76,7 +76,7 @@ fn an_unknown_key_with_the_one_that_was_meant() {
             "instances: []\n\"a\\nb\": 1\nlog: {\"\": 1}\n",
             &[
                 "2:1: \"a\\nb\": unknown key; known here: node, runtime_dir, state_dir, pin_dir, log, api, security, \
-             interface, xdp_mode, flow_sync, probes, instances, services, kubernetes",
+             reload_on_change, interface, xdp_mode, flow_sync, probes, instances, services, kubernetes",
                 "3:7: log.\"\": unknown key; known here: level, format",
             ],
         ),
