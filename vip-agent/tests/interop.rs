@@ -436,6 +436,8 @@ fn a_backup_follows_the_interval_of_its_owner() -> Result<()> {
         let theirs = scene.theirs(200).interval(slow).start()?;
         theirs.wait_state("MASTER", SOON)?;
         let ours = scene.ours(100).start()?;
+        // An agent that starts late on a busy machine has not heard its owner yet.
+        ours.wait_for("heard", |status| status["instances"][0]["active_router"].is_string())?;
         std::thread::sleep(slow * 5);
         ensure!(ours.edge()?.state == "backup", "we have not learned: {:?}", ours.edge()?);
         ensure!(scene.wire.adverts(scene.our_node()).is_empty(), "we advertised");
