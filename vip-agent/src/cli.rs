@@ -28,7 +28,13 @@ pub enum Command {
         /// Fail if the configuration file is broken, and do not run by the last good configuration in state_dir
         #[arg(long)]
         no_last_good: bool,
+        /// Take everything over from the agent that runs, and lose nothing; an ordinary start if none does
+        #[arg(long)]
+        take_over: bool,
     },
+    /// Have this program take over from the agent that runs, unless that is this very program; returns when it has, or
+    /// says why the old one goes on
+    Upgrade(ConfigFile),
     /// Check a configuration file; errors as FILE:LINE:COL: path.to.field: message
     Check {
         /// The file.

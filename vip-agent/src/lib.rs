@@ -20,5 +20,6 @@ pub mod privilege;
 pub mod status;
 pub mod supervisor;
 pub mod types;
+pub mod upgrade;
 pub mod vrrp;
 pub mod watcher;

@@ -20,6 +20,7 @@ use vip_agent::errors;
 use vip_agent::import::keepalived;
 use vip_agent::preflight;
 use vip_agent::status::Status;
+use vip_agent::upgrade;
 use vip_agent::watcher;
 
 /// The control socket of an agent with the default runtime_dir.
@@ -42,7 +43,21 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> anyhow::Result<ExitCode> {
     let ask = |request| control::ask(&control_path(cli.control.as_deref()), &request);
     let done: anyhow::Result<()> = match cli.command {
-        Command::Run { file, no_last_good } => run_agent(file.config.as_deref(), cli.control, !no_last_good),
+        Command::Run { file, no_last_good, take_over } => {
+            run_agent(file.config.as_deref(), cli.control, !no_last_good, take_over)
+        }
+        Command::Upgrade(file) => {
+            let outcome = upgrade::upgrade(&control_path(cli.control.as_deref()), |command| {
+                command.arg("run").arg("--take-over");
+                if let Some(file) = &file.config {
+                    command.arg("--config").arg(file);
+                }
+                if let Some(path) = &cli.control {
+                    command.arg("--control").arg(path);
+                }
+            })?;
+            say(format_args!("{outcome}\n"))
+        }
         Command::Check { file } => {
             let loaded = config::load(&file, &config::default_node())?;
             loaded.warnings.lines().for_each(|line| eprintln!("warning: {line}"));
@@ -94,7 +109,12 @@ fn look_first(file: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn run_agent(file: Option<&Path>, control: Option<PathBuf>, last_good: bool) -> anyhow::Result<()> {
+fn run_agent(
+    file: Option<&Path>,
+    control: Option<PathBuf>,
+    last_good: bool,
+    take_over: bool,
+) -> anyhow::Result<()> {
     let config_file = config::find(file)?;
     let node = config::default_node();
     let (loaded, stale) = match last_good {
@@ -103,7 +123,7 @@ fn run_agent(file: Option<&Path>, control: Option<PathBuf>, last_good: bool) -> 
     };
     log_to_stderr(&loaded.config);
     runtime()?.block_on(async {
-        let options = agent::StartOptions { loaded, stale, config_file, control, last_good };
+        let options = agent::StartOptions { loaded, stale, config_file, control, last_good, take_over };
         let (agent, inputs) = agent::start(options).await?;
         agent.run(inputs).await
     })

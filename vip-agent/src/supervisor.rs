@@ -4,7 +4,7 @@
 //! containers use.
 
 use std::env;
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::io;
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub struct Supervisor {
     socket: Option<UnixDatagram>,
+    name: Option<OsString>,
     /// How often it is told that we live: half of what it waits for.
     feed_every: Option<Duration>,
     fed: Option<Instant>,
@@ -23,15 +24,35 @@ pub struct Supervisor {
 impl Supervisor {
     /// Who is named by NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID in the environment. One that cannot be reached is logged.
     pub fn from_environment() -> Self {
-        let socket = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()).and_then(|name| {
-            let connected = connect(&name);
-            connected
-                .inspect_err(|error| tracing::warn!(%error, "cannot reach NOTIFY_SOCKET {}", name.display()))
-                .ok()
-        });
+        let name = env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty());
+        let socket = name.as_deref().and_then(reach);
         let [usec, pid] = ["WATCHDOG_USEC", "WATCHDOG_PID"].map(|name| env::var(name).ok());
         let feed_every = feeding(usec.as_deref(), pid.as_deref(), std::process::id());
-        Self { socket, feed_every, fed: None }
+        Self { socket, name, feed_every, fed: None }
+    }
+
+    /// Where it is, and how often its watchdog is fed: for a successor, which the service manager did not start.
+    pub(crate) fn place(&self) -> (Option<String>, Option<Duration>) {
+        let name = self.name.clone().filter(|_| self.socket.is_some());
+        (name.and_then(|name| name.into_string().ok()), self.feed_every)
+    }
+
+    /// The one that the predecessor reported to, unless the environment names another.
+    pub(crate) fn inherit(&mut self, name: Option<String>, feed_every: Option<Duration>) {
+        if self.socket.is_none()
+            && let Some(name) = name.map(OsString::from)
+        {
+            self.socket = reach(&name);
+            self.name = Some(name);
+        }
+        self.feed_every = self.feed_every.or(feed_every);
+    }
+
+    /// Another process is the service from now on.
+    pub(crate) fn succeeded_by(&self, pid: Option<i32>) {
+        if let Some(pid) = pid {
+            self.say(&format!("MAINPID={pid}"));
+        }
     }
 
     /// The agent takes part in its elections.
@@ -60,6 +81,13 @@ impl Supervisor {
             tracing::warn!(%error, "the service manager was not told {what}");
         }
     }
+}
+
+fn reach(name: &OsStr) -> Option<UnixDatagram> {
+    let connected = connect(name);
+    connected
+        .inspect_err(|error| tracing::warn!(%error, "cannot reach NOTIFY_SOCKET {}", name.display()))
+        .ok()
 }
 
 fn connect(name: &OsStr) -> io::Result<UnixDatagram> {
@@ -108,7 +136,7 @@ mod tests {
         let names = [path.into_os_string(), format!("@{name}").into()];
         for (manager, name) in managers.iter().zip(names) {
             let socket = Some(connect(&name).unwrap());
-            Supervisor { socket, feed_every: None, fed: None }.ready();
+            Supervisor { socket, name: None, feed_every: None, fed: None }.ready();
             let mut said = [0; 64];
             let length = manager.recv(&mut said).unwrap();
             assert_eq!(&said[..length], b"READY=1");

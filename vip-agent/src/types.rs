@@ -352,7 +352,7 @@ impl Serialize for MacAddr {
 /// A point of CLOCK_MONOTONIC in nanoseconds: the clock of the ownership words (`bpf_ktime_get_ns`).
 ///
 /// A number, so that simulations and tests make their own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]
 pub struct MonotonicTime(pub u64);
 
 impl MonotonicTime {

@@ -56,6 +56,10 @@ impl Agent {
 
     /// Starts and ends fast detection where instances that want it come and go. Where it cannot run adverts decide.
     pub(super) async fn keep_detecting(&mut self) {
+        if self.dataplane.puts_off() {
+            // Another agent still does, whose answers are not ours.
+            return;
+        }
         let wanted = self.wanted();
         let over: Vec<u32> = (self.detecting.running.iter())
             .filter_map(|(ifindex, running)| (wanted.get(ifindex) != Some(running)).then_some(*ifindex))

@@ -32,6 +32,14 @@ impl Meters {
         *self.transitions.entry((instance.to_owned(), state_name(to), cause)).or_default() += 1;
     }
 
+    /// What a former agent counted of an instance.
+    pub(super) fn inherit_transitions(&mut self, instance: String, to: &str, cause: String, count: u64) {
+        let states = [State::Initialize, State::Backup, State::Active, State::Draining, State::Fault];
+        if let Some(to) = states.map(state_name).into_iter().find(|name| *name == to) {
+            *self.transitions.entry((instance, to, cause)).or_default() += count;
+        }
+    }
+
     /// An instance took over.
     pub(super) fn took_over(&mut self, phases: Phases) {
         let Phases { detect, decide, flip, announce } = phases;

@@ -8,6 +8,7 @@ pub(crate) mod binding;
 mod detecting;
 mod drain;
 mod file_watch;
+mod giving;
 mod health;
 pub(crate) mod housing;
 pub(crate) mod inquiry;
@@ -25,6 +26,7 @@ mod signing;
 pub(crate) mod sockets;
 mod start;
 mod status;
+mod succeeding;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -126,8 +128,12 @@ pub struct Agent {
     /// Instances that a reload is replacing, and who waits for that.
     reload: reload::Reload,
     stopping: Option<Stopping>,
-    /// Held until the end: one agent per network namespace.
-    _lock: InstanceLock,
+    /// Another process that is about to take over from this one.
+    successor: Option<giving::Successor>,
+    /// The configuration's text, for that one.
+    source: String,
+    /// Held until the end: one agent per network namespace. `None` while a predecessor holds it.
+    lock: Option<InstanceLock>,
 }
 
 /// What the agent listens to besides its driver.
@@ -201,6 +207,7 @@ impl Agent {
                 () = self.file_watch.changed() => self.reload_by_change().await,
                 (probe, round) = self.probers.round() => self.on_round(&probe, round).await,
                 pending = inputs.control.request() => self.on_request(pending).await,
+                said = Self::successor_says(&mut self.successor) => self.on_successor(said).await,
                 event = self.watch.event() => self.on_watcher(event),
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
                 Some(Ok(answers)) = self.inquiries.join_next() => self.on_answers(answers).await,

@@ -77,6 +77,9 @@ impl Agent {
         if self.stopping.is_some() {
             anyhow::bail!("the agent is ending");
         }
+        if let Some(why) = self.is_being_succeeded() {
+            anyhow::bail!(why);
+        }
         self.file_watch.reading();
         let loaded = config::load(&self.config_file, &config::default_node())?;
         for line in loaded.warnings.lines() {
@@ -98,11 +101,12 @@ impl Agent {
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(&loaded.source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
         }
+        self.source = loaded.source;
         Ok(())
     }
 
     /// Everything that can be known beforehand.
-    async fn can_apply(&mut self, old: &Config, new: &Config) -> anyhow::Result<()> {
+    pub(super) async fn can_apply(&mut self, old: &Config, new: &Config) -> anyhow::Result<()> {
         self.read_routes().await;
         let fresh: Vec<config::Instance> = config::diff(old, new)
             .into_iter()
@@ -123,7 +127,7 @@ impl Agent {
         Ok(self.addresses.prepare(&vips).await?)
     }
 
-    async fn apply(&mut self, old: &Config, new: &Config) {
+    pub(super) async fn apply(&mut self, old: &Config, new: &Config) {
         self.reload.deferred.clear();
         self.reload.complaints.clear();
         for change in config::diff(old, new) {
@@ -301,10 +305,33 @@ impl Agent {
         drained: bool,
         linger: Option<Linger>,
     ) -> anyhow::Result<()> {
+        let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
+        let always = config.stands_on_lo() == LocalAddress::Always;
+        let index = self.take_in(config, drained, linger).await?;
+        let id = self.instances[index].id;
+        if always {
+            self.add_addresses(&vips).await;
+        }
+        if drained {
+            self.driver.send(Command::Tell(id, Event::Drain)).await;
+        }
+        self.apply_verdicts().await;
+        if self.instances[index].config.sync_group.is_none() {
+            self.start(index).await;
+        }
+        Ok(())
+    }
+
+    /// Takes an instance in and makes it ready to be started.
+    pub(super) async fn take_in(
+        &mut self,
+        config: config::Instance,
+        drained: bool,
+        linger: Option<Linger>,
+    ) -> anyhow::Result<usize> {
         let id = self.free_id();
         let name = config.name.clone();
         let vips: Vec<_> = config.vips.iter().map(|vip| vip.address).collect();
-        let always = config.stands_on_lo() == LocalAddress::Always;
         if config.stands_on_lo() != LocalAddress::Never {
             self.addresses.prepare(&vips).await?;
         }
@@ -321,17 +348,7 @@ impl Agent {
         self.instances.insert(index, managed);
         self.driver.send(Command::Add(id, Box::new(router))).await;
         self.settle(index).await;
-        if always {
-            self.add_addresses(&vips).await;
-        }
-        if drained {
-            self.driver.send(Command::Tell(id, Event::Drain)).await;
-        }
-        self.apply_verdicts().await;
-        if self.instances[index].config.sync_group.is_none() {
-            self.start(index).await;
-        }
-        Ok(())
+        Ok(index)
     }
 
     /// Members of sync groups begin when all that are to come are there: none may take over before the others can.
@@ -346,7 +363,7 @@ impl Agent {
         }
     }
 
-    async fn start(&mut self, index: usize) {
+    pub(super) async fn start(&mut self, index: usize) {
         let managed = &mut self.instances[index];
         managed.started = true;
         let id = managed.id;

@@ -8,7 +8,15 @@ use crate::control::{Answer, Pending, Request};
 
 impl Agent {
     pub(super) async fn on_request(&mut self, pending: Pending) {
-        let Pending { request, answer } = pending;
+        let Pending { request, answer, successor } = pending;
+        if let (Request::TakeOver { protocol }, Some(successor)) = (&request, successor) {
+            return self.on_take_over(*protocol, successor).await;
+        }
+        let changes = !matches!(request, Request::Status | Request::Config);
+        if let Some(why) = self.is_being_succeeded().filter(|_| changes) {
+            let _ = answer.send(Answer::Error(why));
+            return;
+        }
         let now = match request {
             Request::Status => match serde_json::to_value(self.status().await) {
                 Ok(status) => Answer::Ok(status),
@@ -18,6 +26,8 @@ impl Agent {
             Request::Drain { instance } => return self.drain(instance.as_deref(), answer).await,
             Request::Undrain { instance } => self.undrain(instance.as_deref()).await,
             Request::Reload => return self.reload(Some(answer)).await,
+            // Dealt with above.
+            Request::TakeOver { .. } => return,
         };
         let _ = answer.send(now);
     }

@@ -115,6 +115,26 @@ impl Signing {
         true
     }
 
+    /// Begins another epoch, later than all that anybody on this host has begun.
+    pub(super) fn begin_anew(&mut self) {
+        if let Some(stamps) = self.stamps.clone() {
+            stamps.advance(self.next_epoch());
+        }
+    }
+
+    /// What was heard of all senders, for a successor.
+    pub(super) fn heard(&self) -> serde_json::Value {
+        serde_json::to_value(&self.heard).unwrap_or_default()
+    }
+
+    /// What a predecessor heard, which is more than it had kept.
+    pub(super) fn inherit(&mut self, heard: serde_json::Value) {
+        match serde_json::from_value(heard) {
+            Ok(heard) => self.heard = heard,
+            Err(error) => tracing::warn!(%error, "what the former agent heard of signed adverts is lost"),
+        }
+    }
+
     /// Kept before it is used. If that fails it is used nevertheless: to be heard matters more, and after a restart the clock
     /// will do if it is right.
     fn next_epoch(&mut self) -> Epoch {
@@ -144,7 +164,7 @@ impl Signing {
         Marks::restore(kept.into_iter().flatten().filter_map(Kept::mark))
     }
 
-    fn note(&mut self, instance: &config::Instance, marks: &Marks) {
+    pub(super) fn note(&mut self, instance: &config::Instance, marks: &Marks) {
         let mut kept: Vec<Kept> = marks
             .iter()
             .map(|mark| Kept { source: mark.source, key: mark.key.to_string(), stamp: mark.stamp.get() })
@@ -199,21 +219,25 @@ impl Agent {
     pub(super) async fn keep_signing(&mut self) {
         if self.signing.renew() {
             tracing::info!("a new epoch of signed adverts begins: the clock was set, or many were sent");
-            // The watcher's farewells are of the former one.
-            for index in 0..self.instances.len() {
-                if self.instances[index].config.auth_trailer.is_some()
-                    && let Err(error) = self.rebind(index, &[], &[]).await
-                {
-                    tracing::warn!(
-                        instance = self.instances[index].name(),
-                        "peers will not believe the watcher: {}",
-                        in_full(&error)
-                    );
-                }
-            }
+            self.rebind_signed().await;
         }
         if Instant::now() >= self.signing.save_at {
             self.save_marks().await;
+        }
+    }
+
+    /// The watcher's farewells are of a former epoch.
+    pub(super) async fn rebind_signed(&mut self) {
+        for index in 0..self.instances.len() {
+            if self.instances[index].config.auth_trailer.is_some()
+                && let Err(error) = self.rebind(index, &[], &[]).await
+            {
+                tracing::warn!(
+                    instance = self.instances[index].name(),
+                    "peers will not believe the watcher: {}",
+                    in_full(&error)
+                );
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use super::file_watch::FileWatch;
 use super::housing::{check_clashes, check_places};
 use super::owners::Owners;
 use super::provenance::Provenance;
+use super::succeeding::Predecessor;
 use super::watch::Watch;
 use super::{Agent, Inputs, Signals};
 use crate::api::{Api, View};
@@ -46,6 +47,8 @@ pub struct StartOptions {
     pub control: Option<PathBuf>,
     /// Whether the last good configuration may be used in the place of one that does not fit.
     pub last_good: bool,
+    /// Whether to go on in place of an agent that runs, if one does.
+    pub take_over: bool,
 }
 
 /// A configuration that is valid, and that a reload would refuse all the same.
@@ -61,10 +64,10 @@ struct Unfit;
 /// Another agent runs; a privilege, interface or kernel feature is missing; an interface is occupied. Nothing has been
 /// changed then.
 pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
-    let StartOptions { loaded, stale, config_file, control, last_good } = options;
+    let StartOptions { loaded, stale, config_file, control, last_good, take_over } = options;
     let allowed = last_good && stale.is_none();
     let (wanted, former) = (loaded.config.clone(), LastGood::in_dir(&loaded.config.state_dir));
-    let error = match come_up(loaded, stale, &config_file, control.clone()).await {
+    let error = match come_up(loaded, stale, &config_file, control.clone(), take_over).await {
         Err(error) if allowed && error.is::<Unfit>() => error,
         done => return done,
     };
@@ -73,7 +76,7 @@ pub async fn start(options: StartOptions) -> anyhow::Result<(Agent, Inputs)> {
     };
     let stale = Stale::new(format!("{}: {}", config_file.display(), in_full(&error)), &former, &kept);
     // What is wrong with the file is what somebody has to know, also if the other one does not fit either.
-    come_up(kept, Some(stale), &config_file, control).await.map_err(|_| error)
+    come_up(kept, Some(stale), &config_file, control, take_over).await.map_err(|_| error)
 }
 
 async fn come_up(
@@ -81,9 +84,20 @@ async fn come_up(
     stale: Option<Stale>,
     config_file: &Path,
     control: Option<PathBuf>,
+    take_over: bool,
 ) -> anyhow::Result<(Agent, Inputs)> {
     let file_watch = FileWatch::new(config_file);
+    for line in loaded.warnings.lines() {
+        tracing::warn!("{line}");
+    }
+    let wanted = loaded.config;
+    crate::dataplane::check_privileges()?;
+    let signals = Signals::listen().context("listening to signals")?;
+    let socket = control.unwrap_or_else(|| wanted.control_socket());
+    let predecessor = if take_over { Predecessor::call(&socket, &wanted).await? } else { None };
     if let Some(stale) = &stale {
+        // What runs is served well enough, and whoever upgrades is to hear what is wrong.
+        anyhow::ensure!(predecessor.is_none(), stale.why.clone());
         tracing::error!(
             "THE CONFIGURATION FILE IS NOT IN FORCE until it is repaired and reloaded (`vip-agent reload`). In its place: {}, \
              kept by {}. The file is refused:\n{}",
@@ -92,29 +106,33 @@ async fn come_up(
             stale.why
         );
     }
-    for line in loaded.warnings.lines() {
-        tracing::warn!("{line}");
-    }
-    let config = loaded.config;
-    crate::dataplane::check_privileges()?;
-    let signals = Signals::listen().context("listening to signals")?;
-    let lock = InstanceLock::acquire(&config.runtime_dir)?;
+    let config = predecessor.as_ref().map_or_else(|| wanted.clone(), |former| former.serves(&wanted));
+    let lock = match &predecessor {
+        None => Some(InstanceLock::acquire(&config.runtime_dir)?),
+        // Handed over with all else.
+        Some(_) => None,
+    };
     let journal = Arc::new(Journal::open(&config.state_dir)?);
     let rtnetlink = Rtnetlink::connect()?;
     let watcher = LinkWatcher::start(WatchOptions::default()).await?;
     let options = LoadOptions { pin_dir: config.pin_dir.clone(), xdp_mode: config.xdp_mode };
-    let mut dataplane = Dataplane::load(&options)?;
+    let mut dataplane = match &predecessor {
+        None => Dataplane::load(&options)?,
+        Some(_) => Dataplane::load_as_successor(&options)?,
+    };
     let foreign_owners = dataplane.take_events().context("the program's events are taken")?.into_stream()?;
     if let Some(log) = dataplane.take_log() {
         tokio::spawn(log.forward());
     }
     let (links, routes) = (watcher.snapshot(), DefaultRoutes::read(&rtnetlink).await?);
-    check_places(&config.instances, &links, &routes, &dataplane)
-        .and_then(|()| check_clashes(&config.instances, &links, &routes))
-        .context(Unfit)?;
+    for instances in [&config.instances, &wanted.instances] {
+        check_places(instances, &links, &routes, &dataplane)
+            .and_then(|()| check_clashes(instances, &links, &routes))
+            .context(Unfit)?;
+    }
     // Before the first thread. What was looked at above is more than may be looked at from here on: whose a program is,
     // and what ours logs.
-    privilege::give_up(&config)?;
+    privilege::give_up(wanted.security, config.runs_commands() || wanted.runs_commands())?;
     let lifeline = Arc::new(Lifeline::create().context("making the lifeline to the watcher")?);
     if let Err(error) = crash::handle_fatal_signals() {
         tracing::warn!(%error, "a crash that dumps core is told to the peers only after the dump");
@@ -157,27 +175,47 @@ async fn come_up(
         behind: false,
         reload: super::reload::Reload::default(),
         stopping: None,
+        successor: None,
+        source: loaded.source.clone(),
         config,
         config_file: config_file.to_owned(),
         provenance: Provenance::new(stale.as_ref()),
         file_watch,
-        _lock: lock,
+        lock,
     };
-    let socket = control.unwrap_or_else(|| agent.config.control_socket());
+    let succeeds = predecessor.is_some();
+    if let Some(predecessor) = predecessor
+        && let Err(error) = agent.succeed_to(predecessor).await
+    {
+        agent.abandon();
+        return Err(error);
+    }
     let control = ControlServer::listen(&socket)
-        .with_context(|| format!("control socket {}: is its directory writable?", socket.display()))?;
-    agent.say_how_it_runs();
-    agent.api.serve(agent.config.api.clone());
-    agent.keep_watched().await;
-    if let Err(error) = agent.begin(&loaded.source).await {
-        // Before the lock, as at any end.
-        drop(control);
-        return Err(match agent.leave().await {
+        .with_context(|| format!("control socket {}: is its directory writable?", socket.display()));
+    let begun = match control {
+        Ok(control) => {
+            agent.say_how_it_runs();
+            agent.api.serve(agent.config.api.clone());
+            agent.keep_watched().await;
+            let begun = if succeeds {
+                agent.settle_in(wanted, loaded.source).await
+            } else {
+                agent.begin(&loaded.source).await
+            };
+            begun.map(|()| control)
+        }
+        // Nothing has been changed yet.
+        Err(error) if !succeeds => return Err(error),
+        Err(error) => Err(error),
+    };
+    match begun {
+        Ok(control) => Ok((agent, Inputs { watcher, control, asks, foreign_owners, signals })),
+        // The control socket has gone before the lock, as at any end.
+        Err(error) => Err(match agent.leave().await {
             Ok(()) => error,
             Err(left) => anyhow::anyhow!("{}; and {}", in_full(&error), in_full(&left)),
-        });
+        }),
     }
-    Ok((agent, Inputs { watcher, control, asks, foreign_owners, signals }))
 }
 
 impl Agent {
@@ -199,15 +237,20 @@ impl Agent {
         self.start_groups().await;
         self.follow_inquiries().await;
         self.dataplane.commit()?;
+        self.remember(source);
+        Ok(())
+    }
+
+    /// What a start ends with: the configuration is good, and its file is followed if so asked.
+    pub(super) fn remember(&mut self, source: &str) {
         self.file_watch.follow(self.config.reload_on_change);
         if self.provenance.last_good {
             // It says of itself since when it is good.
-            return Ok(());
+            return;
         }
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(source) {
             tracing::warn!(%error, "cannot keep the configuration in state_dir");
         }
-        Ok(())
     }
 
     fn say_how_it_runs(&self) {

@@ -58,6 +58,11 @@ impl Watch {
         }
     }
 
+    /// Sends it away: nothing is to be said when this process ends.
+    pub(super) fn dismiss(&mut self) {
+        self.watcher = None;
+    }
+
     /// There is nothing to be said any more for the router in this slot.
     pub(super) fn forget(&mut self, slot: RouterSlot) {
         self.tell(|watcher| watcher.forget(slot));

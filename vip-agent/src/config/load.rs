@@ -110,15 +110,33 @@ pub fn load(path: &Path, default_node: &str) -> Result<Loaded, LoadError> {
         let valid = String::from_utf8_lossy(&error.as_bytes()[..error.utf8_error().valid_up_to()]);
         Problems::single(&file, end_of(&valid), "is not UTF-8 text from here on")
     })?;
+    checked(source, &file, default_node, shared_mode(mode))
+}
+
+/// Checks the text of a configuration that no other user can have read, and the password files that it names; `file` is
+/// what problems call it.
+///
+/// # Errors
+/// It is wrong.
+pub fn load_text(source: String, file: &str, default_node: &str) -> Result<Loaded, LoadError> {
+    checked(source, file, default_node, None)
+}
+
+fn checked(
+    source: String,
+    file: &str,
+    default_node: &str,
+    shared_mode: Option<u32>,
+) -> Result<Loaded, LoadError> {
     let secrets = Secrets {
         password_file: &read_password_file,
         key_file: &read_key_file,
         detect_key_file: &read_detect_key_file,
         token_file: &read_token_file,
         server_identity: &read_server_identity,
-        shared_mode: shared_mode(mode),
+        shared_mode,
     };
-    let (config, warnings) = parse_with(&source, &file, default_node, &secrets)?;
+    let (config, warnings) = parse_with(&source, file, default_node, &secrets)?;
     Ok(Loaded { config, warnings, source })
 }
 

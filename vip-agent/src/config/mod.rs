@@ -44,7 +44,7 @@ pub use interface::{
     InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,
 };
 pub use last_good::{LastGood, Stale, load_or_last_good};
-pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load};
+pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load, load_text};
 pub use model::{
     AllFailed, Announce, Auth, AuthTrailer, Config, Instance, InstanceName, LocalAddress, Log, LogFormat,
     LogLevel, Name, OnConflict, Probe, Protocol, Unicast, VipAddress, control_socket,

@@ -4,6 +4,7 @@
 
 mod client;
 mod server;
+pub(crate) mod succession;
 
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +34,11 @@ pub enum Request {
     },
     /// Read the configuration file again.
     Reload,
+    /// Hand everything over to the process that asks, by this protocol ([`succession`]); the connection is its from then on.
+    TakeOver {
+        /// [`succession::PROTOCOL`] of who asks.
+        protocol: u32,
+    },
 }
 
 /// What the agent answers.

@@ -9,6 +9,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use super::succession::Conversation;
 use super::{Answer, MAX_LINE, Request};
 
 /// Clients served at a time; more wait in the socket's backlog.
@@ -21,6 +22,8 @@ pub struct Pending {
     pub request: Request,
     /// Where the answer goes. The client may have gone.
     pub answer: oneshot::Sender<Answer>,
+    /// The connection itself, of one that stays: then nothing is answered but by it.
+    pub(crate) successor: Option<Conversation>,
 }
 
 /// The socket; dropping it removes the file.
@@ -98,6 +101,14 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Pending>) -> io::Resul
     let mut read = BufReader::new(read.take(MAX_LINE));
     while read.read_line(&mut line).await? > 0 {
         let answer = match serde_json::from_str(&line) {
+            Ok(request @ Request::TakeOver { .. }) => {
+                let stream = read.into_inner().into_inner().reunite(write).map_err(io::Error::other)?;
+                let (answer, _) = oneshot::channel();
+                let successor = Some(Conversation::new(stream));
+                // An agent that ends closes the connection, which says enough.
+                let _ = requests.send(Pending { request, answer, successor }).await;
+                return Ok(());
+            }
             Ok(request) => answer(request, &requests).await,
             Err(error) => Answer::Error(format!("not a request that this agent knows: {error}")),
         };
@@ -113,7 +124,7 @@ async fn serve(stream: UnixStream, requests: mpsc::Sender<Pending>) -> io::Resul
 async fn answer(request: Request, requests: &mpsc::Sender<Pending>) -> Answer {
     let (answer, answered) = oneshot::channel();
     let ending = || Answer::Error("the agent is ending".into());
-    if requests.send(Pending { request, answer }).await.is_err() {
+    if requests.send(Pending { request, answer, successor: None }).await.is_err() {
         return ending();
     }
     answered.await.unwrap_or_else(|_| ending())

@@ -80,6 +80,12 @@ impl AttachedLink {
         self.pin.as_deref()
     }
 
+    /// Runs this program in place of whatever runs by this link.
+    pub(super) fn run(&self, program: BorrowedFd<'_>) -> Result<(), DataplaneError> {
+        sys::update_link(self.fd.as_fd(), program)
+            .map_err(|source| DataplaneError::Attach { interface: self.name.clone(), source })
+    }
+
     /// Leaves the pin to the link that has taken its place.
     pub(super) fn forget_pin(&mut self) {
         self.pin = None;

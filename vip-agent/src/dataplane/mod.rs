@@ -24,7 +24,7 @@ mod world;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use vip_common::maps::{HeartbeatLink, Vip, VlanKey};
@@ -75,6 +75,8 @@ pub struct Dataplane {
     links: BTreeMap<u32, AttachedLink>,
     /// Slots of interfaces that are to be attached.
     reserved: BTreeMap<u32, LinkSlot>,
+    /// Those that are attached all at once, once the tables are complete and the words are another agent's; by name.
+    put_off: Option<BTreeMap<u32, String>>,
     routers: SlotAllocator,
 }
 
@@ -91,7 +93,7 @@ pub fn check_privileges() -> Result<(), DataplaneError> {
 /// # Errors
 /// What an agent would refuse to start with.
 pub fn check_pin_dir(pin_dir: &Path) -> Result<(), DataplaneError> {
-    PinDir::check(pin_dir).map(drop)
+    PinDir::check(pin_dir, false).map(drop)
 }
 
 /// Looks which program runs on an interface: the mode of one that an agent with this `pin_dir` would take over, or has put
@@ -115,13 +117,24 @@ impl Dataplane {
         Self::load_object(options, OBJECT)
     }
 
+    /// As [`Self::load`], beside an agent that runs, has `pin_dir` locked and is about to hand it on ([`Self::inherit`]).
+    /// Interfaces are attached when [`Self::attach_all`] says so.
+    pub(crate) fn load_as_successor(options: &LoadOptions) -> Result<Self, DataplaneError> {
+        Self::load_beside(options, OBJECT, true)
+    }
+
     /// As [`Self::load`], with another object file than the one built in.
     ///
     /// # Errors
     /// As there.
     pub fn load_object(options: &LoadOptions, object: &[u8]) -> Result<Self, DataplaneError> {
+        Self::load_beside(options, object, false)
+    }
+
+    fn load_beside(options: &LoadOptions, object: &[u8], succeeds: bool) -> Result<Self, DataplaneError> {
         checks::privileges()?;
-        let mut pins = options.pin_dir.as_deref().map(PinDir::check).transpose()?;
+        let pins = options.pin_dir.as_deref().map(|path| PinDir::check(path, succeeds));
+        let mut pins = pins.transpose()?;
         checks::memory_limit();
         checks::xdp_links()?;
         let world = World::load(object)?;
@@ -138,6 +151,7 @@ impl Dataplane {
             choice: options.xdp_mode,
             links: BTreeMap::new(),
             reserved: BTreeMap::new(),
+            put_off: succeeds.then(BTreeMap::new),
             routers: SlotAllocator::default(),
         })
     }
@@ -165,11 +179,61 @@ impl Dataplane {
         let target = self.target(ifindex, name);
         let plan = target.plan(self.pins.as_ref())?;
         let slot = self.link_slot(ifindex)?;
+        if let Some(put_off) = &mut self.put_off {
+            put_off.insert(ifindex, name.to_owned());
+            return Ok(Attached { mode: plan.former_mode().unwrap_or(XdpMode::Skb), slot, swapped: true });
+        }
         let link = target.attach(plan, self.world.program.as_fd(), self.pins.as_ref(), slot)?;
         let attached = link.attached;
         self.links.insert(ifindex, link);
         self.reserved.remove(&ifindex);
         Ok(attached)
+    }
+
+    /// Whether [`Self::attach`] only makes ready for [`Self::attach_all`].
+    pub fn puts_off(&self) -> bool {
+        self.put_off.is_some()
+    }
+
+    /// Attaches what was put off, in place of another agent's program, and puts off nothing any more.
+    ///
+    /// # Errors
+    /// As [`Self::attach`], for the first interface that fails.
+    pub fn attach_all(&mut self) -> Result<(), DataplaneError> {
+        for (ifindex, name) in self.put_off.take().into_iter().flatten() {
+            self.attach(ifindex, &name)?;
+        }
+        Ok(())
+    }
+
+    /// What keeps `pin_dir` locked, for a successor.
+    pub(crate) fn pin_lock(&self) -> Option<BorrowedFd<'_>> {
+        self.pins.as_ref()?.locked()
+    }
+
+    /// Goes on with the lock of the agent that was here before.
+    pub(crate) fn inherit(&mut self, pin_lock: OwnedFd) {
+        if let Some(pins) = &mut self.pins {
+            pins.inherit(pin_lock);
+        }
+    }
+
+    /// Runs this agent's program again where a successor has put its own, which did not last.
+    ///
+    /// # Errors
+    /// The kernel refuses for some interface; the others were done.
+    pub(crate) fn reclaim(&self) -> Result<(), DataplaneError> {
+        let program = self.world.program.as_fd();
+        self.links.values().map(|link| link.run(program)).fold(Ok(()), Result::and)
+    }
+
+    /// Lets go of everything without taking anything off: the agent that was here before goes on.
+    pub(crate) fn abandon(&mut self) {
+        self.links.clear();
+        if let Some(pins) = self.pins.take() {
+            // What is in charge stays.
+            drop(pins.remove(false));
+        }
     }
 
     /// The slot that an interface has, or will have when it is attached: so that its VIPs can be in the tables before the

@@ -39,6 +39,8 @@ pub(super) struct PinDir {
     path: PathBuf,
     /// An flock on the directory; gone with the process, however it ends.
     lock: Option<File>,
+    /// The lock is an agent's that is about to hand it on.
+    succeeds: bool,
 }
 
 /// A link found among the pins.
@@ -50,12 +52,15 @@ pub(super) struct PinnedLink {
 }
 
 impl PinDir {
-    /// Checks the directory without changing anything: file system, lock, and every pin in it.
-    pub(super) fn check(path: &Path) -> Result<Self, DataplaneError> {
+    /// Checks the directory without changing anything: file system, lock, and every pin in it. `succeeds`: an agent that has
+    /// it locked is about to hand it on ([`Self::inherit`]).
+    pub(super) fn check(path: &Path, succeeds: bool) -> Result<Self, DataplaneError> {
         checks::bpffs(path)?;
-        let mut dir = Self { path: path.to_owned(), lock: None };
+        let mut dir = Self { path: path.to_owned(), lock: None, succeeds };
         if path.exists() {
-            dir.lock()?;
+            if !succeeds {
+                dir.lock()?;
+            }
             dir.check_layout()?;
             dir.links()?;
         }
@@ -64,7 +69,7 @@ impl PinDir {
 
     /// The directory as it is, for those who only look: nothing is locked or changed.
     pub(super) fn look(path: &Path) -> Self {
-        Self { path: path.to_owned(), lock: None }
+        Self { path: path.to_owned(), lock: None, succeeds: false }
     }
 
     fn lock(&mut self) -> Result<(), DataplaneError> {
@@ -80,6 +85,17 @@ impl PinDir {
             Err(error) => return Err(DataplaneError::file("lock", &self.path)(error.into())),
         }
         Ok(())
+    }
+
+    /// What keeps the lock, for a successor.
+    pub(super) fn locked(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(AsFd::as_fd)
+    }
+
+    /// The lock of the agent that was here before: the same, as it belongs to what is open.
+    pub(super) fn inherit(&mut self, lock: OwnedFd) {
+        self.lock = Some(File::from(lock));
+        self.succeeds = false;
     }
 
     fn layout(&self, suffix: &str) -> PathBuf {
@@ -183,7 +199,7 @@ impl PinDir {
         maps: &[(&'static str, BorrowedFd<'_>)],
     ) -> Result<(), DataplaneError> {
         make_dir(&self.path)?;
-        if self.lock.is_none() {
+        if self.lock.is_none() && !self.succeeds {
             self.lock()?;
         }
         make_dir(&self.links_dir())?;
@@ -271,7 +287,7 @@ pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DataplaneError> {
         return Ok(report);
     }
     checks::bpffs(pin_dir)?;
-    let mut dir = PinDir { path: pin_dir.to_owned(), lock: None };
+    let mut dir = PinDir { path: pin_dir.to_owned(), lock: None, succeeds: false };
     dir.lock()?;
     let links = dir.links_dir();
     if links.is_dir() {

@@ -208,6 +208,13 @@ impl Tracker {
         self.probes = tracked.collect();
     }
 
+    /// Begins with the verdict that another process came to; why it was not up.
+    pub fn inherit(&mut self, probe: &str, up: bool, why: Option<String>) {
+        if let Some(tracked) = self.probes.get_mut(probe) {
+            tracked.verdict.inherit(up, why);
+        }
+    }
+
     /// Takes a round in; whether the probe's verdict is another one now. Unknown probes have none: one may have been
     /// taken out of the configuration while its outcome was on the way. A round that began before the last one that was
     /// judged is counted and not judged: its time-out is longer than its interval, and it tells of the past.

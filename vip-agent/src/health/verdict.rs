@@ -75,6 +75,11 @@ impl Verdict {
         std::mem::replace(&mut self.up, false)
     }
 
+    /// Begins with another's verdict, and not with the initial one.
+    pub fn inherit(&mut self, up: bool, why: Option<String>) {
+        (self.up, self.last_error, self.probed) = (up, why, true);
+    }
+
     /// Goes on by other thresholds; the verdict stays.
     pub fn judge_by(&mut self, thresholds: Thresholds) {
         if !self.probed {

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -77,8 +77,8 @@ pub enum LockError {
 /// Held by the agent for as long as it lives; dropping it lets the next one in and leaves no file behind.
 #[derive(Debug)]
 pub struct InstanceLock {
-    _namespace: OwnedFd,
-    _directory: Flock<File>,
+    namespace: OwnedFd,
+    directory: Flock<File>,
     path: PathBuf,
     /// The directory goes as well if nothing is left in it: it was missing before.
     directory_goes: bool,
@@ -116,7 +116,47 @@ impl InstanceLock {
         };
         let directory_goes = !runtime_dir.exists();
         let directory = lock_directory(runtime_dir, &path)?;
-        Ok(Self { _namespace: namespace, _directory: directory, path, directory_goes })
+        Ok(Self { namespace, directory, path, directory_goes })
+    }
+
+    /// What keeps the locks, for a successor: they stay as long as either process has these open.
+    pub(crate) fn descriptors(&self) -> [BorrowedFd<'_>; 2] {
+        [self.namespace.as_fd(), self.directory.as_fd()]
+    }
+
+    /// Takes both locks over from an agent that has handed them on and still runs: nobody comes in between. Dropping this
+    /// while that one goes on would take its locks away: forget it then.
+    ///
+    /// # Errors
+    /// These are not what keeps an agent's locks.
+    pub(crate) fn inherit(
+        namespace: OwnedFd,
+        directory: OwnedFd,
+        runtime_dir: &Path,
+        directory_goes: bool,
+    ) -> io::Result<Self> {
+        // The same lock, as it belongs to what is open and not to who has opened it.
+        let directory = Flock::lock(File::from(directory), FlockArg::LockExclusiveNonblock)
+            .map_err(|(_, error)| io::Error::from(error))?;
+        let path = runtime_dir.join(LOCK_FILE);
+        let mut lock = Self { namespace, directory, path, directory_goes };
+        lock.claim()?;
+        Ok(lock)
+    }
+
+    /// Makes this process the one that others take for the holder, as [`holder`] tells.
+    ///
+    /// # Errors
+    /// The file cannot be written.
+    pub(crate) fn claim(&mut self) -> io::Result<()> {
+        // The kernel remembers who called this last.
+        listen(&self.namespace, Backlog::MAXCONN)?;
+        write_pid(&mut self.directory)
+    }
+
+    /// Whether the directory goes at the end.
+    pub(crate) fn removes_directory(&self) -> bool {
+        self.directory_goes
     }
 
     /// Removes the directory at the end, too, unless something is left in it: a dead agent has made it.

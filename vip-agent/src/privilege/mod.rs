@@ -15,7 +15,7 @@ use rustix::thread::set_no_new_privs;
 pub use self::filter::FilterError;
 pub(crate) use self::held::limit_to;
 pub use self::held::{COMMANDS, FOR_COMMANDS, KEPT, WATCHER};
-use crate::config::{Capabilities, Config, Security};
+use crate::config::{Capabilities, Security};
 
 /// Whether capabilities were given up: the commands of probes get fewer still.
 static LIMITED: AtomicBool = AtomicBool::new(false);
@@ -38,14 +38,14 @@ pub enum PrivilegeError {
     },
 }
 
-/// Gives up what the configuration says, for the whole process, for good.
+/// Gives up what the configuration says, for the whole process, for good; `commands`: whether any of its probes is one.
 ///
 /// A kernel without seccomp filters is worth a warning: capabilities are what counts most.
 ///
 /// # Errors
 /// There are other threads; the kernel refuses to take capabilities away.
-pub fn give_up(config: &Config) -> Result<(), PrivilegeError> {
-    let Security { capabilities, seccomp } = config.security;
+pub fn give_up(security: Security, commands: bool) -> Result<(), PrivilegeError> {
+    let Security { capabilities, seccomp } = security;
     let threads = std::fs::read_dir("/proc/self/task").map_or(1, Iterator::count);
     if threads > 1 {
         return Err(PrivilegeError::Threads(threads));
@@ -53,9 +53,9 @@ pub fn give_up(config: &Config) -> Result<(), PrivilegeError> {
     if capabilities == Capabilities::Drop {
         let refused = |what| move |source| PrivilegeError::Refused { what, source };
         set_no_new_privs(true).map_err(io::Error::from).map_err(refused("new privileges"))?;
-        held::give_up(config.runs_commands()).map_err(refused("capabilities"))?;
+        held::give_up(commands).map_err(refused("capabilities"))?;
         LIMITED.store(true, Ordering::Relaxed);
-        WITHOUT_COMMANDS.store(!config.runs_commands(), Ordering::Relaxed);
+        WITHOUT_COMMANDS.store(!commands, Ordering::Relaxed);
     } else {
         tracing::warn!("capabilities are kept (security.capabilities), also by the commands of probes");
     }

@@ -60,6 +60,7 @@ const AUTH_NONE: u8 = 0;
 /// Simple text password (RFC 2338, 5.3.6).
 const AUTH_SIMPLE: u8 = 1;
 const PRIORITY_AT: usize = 2;
+const INTERVAL_AT: usize = 4;
 const CHECKSUM_AT: usize = 6;
 const INTERVAL_MASK: u16 = 0x0fff;
 
@@ -298,15 +299,26 @@ impl Fields<'_> {
     }
 }
 
-/// Writes another priority into an encoded advert and mends its checksum (RFC 1624, equation 3), whatever mode that is
-/// of. Less than a whole header is left alone.
+/// Writes another priority into an encoded advert and mends its checksum, whatever mode that is of. Less than a whole
+/// header is left alone.
 pub fn patch_priority(advert: &mut [u8], priority: u8) {
+    patch(advert, PRIORITY_AT, |[_, count]| [priority, count]);
+}
+
+/// Writes another interval into an encoded advert of version 3, as [`patch_priority`] does with the priority.
+pub fn patch_interval(advert: &mut [u8], interval: Centiseconds) {
+    patch(advert, INTERVAL_AT, |_| interval.get().to_be_bytes());
+}
+
+/// Changes one 16-bit word of the header, and the checksum with it (RFC 1624, equation 3).
+fn patch(advert: &mut [u8], at: usize, change: impl FnOnce([u8; 2]) -> [u8; 2]) {
     let Some((header, _)) = advert.split_first_chunk_mut::<HEADER_LEN>() else { return };
-    let word = |header: &[u8; HEADER_LEN]| u16::from_be_bytes([header[PRIORITY_AT], header[PRIORITY_AT + 1]]);
-    let before = word(header);
-    header[PRIORITY_AT] = priority;
+    let before = [header[at], header[at + 1]];
+    let after = change(before);
+    header[at..][..2].copy_from_slice(&after);
     let checksum = u16::from_be_bytes([header[CHECKSUM_AT], header[CHECKSUM_AT + 1]]);
-    let mended = Sum::default().word(!checksum).word(!before).word(word(header)).checksum();
+    let [before, after] = [before, after].map(u16::from_be_bytes);
+    let mended = Sum::default().word(!checksum).word(!before).word(after).checksum();
     header[CHECKSUM_AT..].copy_from_slice(&mended.to_be_bytes());
 }
 

@@ -4,10 +4,10 @@
 use std::fmt;
 use std::net::IpAddr;
 
-use super::codec::{EncodeError, Fields, PseudoHeader, advert_group, patch_priority};
+use super::codec::{EncodeError, Fields, PseudoHeader, advert_group, patch_interval, patch_priority};
 use super::frame;
 use super::trailer::{self, Signer, Stamp};
-use crate::types::{Family, MacAddr};
+use crate::types::{Centiseconds, Family, MacAddr};
 
 /// What one instance says over one family: the same advert once per destination, since the destination is part of the
 /// checksum.
@@ -99,6 +99,13 @@ impl PreparedAdverts {
     pub fn set_priority(&mut self, priority: u8) {
         for (_, advert) in &mut self.adverts {
             patch_priority(&mut advert[self.headers..], priority);
+        }
+    }
+
+    /// Announces another interval from now on, in place: of version 3, which has it in centiseconds.
+    pub fn set_interval(&mut self, interval: Centiseconds) {
+        for (_, advert) in &mut self.adverts {
+            patch_interval(&mut advert[self.headers..], interval);
         }
     }
 

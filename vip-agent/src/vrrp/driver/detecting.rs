@@ -80,7 +80,7 @@ impl Detection {
             if router.answers(now) {
                 router.add_to(&mut owned);
                 interval = interval.min(settings.interval);
-            } else if router.machine().state() == State::Backup {
+            } else if router.machine().state() == State::Backup && !router.is_paused() {
                 router.add_to_succession(&mut succession);
                 multiplier = multiplier.min(settings.multiplier);
             }

@@ -78,6 +78,8 @@ pub(super) struct EventLoop {
     pulse: Pulse,
     rehearsed: MonotonicTime,
     stopping: bool,
+    /// All instances are silent: another process may go on in their place.
+    paused: bool,
 }
 
 /// The watch over the runtime. It counts its own pulses, not time: a process that was stopped as a whole is no silent
@@ -114,6 +116,7 @@ impl EventLoop {
             pulse: Pulse { next: MonotonicTime::now() + PULSE, last_beats: 0, silent: 0 },
             rehearsed: MonotonicTime::ZERO,
             stopping: false,
+            paused: false,
         })
     }
 
@@ -173,7 +176,7 @@ impl EventLoop {
         let late = self.detecting.look();
         let moved = self.shared.moved.swap(false, Ordering::Relaxed);
         self.detecting.say(moved, &self.routers);
-        if late {
+        if late && !self.paused {
             self.routers.each(|router| self.detecting.tell(router, &self.shared));
         }
     }
@@ -265,6 +268,9 @@ impl EventLoop {
             }
         }
         self.outbox.send(&mut self.routers, &self.shared);
+        if self.paused {
+            return;
+        }
         let (acted, vitals) = (&mut self.acted, &self.shared.vitals);
         self.groups.each(&mut self.routers, &self.shared, |group| {
             let due = sync_group::next_timer(group);
@@ -278,6 +284,9 @@ impl EventLoop {
 
     /// When the next timer of an instance or a group is due.
     fn next_due(&mut self) -> MonotonicTime {
+        if self.paused {
+            return MonotonicTime::NEVER;
+        }
         self.routers.next().min(self.groups.next(&mut self.routers, &self.shared))
     }
 
@@ -357,6 +366,13 @@ impl EventLoop {
                     .map(|router| Snapshot { covered: self.detecting.covered(router), ..router.snapshot() });
                 self.shared.answer(number, snapshot);
             }
+            Command::Resume(id, inheritance) => {
+                self.with(id, |router, shared| router.resume(*inheritance, shared));
+                // It may own by now.
+                self.shared.moved.store(true, Ordering::Relaxed);
+            }
+            Command::Pause => self.pause(true),
+            Command::GoOn => self.pause(false),
             Command::Announce(id) => self.with(id, Router::announce_again),
             Command::Reconfigure(id, parameters, grace) => {
                 let before = self.routers.get(id).map(|router| Before::of(router.machine()));
@@ -368,6 +384,14 @@ impl EventLoop {
             Command::Tell(id, event) => self.tell(id, event, None),
             Command::TellOf(id, event, since) => self.tell(id, event, Some(since)),
         }
+    }
+
+    fn pause(&mut self, paused: bool) {
+        self.paused = paused;
+        let shared = &self.shared;
+        self.routers.each(|router| if paused { router.pause(shared) } else { router.go_on(shared) });
+        // Nobody is to take a pause for the death of this host: for as long as it lasts nothing is claimed.
+        self.shared.moved.store(true, Ordering::Relaxed);
     }
 
     /// An instance is told something by the runtime, and so is its sync group what follows from it; `since`: when it

@@ -34,7 +34,7 @@ use tokio::io::unix::AsyncFd;
 
 pub use self::detecting::Detection;
 pub use self::realtime::Realtime;
-pub use self::router::{Binding, Family, Router};
+pub use self::router::{Binding, Family, Inheritance, Router};
 pub use self::snapshot::{AdvertCounts, Mismatch, Snapshot, SnapshotPeer};
 pub use self::stopwatch::Phases;
 pub use self::vitals::{Silence, Vitals};
@@ -106,6 +106,12 @@ pub enum Command {
     Detect(Box<Detection>),
     /// Take no part any more on the interface with this index.
     Undetect(u32),
+    /// Begin as what another process's instance was, in place of [`Event::Startup`].
+    Resume(InstanceId, Box<Inheritance>),
+    /// Have all instances fall silent, so that another process may go on in their place.
+    Pause,
+    /// Have them go on: none has.
+    GoOn,
     /// Say how the instance is, for the question with this number.
     Inspect(InstanceId, u64),
     /// End the thread.

@@ -2,6 +2,7 @@
 
 mod acting;
 mod detecting;
+mod pausing;
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,6 +11,8 @@ use std::time::Duration;
 use arrayvec::ArrayVec;
 
 pub(super) use self::acting::{Refusal, Work};
+pub use self::pausing::Inheritance;
+use self::pausing::Pause;
 use super::announcing::{Announcing, Urgency};
 use super::complaints::Complaints;
 use super::former::{Former, Owner};
@@ -111,6 +114,10 @@ pub struct Router {
     seen: Option<SeenOwner>,
     seen_reported: MonotonicTime,
     announcing: Option<Announcing>,
+    /// It is silent, and another process may go on in its place.
+    pause: Option<Pause>,
+    /// The best advertisement that came while it took no part, and when.
+    overheard: Option<(PeerAdvert, MonotonicTime)>,
 }
 
 /// Refusals of one instance's advertisements are reported once in this time.
@@ -153,6 +160,8 @@ impl Router {
             breaks_ties: true,
             seen: None,
             seen_reported: MonotonicTime::ZERO,
+            pause: None,
+            overheard: None,
         }
     }
 
@@ -211,12 +220,13 @@ impl Router {
     }
 
     pub(super) fn next_timer(&self) -> MonotonicTime {
-        self.machine.next_timer()
+        if self.is_paused() { MonotonicTime::NEVER } else { self.machine.next_timer() }
     }
 
     /// When it takes over unless something is heard before.
     pub(super) fn takes_over_at(&self) -> MonotonicTime {
-        self.machine.takes_over_at().unwrap_or(MonotonicTime::NEVER)
+        let takes_over_at = self.machine.takes_over_at().filter(|_| !self.is_paused());
+        takes_over_at.unwrap_or(MonotonicTime::NEVER)
     }
 
     /// Goes the way of a takeover without a trace on the wire. After some milliseconds of other work the kernel's part
@@ -296,6 +306,10 @@ impl Router {
         }
         self.adverts.received += 1;
         self.note_peer(index, &received, received_at, shared);
+        if self.is_paused() || self.machine.state() == State::Initialize {
+            self.overhear(advert, received_at);
+            return None;
+        }
         self.handle(Event::Advert(advert), received_at, shared);
         self.note_owner(index, advert, shared);
         Some(advert)
@@ -378,6 +392,9 @@ impl Router {
 
     /// An event whose cause is now, or what the runtime has just told of.
     pub(super) fn tell(&mut self, event: Event, shared: &Shared) {
+        if self.is_paused() {
+            return;
+        }
         let since = self.told_of.take().unwrap_or_else(|| self.cause_of(event));
         self.handle(event, since, shared);
     }
@@ -446,6 +463,7 @@ impl Router {
             last_resort: self.machine.is_last_resort(),
             covered: None,
             marks: self.marks.clone(),
+            carried: self.carry(),
         }
     }
 }

@@ -7,7 +7,7 @@ use arrayvec::ArrayVec;
 use crate::types::{MacAddr, MonotonicTime, Priority};
 use crate::vrrp::detect::Covered;
 use crate::vrrp::discard::{Discard, DiscardCounts};
-use crate::vrrp::machine::State;
+use crate::vrrp::machine::{Carried, State};
 use crate::vrrp::socket::SendError;
 use crate::vrrp::trailer::Marks;
 
@@ -63,6 +63,8 @@ pub struct Snapshot {
     pub covered: Option<Covered>,
     /// What was heard last of each sender that signs.
     pub marks: Marks,
+    /// What another process needs to go on in its place; `None` while it hands over.
+    pub carried: Option<Carried>,
 }
 
 impl Snapshot {

@@ -29,12 +29,33 @@ pub(super) struct Active {
     next_announce: MonotonicTime,
     last_announce: MonotonicTime,
     /// Repeats still to come, the scheduled one included.
-    repeats_left: u16,
+    pub(super) repeats_left: u16,
     /// Before this time a lower-priority owner, the first other router to be heard, gets the VIPs back; ZERO: never.
-    gives_back_until: MonotonicTime,
+    pub(super) gives_back_until: MonotonicTime,
 }
 
 impl Active {
+    /// As another process was, whose announcements were made lately.
+    pub(super) fn carried(
+        lease_until: MonotonicTime,
+        repeats_left: u16,
+        gives_back_until: MonotonicTime,
+        now: MonotonicTime,
+        parameters: &Parameters,
+    ) -> Self {
+        let mut active = Self {
+            lease_until,
+            next_advert: now,
+            next_reply: now,
+            next_announce: MonotonicTime::NEVER,
+            last_announce: now,
+            repeats_left,
+            gives_back_until,
+        };
+        active.schedule_announcement(parameters);
+        active
+    }
+
     pub(super) fn next_timer(&self) -> MonotonicTime {
         // ZERO: the first advertisement's result is about to be reported.
         let lease =

@@ -4,9 +4,11 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::timing::{active_down, fraction, skew, staging};
-use super::{Action, Cause, Machine, Output, OwnerLife, Parameters, PeerAdvert, Phase};
-use crate::types::{AdvertInterval, MonotonicTime, Priority};
+use super::{Action, Carried, Cause, Machine, Output, OwnerLife, Parameters, PeerAdvert, Phase};
+use crate::types::{AdvertInterval, Centiseconds, MonotonicTime, Priority};
 
 /// How long a planned takeover waits for its local addresses beyond the skew. The leaving owner goes on answering for the
 /// longest skew + [`super::DRAIN_MARGIN`], so this costs nobody a packet: on a busy machine the addresses take tens of
@@ -41,8 +43,10 @@ pub(super) struct Backup {
     life: OwnerLife,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum DownTimer {
+/// When Active_Down began to run, and by what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DownTimer {
     /// Three intervals and a skew after this time.
     Silence(MonotonicTime),
     /// The owner said priority 0 at this time: a skew after it.
@@ -79,6 +83,30 @@ impl Backup {
     pub(super) fn follow(own: AdvertInterval, announced: AdvertInterval, now: MonotonicTime) -> Self {
         let mut backup = Self { unheard: false, ..Self::arm(own, now) };
         backup.learn(announced);
+        backup
+    }
+
+    /// What another process needs to go on watching.
+    pub(super) fn carry(&self) -> Carried {
+        let learned = match self.interval {
+            AdvertInterval::V3(interval) if self.learned => Some(interval.get()),
+            _ => None,
+        };
+        Carried::Backup { down_at: self.down_at, learned, held_by: self.held_by, unheard: self.unheard }
+    }
+
+    /// As [`Self::carry`] has told of it.
+    pub(super) fn carried(
+        first_interval: AdvertInterval,
+        learned: Option<Centiseconds>,
+        down_at: DownTimer,
+        held_by: Option<(IpAddr, u8)>,
+        unheard: bool,
+    ) -> Self {
+        let mut backup = Self { down_at, held_by, unheard, ..Self::arm(first_interval, MonotonicTime::ZERO) };
+        if let (Some(interval), AdvertInterval::V3(_)) = (learned, first_interval) {
+            backup.learn(interval.into());
+        }
         backup
     }
 

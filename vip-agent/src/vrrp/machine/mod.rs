@@ -27,6 +27,7 @@
 
 mod active;
 mod backup;
+mod carrying;
 mod draining;
 #[cfg(test)]
 mod tests;
@@ -42,7 +43,8 @@ use serde::Serialize;
 
 use self::active::Active;
 use self::backup::Backup;
-pub use self::backup::STAGING_PATIENCE;
+pub use self::backup::{DownTimer, STAGING_PATIENCE};
+pub use self::carrying::{Carried, longer};
 use self::draining::{Draining, Then};
 pub use self::timing::AdvertPhase;
 use crate::types::{AdvertInterval, MonotonicTime, Priority, Version};

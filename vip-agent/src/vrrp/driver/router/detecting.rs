@@ -14,9 +14,9 @@ impl Router {
         self.binding.as_ref().filter(|binding| binding.ifindex == ifindex)?.detect
     }
 
-    /// Whether this node answers for the VIPs.
+    /// Whether this node answers for the VIPs, and goes on saying so.
     pub(in crate::vrrp::driver) fn answers(&self, now: MonotonicTime) -> bool {
-        now < self.words.load(self.slot)
+        now < self.words.load(self.slot) && !self.is_paused()
     }
 
     /// Adds what it owns.
