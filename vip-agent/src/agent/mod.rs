@@ -241,6 +241,8 @@ impl Agent {
         }
         tracing::info!("{why}: handing over");
         self.supervisor.stopping();
+        // One that was about to take over is too late.
+        self.successor = None;
         let longest = self.instances.iter().map(|managed| {
             let config = &managed.config;
             config.protocol.advert_interval().longest_skew() + DRAIN_MARGIN + config.grace

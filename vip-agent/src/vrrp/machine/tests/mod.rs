@@ -3,6 +3,7 @@
 mod active;
 mod announcements;
 mod backup;
+mod carrying;
 mod draining;
 mod fallen;
 mod fault;

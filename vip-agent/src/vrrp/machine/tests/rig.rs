@@ -5,7 +5,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::super::{
-    Action, Cause, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State, Transition,
+    Action, Carried, Cause, Event, LEASE_INTERVALS, Machine, Output, Parameters, PeerAdvert, State,
+    Transition, longer,
 };
 use crate::types::{AdvertInterval, Centiseconds, MonotonicTime, Priority, Seconds};
 
@@ -36,6 +37,8 @@ pub(super) struct Rig {
     muted: bool,
     addresses: Addresses,
     staged_at: Option<MonotonicTime>,
+    /// What another process goes on with.
+    carried: Option<Carried>,
     pub(super) wire: Vec<(f64, Sent)>,
     pub(super) announcements: Vec<f64>,
     pub(super) transitions: Vec<(f64, Transition)>,
@@ -76,6 +79,7 @@ impl Rig {
             muted: false,
             addresses: Addresses::InPlaceAfter(Duration::ZERO),
             staged_at: None,
+            carried: None,
             wire: Vec::new(),
             announcements: Vec::new(),
             transitions: Vec::new(),
@@ -255,6 +259,42 @@ impl Rig {
         let output = self.machine.announce_again(self.now);
         self.carry_out(&output);
         self
+    }
+
+    /// Announces the longer interval; the clock must not run on but to [`Self::succeeded`].
+    pub(super) fn pause(&mut self) -> &mut Self {
+        let own = std::mem::replace(&mut self.parameters.interval, longer(self.parameters.interval));
+        let output = self.machine.announce_interval(self.parameters.interval, self.now);
+        self.carry_out(&output);
+        self.parameters.interval = own;
+        self.carried = self.machine.carry(self.now);
+        self
+    }
+
+    /// After so many milliseconds another process goes on, which was told these, and overheard a router of this priority.
+    pub(super) fn succeeded(&mut self, after_ms: f64, told: &[Event], overheard: Option<u8>) -> &mut Self {
+        self.now = self.now + duration(after_ms);
+        let text = serde_json::to_string(&self.carried.take()).unwrap();
+        let carried: Option<Carried> = serde_json::from_str(&text).unwrap();
+        self.machine = Machine::new(self.parameters);
+        for event in told {
+            self.machine.handle(*event, self.now);
+        }
+        let interval = self.parameters.interval;
+        let overheard = overheard.map(|priority| PeerAdvert {
+            priority,
+            interval,
+            address: Ordering::Less,
+            sender: PEER,
+        });
+        let output = self.machine.resume(carried.unwrap(), overheard, self.now);
+        self.carry_out(&output);
+        self
+    }
+
+    /// Whether another process could go on.
+    pub(super) fn can_be_succeeded(&self) -> bool {
+        self.machine.carry(self.now).is_some()
     }
 
     fn next_event(&self) -> Option<MonotonicTime> {
