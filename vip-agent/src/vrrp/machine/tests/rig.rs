@@ -263,7 +263,8 @@ impl Rig {
 
     /// Announces the longer interval; the clock must not run on but to [`Self::succeeded`].
     pub(super) fn pause(&mut self) -> &mut Self {
-        let own = std::mem::replace(&mut self.parameters.interval, longer(self.parameters.interval));
+        let own = self.parameters.interval;
+        self.parameters.interval = longer(own);
         let output = self.machine.announce_interval(self.parameters.interval, self.now);
         self.carry_out(&output);
         self.parameters.interval = own;
