@@ -245,7 +245,7 @@ mod tests {
     async fn what_is_said_is_heard_with_the_descriptors_that_came_with_it() {
         let [here, mut there] = pair();
         let estate = Estate { silent_since: MonotonicTime(7), ..Estate::default() };
-        let stdin = std::io::stdin();
+        let stdin = io::stdin();
         here.say(&estate, &[stdin.as_fd(), stdin.as_fd()]).await.unwrap();
         here.say(&Step::Done, &[]).await.unwrap();
         let heard: Estate = there.hear().await.unwrap().unwrap();
