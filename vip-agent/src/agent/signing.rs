@@ -217,7 +217,8 @@ impl Agent {
 
     /// Looks after stamps, and what was heard.
     pub(super) async fn keep_signing(&mut self) {
-        if self.signing.renew() {
+        // Not beside a successor, whose epoch must be the later one.
+        if self.is_being_succeeded().is_none() && self.signing.renew() {
             tracing::info!("a new epoch of signed adverts begins: the clock was set, or many were sent");
             self.rebind_signed().await;
         }

@@ -9,7 +9,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
-use serde_json::Value;
 use tokio::time::{Instant, timeout};
 
 use super::Agent;
@@ -131,8 +130,7 @@ impl Agent {
         }
         conversation.say(&Step::Done, &[]).await.context("it went on before this one was done")?;
         let silence = MonotonicTime::now().since(silent_since);
-        let gone = async { while !matches!(conversation.hear::<Value>().await, Ok(None) | Err(_)) {} };
-        if timeout(GONE_WITHIN, gone).await.is_err() {
+        if !conversation.ends_within(GONE_WITHIN).await {
             tracing::warn!(pid, "the former agent is slow to end");
         }
         let silence_us = u64::try_from(silence.as_micros()).unwrap_or(u64::MAX);

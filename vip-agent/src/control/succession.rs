@@ -133,9 +133,15 @@ impl Conversation {
         }
     }
 
-    /// The process at the other end, if it has a number here.
+    /// The process at the other end, if it has a number here: one of another PID namespace has none.
     pub(crate) fn peer(&self) -> Option<i32> {
-        self.stream.peer_cred().ok()?.pid()
+        self.stream.peer_cred().ok()?.pid().filter(|pid| *pid > 0)
+    }
+
+    /// Waits until the other end is closed, whatever it still says; false if it is not after so long.
+    pub(crate) async fn ends_within(&mut self, patience: Duration) -> bool {
+        let ends = async { while !matches!(self.hear::<serde_json::Value>().await, Ok(None) | Err(_)) {} };
+        tokio::time::timeout(patience, ends).await.is_ok()
     }
 
     /// Says something, and hands these descriptors over with it.

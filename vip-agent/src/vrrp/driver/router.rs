@@ -308,6 +308,8 @@ impl Router {
         self.note_peer(index, &received, received_at, shared);
         if self.is_paused() || self.machine.state() == State::Initialize {
             self.overhear(advert, received_at);
+        }
+        if self.is_paused() {
             return None;
         }
         self.handle(Event::Advert(advert), received_at, shared);
