@@ -6,7 +6,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use vip_agent::types::{Centiseconds, ChecksumMode, Seconds, VirtualRouterId};
 use vip_agent::vrrp::auth::Password;
-use vip_agent::vrrp::codec::{Advert, DecodeOptions, Dialect, Fields, PseudoHeader, patch_priority};
+use vip_agent::vrrp::codec::{
+    Advert, DecodeOptions, Dialect, Fields, PseudoHeader, patch_interval, patch_priority,
+};
 use vip_agent::vrrp::receive::{Packet, Rules, Senders};
 
 use crate::fixture::{
@@ -97,6 +99,20 @@ proptest! {
         };
         let mut patched = with(before);
         patch_priority(&mut patched, after);
+        prop_assert_eq!(patched, with(after));
+    }
+
+    #[test]
+    fn a_patched_interval_equals_a_fresh_encoding(
+        before in 1u16..=4095, after in 1u16..=4095, checksum in mode(), (pseudo, vips) in v4_packet(),
+    ) {
+        let [before, after] = [before, after].map(|interval| Centiseconds::new(interval).unwrap());
+        let with = |interval| {
+            let dialect = Dialect::V3 { interval, checksum };
+            encode(&Fields { dialect, ..crate::fixture::fields(&vips) }, pseudo)
+        };
+        let mut patched = with(before);
+        patch_interval(&mut patched, after);
         prop_assert_eq!(patched, with(after));
     }
 
