@@ -55,10 +55,13 @@ impl Agent {
 
     /// Reads the file again. An invalid one changes nothing.
     pub(super) async fn reload(&mut self, answer: Option<oneshot::Sender<Answer>>) {
+        let is_read = self.stopping.is_none() && self.is_being_succeeded().is_none();
         let outcome = self.try_reload().await;
         if let Err(error) = &outcome {
             tracing::error!("configuration refused, the old one stays:\n{}", in_full(error));
-            self.provenance.refused(Occurrence::text(&in_full(error)));
+            if is_read {
+                self.provenance.refused(Occurrence::text(&in_full(error)));
+            }
             self.events.publish(&Occurrence::Reload {
                 applied: false,
                 error: Some(Occurrence::text(&in_full(error))),

@@ -125,14 +125,20 @@ async fn come_up(
         tokio::spawn(log.forward());
     }
     let (links, routes) = (watcher.snapshot(), DefaultRoutes::read(&rtnetlink).await?);
-    for instances in [&config.instances, &wanted.instances] {
-        check_places(instances, &links, &routes, &dataplane)
-            .and_then(|()| check_clashes(instances, &links, &routes))
-            .context(Unfit)?;
-    }
+    let fits = [&config.instances, &wanted.instances].into_iter().try_for_each(|instances| {
+        check_places(instances, &links, &routes, &dataplane)?;
+        check_clashes(instances, &links, &routes)
+    });
     // Before the first thread. What was looked at above is more than may be looked at from here on: whose a program is,
     // and what ours logs.
-    privilege::give_up(wanted.security, config.runs_commands() || wanted.runs_commands())?;
+    let commands = config.runs_commands() || wanted.runs_commands();
+    if let Err(error) = fits.context(Unfit).and_then(|()| Ok(privilege::give_up(wanted.security, commands)?))
+    {
+        if predecessor.is_some() {
+            dataplane.abandon();
+        }
+        return Err(error);
+    }
     let lifeline = Arc::new(Lifeline::create().context("making the lifeline to the watcher")?);
     if let Err(error) = crash::handle_fatal_signals() {
         tracing::warn!(%error, "a crash that dumps core is told to the peers only after the dump");
