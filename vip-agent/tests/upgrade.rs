@@ -298,7 +298,7 @@ fn what_cannot_be_taken_over_is_refused_with_a_remedy_and_the_old_agent_goes_on(
     })?;
     ensure!(answer.contains("by protocol 1, not 77: stop it"), "{answer}");
     let last_good = lab.node(1).read_file("/var/lib/viplane/last-good.yaml")?;
-    ensure!(last_good == agent(&lab, 1).config()?, "{last_good}");
+    ensure!(last_good.ends_with(&agent(&lab, 1).config()?), "{last_good}");
     ensure!(Conversation::open(lab.client(), VIPS[0])?.ask()? == "node1");
     Ok(())
 }
