@@ -73,11 +73,13 @@ fn for_bpf(mut command: Command, toolchain: &Toolchain) -> Result<Command> {
     let flags = [
         "-Cdebuginfo=2".to_owned(),
         "-Clink-arg=--btf".to_owned(),
-        format!("-Clinker={}", toolchain.linker.command(toolchain)?.display()),
         format!("--cfg=bpf_target_arch=\"{}\"", bpf_target_arch()),
     ];
     command.env("RUSTC", &toolchain.rustc).env("RUSTC_BOOTSTRAP", "1");
     command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
+    // Not among the flags: those are part of all symbols' hashes, by which LLVM orders what it inlines, and the program would be
+    // another one in each checkout.
+    command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", toolchain.linker.command(toolchain)?);
     // The workspace's release profile is about the agent's size.
     command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3");
     Ok(command)
