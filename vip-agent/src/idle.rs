@@ -16,7 +16,7 @@ const IDLE_DRIVER: &str = "/sys/devices/system/cpu/cpuidle/current_driver";
 /// A limit that lets CPUs halt (C1) and no more: what `tuned` has for its profile `network-latency`.
 const HALT: Duration = Duration::from_micros(2);
 
-/// The limit that suits the machine: [`HALT`], or no sleep at all where the one way to sleep gives the CPU to a hypervisor.
+/// The limit that suits the machine: 2 us, or no sleep at all where the one way to sleep gives the CPU to a hypervisor.
 #[must_use]
 pub fn suitable() -> Duration {
     match std::fs::read_to_string(IDLE_DRIVER) {

@@ -2,14 +2,16 @@
 
 #[path = "support/agents.rs"]
 mod agents;
+#[path = "support/load.rs"]
+mod load;
 
 use agents::{Ask as _, Conversation, SOON, VIPS, agent, is_on_lo, lab, ms, pair};
 use anyhow::{Context as _, Result, ensure};
+use load::{load, nothing_was_lost};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use vip_lab::agent::{Agent, AgentBuilder};
-use vip_lab::requests::Requests;
-use vip_lab::{Lab, Stamp, wait};
+use vip_lab::{Stamp, wait};
 
 const THIRD: &str = "10.0.0.60";
 const LAST_GOOD: &str = "/var/lib/viplane/last-good.yaml";
@@ -37,25 +39,12 @@ fn text_of(kept: &str) -> &str {
     kept.split_once('\n').map_or("", |(_, text)| text)
 }
 
-fn load(lab: &Lab) -> Result<Requests> {
-    let load = lab.requests().every(ms(2)).delay(ms(10)).start()?;
-    wait::until(SOON, || !load.report().requests().is_empty())?;
-    Ok(load)
-}
-
-fn nothing_was_lost(load: Requests) -> Result<()> {
-    let report = load.stop();
-    ensure!(report.lost().count() == 0, "{:?}", report.lost().collect::<Vec<_>>());
-    ensure!(!report.requests().is_empty());
-    Ok(())
-}
-
 #[test]
 fn a_vip_comes_and_goes_while_the_others_are_served() -> Result<()> {
     let lab = lab().build()?;
     let [first, second] = pair(agent(&lab, 1), agent(&lab, 2))?;
     let before = life(&first, "edge")?;
-    let load = load(&lab)?;
+    let load = load(&lab, ms(2))?;
     for _ in 0..3 {
         // Adverts of the two must not differ for longer than a reload takes.
         for (agent, number) in [(&first, 1), (&second, 2)] {
@@ -81,7 +70,7 @@ fn an_instance_comes_and_goes_while_the_other_is_served() -> Result<()> {
     let first = agent(&lab, 1).start()?;
     first.wait_state("active", SOON)?;
     let before = life(&first, "edge")?;
-    let load = load(&lab)?;
+    let load = load(&lab, ms(2))?;
     for _ in 0..2 {
         first.reload(&agent(&lab, 1).instance(extra(52, 200)))?;
         first.wait_state("active", SOON)?;
@@ -107,7 +96,7 @@ fn a_higher_priority_preempts_without_a_restart() -> Result<()> {
     let lab = lab().build()?;
     let [first, second] = pair(agent(&lab, 1), agent(&lab, 2))?;
     let transitions = second.edge()?.transitions;
-    let load = load(&lab)?;
+    let load = load(&lab, ms(2))?;
     second.reload(&agent(&lab, 2).priority(220))?;
     second.wait_state("active", SOON)?;
     first.wait_state("backup", SOON)?;
@@ -142,7 +131,7 @@ fn another_virtual_router_id_restarts_that_instance_alone() -> Result<()> {
     let first = agent(&lab, 1).instance(extra(52, 200)).start()?;
     first.wait_state("active", SOON)?;
     let (edge, other) = (life(&first, "edge")?, life(&first, "extra")?);
-    let load = load(&lab)?;
+    let load = load(&lab, ms(2))?;
     let mut open = Conversation::open(lab.client(), THIRD)?;
     ensure!(open.ask()? == "node1");
     first.reload(&agent(&lab, 1).instance(extra(53, 200)))?;

@@ -2,6 +2,8 @@
 
 #[path = "support/agents.rs"]
 mod agents;
+#[path = "support/load.rs"]
+mod load;
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -9,10 +11,10 @@ use std::time::Duration;
 
 use agents::{Ask as _, Conversation, SOON, VIPS, agent, is_on_lo, lab, ms, pair, times};
 use anyhow::{Context as _, Result, ensure};
+use load::{load, nothing_was_lost};
 use serde_json::{Value, json};
 use vip_lab::agent::{Agent, AgentBuilder};
 use vip_lab::process::Process;
-use vip_lab::requests::Requests;
 use vip_lab::{Lab, Stamp, wait};
 
 const KEY_FILE: &str = "/run/lab/edge.key";
@@ -54,19 +56,6 @@ fn wait_succession(old: &Agent, new: &Agent) -> Result<Value> {
     new.wait_for("in charge", |status| status["pid"].as_i64() == Some(new.process().pid().as_raw().into()))
 }
 
-fn load(lab: &Lab) -> Result<Requests> {
-    let load = lab.requests().every(ms(5)).delay(ms(10)).start()?;
-    wait::until(SOON, || !load.report().requests().is_empty())?;
-    Ok(load)
-}
-
-fn nothing_was_lost(load: Requests) -> Result<()> {
-    let report = load.stop();
-    ensure!(report.lost().count() == 0, "{:?}", report.lost().collect::<Vec<_>>());
-    ensure!(!report.requests().is_empty());
-    Ok(())
-}
-
 /// What a move would change.
 fn life(agent: &Agent) -> Result<(String, String, u64)> {
     let edge = agent.edge()?;
@@ -83,7 +72,7 @@ fn owner_is_upgraded(interval: Duration, rounds: usize) -> Result<()> {
     };
     let [first, second] = pair(build(1), build(2))?;
     let (before, watching) = (life(&first)?, life(&second)?);
-    let load = load(&lab)?;
+    let load = load(&lab, ms(5))?;
     let wire = lab.wire()?;
     let begun = Stamp::now();
     let mut owner = first;
@@ -138,7 +127,7 @@ fn version_2_is_upgraded_within_its_lease_and_nothing_moves() -> Result<()> {
     let build = |number| agent(&lab, number).interval(ms(1000)).set_instance("version", json!(2));
     let [first, second] = pair(build(1), build(2))?;
     let (before, watching) = (life(&first)?, life(&second)?);
-    let load = load(&lab)?;
+    let load = load(&lab, ms(5))?;
     let new = successor(build(1))?;
     wait_succession(&first, &new)?;
     std::thread::sleep(ms(1500));
@@ -175,7 +164,7 @@ fn a_successor_that_dies_gives_everything_back() -> Result<()> {
     let lab = lab().build()?;
     let [first, second] = pair(agent(&lab, 1), agent(&lab, 2))?;
     let (before, watching) = (life(&first)?, life(&second)?);
-    let load = load(&lab)?;
+    let load = load(&lab, ms(5))?;
     let idle = fake(&lab, "take_over", ms(500))?;
     ensure!(first.say(&["reload"])?.err.contains("is taking over"), "a reload in between");
     idle.wait(SOON)?;
@@ -194,7 +183,7 @@ fn a_successor_that_hangs_is_killed_before_the_lease_ends() -> Result<()> {
     let lab = lab().build()?;
     let [first, second] = pair(agent(&lab, 1), agent(&lab, 2))?;
     let (before, watching) = (life(&first)?, life(&second)?);
-    let load = load(&lab)?;
+    let load = load(&lab, ms(5))?;
     let fake = fake(&lab, "take_over yield", ms(60_000))?;
     first.process().wait_log("this one goes on", SOON)?;
     ensure!(!fake.wait(SOON)?.success());
@@ -235,7 +224,7 @@ fn a_sync_group_with_signed_adverts_is_upgraded_and_believed() -> Result<()> {
     };
     let [first, second] = pair(build(1)?, build(2)?)?;
     let watching = second.status()?.raw["instances"].clone();
-    let load = load(&lab)?;
+    let load = load(&lab, ms(5))?;
     fake(&lab, "take_over yield", ms(300))?.wait(SOON)?;
     first.process().wait_log("did not take over, and this one goes on", SOON)?;
     let new = successor(build(1)?)?;
@@ -312,7 +301,7 @@ fn another_configuration_is_applied_by_difference() -> Result<()> {
     let first = agent(&lab, 1).instance(other(52, "10.0.0.60")).start()?;
     first.wait_state("active", SOON)?;
     let before = life(&first)?;
-    let load = load(&lab)?;
+    let load = load(&lab, ms(5))?;
     let new = successor(agent(&lab, 1).instance(other(53, "10.0.0.61")))?;
     wait_succession(&first, &new)?;
     let status = new.wait_state("active", SOON)?;

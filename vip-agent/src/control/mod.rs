@@ -34,9 +34,9 @@ pub enum Request {
     },
     /// Read the configuration file again.
     Reload,
-    /// Hand everything over to the process that asks, by this protocol ([`succession`]); the connection is its from then on.
+    /// Hand everything over to the process that asks, by this protocol (`succession`); the connection is its from then on.
     TakeOver {
-        /// [`succession::PROTOCOL`] of who asks.
+        /// That of who asks.
         protocol: u32,
     },
 }
