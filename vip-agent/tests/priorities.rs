@@ -361,7 +361,7 @@ fn stays_after_restarts(own: Duration, others: Duration) -> Result<()> {
 
 #[test]
 fn without_preemption_a_restarted_router_leaves_the_vips_where_they_are() -> Result<()> {
-    at_once([(ms(10), ms(1000)), (ms(1000), ms(10))], |(own, others)| stays_after_restarts(own, others))
+    at_once([(ms(50), ms(1000)), (ms(1000), ms(50))], |(own, others)| stays_after_restarts(own, others))
 }
 
 #[test]
