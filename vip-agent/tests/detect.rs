@@ -7,7 +7,6 @@ mod rounds;
 #[path = "support/watch.rs"]
 mod watch;
 
-use std::path::Path;
 use std::time::Duration;
 
 use agents::{Ask as _, SOON, VIPS, agent, ms, pair, times};
@@ -76,13 +75,6 @@ fn lose_heartbeats_of(lab: &Lab, number: usize, chance: &str) -> Result<()> {
     let table = "table netdev lab";
     let ruleset = format!("{table}\ndelete {table}\n{table} {{\nchain lab {{\n{rule}\n}}\n}}\n");
     lab.switch().node().nft(&ruleset)
-}
-
-/// Whether it holds a CPU latency limit.
-fn keeps_cpus_ready(agent: &Agent) -> Result<bool> {
-    let open = std::fs::read_dir(format!("/proc/{}/fd", agent.process().pid()))?;
-    let device = Path::new("/dev/cpu_dma_latency");
-    Ok(open.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == device)))
 }
 
 fn cause(agent: &Agent) -> Result<Option<String>> {
@@ -264,14 +256,14 @@ fn a_reload_turns_detection_on_and_off() -> Result<()> {
     let lab = lab(2)?;
     let without = |number| agent(&lab, number).interval(INTERVAL).preempt(false);
     let [first, second] = pair(without(1), without(2))?;
-    ensure!(!keeps_cpus_ready(&second)?);
+    ensure!(!second.keeps_cpus_ready()?);
     first.reload(&detecting(&lab, 1))?;
     second.reload(&detecting(&lab, 2))?;
     wait_covered(&second)?;
-    ensure!(keeps_cpus_ready(&second)?, "idle CPUs may sleep as they like");
+    ensure!(second.keeps_cpus_ready()?, "idle CPUs may sleep as they like");
     second.reload(&without(2))?;
     second.wait_for("watching nobody", |status| status["instances"][0]["peers"][0]["detect"].is_null())?;
-    ensure!(!keeps_cpus_ready(&second)?, "idle CPUs wait for nobody");
+    ensure!(!second.keeps_cpus_ready()?, "idle CPUs wait for nobody");
     ensure!(second.edge()?.transitions == 1, "{:?}", second.edge()?);
     Ok(())
 }

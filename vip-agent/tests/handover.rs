@@ -195,6 +195,18 @@ fn a_drain_without_a_peer_says_why_not_and_the_vips_stay() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn an_heir_keeps_cpus_ready_while_its_skew_runs_and_no_longer() -> Result<()> {
+    let lab = lab().build()?;
+    let [owner, heir] = both(&lab, ms(1000), false)?;
+    ensure!(!heir.keeps_cpus_ready()?, "nothing is to be expected");
+    owner.signal(Signal::SIGTERM)?;
+    wait::until(SOON, || heir.keeps_cpus_ready().is_ok_and(|ready| ready))?;
+    ensure!(heir.edge()?.state == "backup", "its skew is 0.6 s");
+    heir.wait_state("active", SOON)?;
+    wait::until(SOON, || heir.keeps_cpus_ready().is_ok_and(|ready| !ready))
+}
+
 fn extra(priority: u8) -> serde_json::Value {
     json!({"name": "extra", "virtual_router_id": 52, "interface": "eth0", "priority": priority,
            "advert_interval": "100ms", "vips": ["10.0.0.60/24"]})

@@ -365,6 +365,16 @@ impl Agent {
             .with_context(|| format!("{}: no watcher\n{}", self.node().name(), self.process().last_words()))
     }
 
+    /// Whether it holds a limit for how deep idle CPUs may sleep.
+    ///
+    /// # Errors
+    /// It is gone.
+    pub fn keeps_cpus_ready(&self) -> Result<bool> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.process().pid()))?;
+        let device = Path::new("/dev/cpu_dma_latency");
+        Ok(open.flatten().any(|fd| std::fs::read_link(fd.path()).is_ok_and(|target| target == device)))
+    }
+
     /// All that it logged.
     pub fn log(&self) -> String {
         self.process.log()

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
+use std::time::Duration;
 
 use vip_common::heartbeat::Key;
 use vip_common::maps::{HeartbeatLink, VlanKey};
@@ -9,7 +10,7 @@ use vip_common::maps::{HeartbeatLink, VlanKey};
 use super::Agent;
 use crate::config::CpuLatency;
 use crate::errors::in_full;
-use crate::idle::{self, IdleLimit};
+use crate::idle;
 use crate::net::links::AttachPoint;
 use crate::types::MacAddr;
 use crate::vrrp::driver::{Command, Detection};
@@ -22,8 +23,6 @@ pub(super) struct Detecting {
     node: u64,
     /// What runs, by the index of the interface.
     running: BTreeMap<u32, Wanted>,
-    /// While any runs.
-    idle_limit: IdleLimit,
 }
 
 /// Fast detection on one interface of adverts.
@@ -40,11 +39,7 @@ struct Wanted {
 impl Default for Detecting {
     fn default() -> Self {
         // The seed is the system's randomness; the number need not be secret, only another each time.
-        Self {
-            node: RandomState::new().build_hasher().finish().max(1),
-            running: BTreeMap::new(),
-            idle_limit: IdleLimit::default(),
-        }
+        Self { node: RandomState::new().build_hasher().finish().max(1), running: BTreeMap::new() }
     }
 }
 
@@ -95,8 +90,8 @@ impl Agent {
         self.keep_cpus_ready();
     }
 
-    /// Keeps CPUs from a sleep that would make their timers late, as long as any host is watched.
-    fn keep_cpus_ready(&mut self) {
+    /// Within which time idle CPUs must wake while hosts are watched: the shortest of those that watch.
+    pub(super) fn detection_latency(&self) -> Option<Duration> {
         let limits = self.instances.iter().filter_map(|managed| {
             let watched = self.detecting.running.contains_key(&managed.home.as_ref()?.place.advert.index);
             match managed.config.detect.as_ref().filter(|_| watched)?.cpu_latency {
@@ -105,18 +100,7 @@ impl Agent {
                 CpuLatency::Any => None,
             }
         });
-        let limit = limits.min();
-        match self.detecting.idle_limit.hold(limit) {
-            Ok(true) => tracing::info!(
-                limit_us = limit.map(|limit| limit.as_micros()),
-                "how deep idle CPUs may sleep"
-            ),
-            Ok(false) => {}
-            Err(error) => tracing::warn!(
-                "idle CPUs may sleep deep, and dead hosts be found some milliseconds late: {error}; \
-                 let the agent open the device, or say `cpu_latency: any`"
-            ),
-        }
+        limits.min()
     }
 
     fn detect(&mut self, wanted: &Wanted) -> anyhow::Result<Detection> {

@@ -59,6 +59,7 @@ impl Agent {
             // The reason may be another one.
             self.apply_verdicts().await;
         }
+        self.keep_cpus_ready();
     }
 
     /// Verdicts without outcomes expire. A process that was stopped could have had none: what counts is the time in which

@@ -19,6 +19,7 @@ mod observed;
 mod owners;
 pub(crate) mod place;
 mod provenance;
+mod readiness;
 mod reload;
 mod reports;
 mod requests;
@@ -102,6 +103,7 @@ pub struct Agent {
     /// What the driver listens to.
     listening: BTreeSet<(u32, Family)>,
     detecting: detecting::Detecting,
+    readiness: readiness::Readiness,
     alarms: Alarms,
     /// What happens, for whoever follows it.
     events: Events,

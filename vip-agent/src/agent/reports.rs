@@ -50,6 +50,7 @@ impl Agent {
             let Some(report) = self.driver.waiting_report() else { break };
             self.on_report(report, &mut moving).await?;
         }
+        self.keep_cpus_ready();
         self.move_addresses(&mut moving).await;
         Ok(())
     }
@@ -119,6 +120,7 @@ impl Agent {
                 }
             }
         }
+        self.keep_cpus_ready();
         self.move_addresses(&mut moving).await;
         self.remove_left().await;
         // Else it hangs, and is asked again at the next beat.

@@ -163,6 +163,7 @@ async fn come_up(
         instances: Vec::new(),
         listening: BTreeSet::new(),
         detecting: super::detecting::Detecting::default(),
+        readiness: super::readiness::Readiness::default(),
         alarms: super::Alarms::telling(events.clone()),
         events,
         meters: super::Meters::default(),
