@@ -274,6 +274,11 @@ fn what_cannot_be_taken_over_is_refused_with_a_remedy_and_the_old_agent_goes_on(
         refused(agent(&lab, 1).set("pin_dir", json!("/sys/fs/bpf/elsewhere")), "pin_dir")?;
         refused(agent(&lab, 1).set("xdp_mode", json!("driver")), "xdp_mode")?;
     }
+    // What a reload has read of them does not hold before the next start.
+    let elsewhere = agent(&lab, 1).set("pin_dir", json!("/sys/fs/bpf/elsewhere"));
+    first.reload(&elsewhere)?;
+    refused(elsewhere, "pin_dir was changed since this agent started")?;
+    first.reload(&agent(&lab, 1))?;
     let another = fake(&lab, "take_over", ms(60_000))?;
     refused(agent(&lab, 1), "is taking over")?;
     another.kill()?;

@@ -104,6 +104,10 @@ impl Agent {
                  which moves its VIPs to a peer, and start the new one"
                     .to_owned(),
             )
+        } else if let Some(field) = self.reload.bars_upgrade() {
+            Some(format!(
+                "{field} was changed since this agent started: this takes a restart, or the former value for now"
+            ))
         } else if self.instances.iter().any(changing) || self.reload.arriving().next().is_some() {
             Some("a reload is under way: try again in a moment".to_owned())
         } else {

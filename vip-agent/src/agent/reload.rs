@@ -8,7 +8,7 @@ use super::Agent;
 use super::binding::{bind, parameters};
 use super::housing::{check_clashes, check_places};
 use super::instance::{Exit, Linger, Managed};
-use crate::config::{self, Change, Config, InstanceField, LastGood, LocalAddress};
+use crate::config::{self, Change, Config, InstanceField, LastGood, LocalAddress, ProcessField};
 use crate::control::Answer;
 use crate::errors::in_full;
 use crate::events::Occurrence;
@@ -29,6 +29,8 @@ pub(super) struct Reload {
     complaints: Vec<String>,
     /// Settings that a restart will bring into force.
     deferred: Vec<String>,
+    /// The one of them that keeps another process from going on in this one's place.
+    bars_upgrade: Option<ProcessField>,
     /// Whether those who follow events have yet to hear of it.
     untold: bool,
 }
@@ -37,6 +39,11 @@ impl Reload {
     /// Instances that wait for others to leave.
     pub(super) fn arriving(&self) -> impl Iterator<Item = &str> {
         self.arriving.iter().map(|instance| instance.name.as_str())
+    }
+
+    /// A setting of the file that only a restart brings into force, no upgrade.
+    pub(super) fn bars_upgrade(&self) -> Option<ProcessField> {
+        self.bars_upgrade
     }
 }
 
@@ -99,6 +106,7 @@ impl Agent {
             return Err(error);
         }
         self.apply(&old, &new).await;
+        self.config = new.clone().within_the_process_of(&old);
         self.file_watch.follow(new.reload_on_change);
         self.provenance.applied();
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(&loaded.source) {
@@ -132,6 +140,7 @@ impl Agent {
 
     pub(super) async fn apply(&mut self, old: &Config, new: &Config) {
         self.reload.deferred.clear();
+        self.reload.bars_upgrade = None;
         self.reload.complaints.clear();
         for change in config::diff(old, new) {
             let restarts = change.restarts_instance();
@@ -139,6 +148,9 @@ impl Agent {
                 Change::Process(field) => {
                     tracing::warn!("{field} takes effect at the next start of the agent");
                     self.reload.deferred.push(field.to_string());
+                    if field.stays_through_upgrade() {
+                        self.reload.bars_upgrade = Some(field);
+                    }
                 }
                 Change::Removed(instance) => self.retire(instance.name.as_str()).await,
                 Change::Changed { new, .. } if restarts || self.is_arriving(new) => {

@@ -51,6 +51,13 @@ pub enum ProcessField {
     XdpMode,
 }
 
+impl ProcessField {
+    /// Whether it is one of those that stay where they are while agents change: what is handed over lies there.
+    pub fn stays_through_upgrade(self) -> bool {
+        matches!(self, Self::RuntimeDir | Self::StateDir | Self::PinDir | Self::XdpMode)
+    }
+}
+
 impl fmt::Display for ProcessField {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -152,6 +159,23 @@ pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Vec<Change<'a>> {
     changes.extend((old.api != new.api).then_some(Change::Api));
     changes.extend((old.probes != new.probes).then_some(Change::Probes));
     changes
+}
+
+impl Config {
+    /// This configuration, but for what takes another process: that stays as in `running`.
+    #[must_use]
+    pub fn within_the_process_of(self, running: &Self) -> Self {
+        Self {
+            node: running.node.clone(),
+            runtime_dir: running.runtime_dir.clone(),
+            state_dir: running.state_dir.clone(),
+            pin_dir: running.pin_dir.clone(),
+            log: running.log,
+            security: running.security,
+            xdp_mode: running.xdp_mode,
+            ..self
+        }
+    }
 }
 
 fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessField> {
