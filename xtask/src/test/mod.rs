@@ -75,6 +75,7 @@ const PATIENT: &[&str] = &[
     "import",
     "import_interop",
     "interfaces",
+    "interop",
     "keepalived",
     "last_good",
     "links",
