@@ -7,6 +7,7 @@ mod demo;
 mod elevate;
 mod fingerprint;
 mod fuzz;
+mod kube;
 #[cfg(test)]
 mod policy;
 mod release;
@@ -74,6 +75,9 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
+    /// Build, start and end a real Kubernetes control plane
+    #[command(subcommand)]
+    Kube(kube::Kube),
     /// Look for inputs that break what must hold for all of them
     Fuzz(fuzz::Fuzz),
     /// Become a command, as root: cargo's runner for privileged binaries
@@ -105,7 +109,10 @@ fn perform(arguments: Arguments) -> Result<()> {
     };
     match arguments.command {
         Task::Setup { yes } => {
-            setup::ensure(&[Need::Lab, Need::Peers, Need::Lints], consent(yes || arguments.yes))?;
+            setup::ensure(
+                &[Need::Lab, Need::Peers, Need::Lints, Need::ControlPlane],
+                consent(yes || arguments.yes),
+            )?;
             println!("set-up: nothing is missing");
         }
         Task::BuildEbpf => build_ebpf::build(&set_up(&[])?)?,
@@ -118,7 +125,11 @@ fn perform(arguments: Arguments) -> Result<()> {
             demo::start(&options)?;
         }
         Task::Test(selection) => {
-            let toolchain = with_program(&[Need::Lab, Need::Peers, Need::Lints])?;
+            let needs = [Need::Lab, Need::Peers, Need::Lints, Need::ControlPlane];
+            let toolchain = with_program(if selection.full { &needs } else { &needs[..3] })?;
+            if selection.full {
+                kube::build()?;
+            }
             test::all(&selection, &toolchain)?;
         }
         Task::Sim { options } => {
@@ -128,6 +139,10 @@ fn perform(arguments: Arguments) -> Result<()> {
         Task::Bench { bench, options } => {
             with_program(bench.needs())?;
             bench::measure(bench, &options)?;
+        }
+        Task::Kube(kube) => {
+            set_up(&[Need::ControlPlane])?;
+            kube::perform(&kube)?;
         }
         Task::Fuzz(fuzz) => {
             with_program(&[])?;

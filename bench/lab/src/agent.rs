@@ -220,6 +220,12 @@ impl AgentBuilder {
         self
     }
 
+    /// No instance but those of [`AgentBuilder::instance`].
+    pub fn bare(mut self) -> Self {
+        self.instance.clear();
+        self
+    }
+
     /// Text to append at the top level, as it is: for what must not pass a serializer.
     pub fn yaml(mut self, text: &str) -> Self {
         self.extra_yaml.push_str(text);
@@ -256,7 +262,8 @@ impl AgentBuilder {
     /// It cannot be written as YAML.
     pub fn config(&self) -> Result<String> {
         let mut top = self.top.clone();
-        let mut instances = vec![Value::Object(self.instance.clone())];
+        let first = (!self.instance.is_empty()).then(|| Value::Object(self.instance.clone()));
+        let mut instances: Vec<Value> = first.into_iter().collect();
         instances.extend(self.more_instances.iter().cloned());
         top.insert("instances".to_owned(), Value::Array(instances));
         let mut yaml = serde_saphyr::to_string(&top).context("write the agent's configuration as YAML")?;

@@ -19,6 +19,8 @@ pub(crate) enum Need {
     Lab,
     /// The programs that tests alone start.
     Peers,
+    /// What builds and runs a Kubernetes control plane.
+    ControlPlane,
     /// rustfmt and clippy, for the workspace and for the BPF program.
     Lints,
 }
@@ -43,7 +45,9 @@ pub(crate) fn ensure(needs: &[Need], consent: Consent) -> Result<Toolchain> {
     let search = toolchain::find();
     let lab = needs.contains(&Need::Lab).then_some(&packages::LAB[..]);
     let peers = needs.contains(&Need::Peers).then_some(&packages::PEERS[..]);
-    let programs: Vec<_> = [lab, peers].into_iter().flatten().flat_map(packages::missing).collect();
+    let control_plane = needs.contains(&Need::ControlPlane).then_some(&packages::CONTROL_PLANE[..]);
+    let programs: Vec<_> =
+        [lab, peers, control_plane].into_iter().flatten().flat_map(packages::missing).collect();
     let tools = if needs.contains(&Need::Lints) { lints::missing(search.found()) } else { Vec::new() };
 
     let mut lines: Vec<String> = Vec::new();

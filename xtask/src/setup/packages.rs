@@ -41,6 +41,24 @@ pub(crate) const PEERS: [Program; 2] = [
     Program { name: "openssl", package: "openssl", purpose: "certificates for HTTPS" },
 ];
 
+/// What builds and runs a Kubernetes control plane. Programs that have no place in `PATH` are named by theirs.
+pub(crate) const CONTROL_PLANE: [Program; 6] = [
+    Program { name: "etcd", package: "etcd-server", purpose: "the store of a Kubernetes control plane" },
+    Program { name: "curl", package: "curl", purpose: "requests to its API server" },
+    Program { name: "openssl", package: "openssl", purpose: "keys of its service accounts" },
+    Program {
+        name: "dpkg-source",
+        package: "dpkg-dev",
+        purpose: "unpacking the source package of Kubernetes",
+    },
+    Program { name: "/usr/lib/go-1.19/bin/go", package: "golang-1.19-go", purpose: "building it" },
+    Program {
+        name: "/usr/share/gocode/src/github.com/modern-go/reflect2/reflect2.go",
+        package: "golang-github-modern-go-reflect2-dev",
+        purpose: "a library of it that is newer",
+    },
+];
+
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "package {} ({}: {})", self.package, self.name, self.purpose)
@@ -49,7 +67,11 @@ impl fmt::Display for Program {
 
 /// Those that are not on this system.
 pub(crate) fn missing(programs: &'static [Program]) -> impl Iterator<Item = &'static Program> {
-    programs.iter().filter(|program| find_program(program.name).is_none())
+    let is_there = |name: &str| match name.starts_with('/') {
+        true => Path::new(name).exists(),
+        false => find_program(name).is_some(),
+    };
+    programs.iter().filter(move |program| !is_there(program.name))
 }
 
 /// Installs packages as root.

@@ -16,7 +16,7 @@ use crate::{build_ebpf, elevate};
 pub(crate) struct Selection {
     /// The long suites too (sets VIPLANE_FULL=1)
     #[arg(long)]
-    full: bool,
+    pub(crate) full: bool,
     /// Only tests whose name contains this, and no lints
     filter: Option<String>,
 }
