@@ -10,8 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use super::journal::{Journal, JournalError};
 
-/// Where sysctls are; fixed, as /proc is mounted there wherever an agent can run.
+/// Where sysctls are, wherever an agent can run; whether they can be written there is another matter.
 const ROOT: &str = "/proc/sys";
+
+/// Names another place: in a container that is not privileged /proc/sys is read-only, and nothing can be mounted over it.
+/// What a runtime can do is mount the host's /proc/sys/net elsewhere, writable.
+const ROOT_VARIABLE: &str = "VIPLANE_PROC_SYS";
+
+fn root() -> PathBuf {
+    std::env::var_os(ROOT_VARIABLE).filter(|path| !path.is_empty()).map_or_else(|| ROOT.into(), PathBuf::from)
+}
 
 /// Why a sysctl was not read or set.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +154,9 @@ impl Sysctl {
             return Err(io::ErrorKind::NotFound.into());
         }
         let (family, name) = self.parts();
-        Ok([ROOT, "net", family, "conf", &self.interface, name].iter().collect())
+        let mut path = root();
+        path.extend(["net", family, "conf", &self.interface, name]);
+        Ok(path)
     }
 
     fn error(&self, action: &'static str, source: io::Error) -> SysctlError {
