@@ -85,6 +85,16 @@ pub enum Import {
         #[arg(long, value_name = "ID")]
         config_id: Option<String>,
     },
+    /// The ConfigMap of kube-keepalived-vip: its VIPs, and for what Services they stand
+    Configmap {
+        /// The file: the resource, or its `data` alone.
+        file: PathBuf,
+    },
+    /// The values of the chart keepalived-ingress-vip
+    ChartValues {
+        /// The file: the values, or the HelmChart resource that holds them.
+        file: PathBuf,
+    },
 }
 
 /// Which configuration.

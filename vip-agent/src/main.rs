@@ -17,7 +17,7 @@ use vip_agent::cli::{Cli, Command, Import};
 use vip_agent::config::{self, Config, LogFormat};
 use vip_agent::control::{self, Request};
 use vip_agent::errors;
-use vip_agent::import::keepalived;
+use vip_agent::import::{chart_values, configmap, keepalived};
 use vip_agent::preflight;
 use vip_agent::status::Status;
 use vip_agent::upgrade;
@@ -82,8 +82,14 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             ask(Request::Undrain { instance: which.instance }).map(drop).map_err(Into::into)
         }
         Command::Reload => say_text(&ask(Request::Reload)?),
-        Command::Import(Import::Keepalived { file, config_id }) => {
-            let imported = keepalived::import(&file, &keepalived::Host::this(config_id))?;
+        Command::Import(import) => {
+            let imported = match import {
+                Import::Keepalived { file, config_id } => {
+                    keepalived::import(&file, &keepalived::Host::this(config_id))?
+                }
+                Import::Configmap { file } => configmap::import(&file)?,
+                Import::ChartValues { file } => chart_values::import(&file)?,
+            };
             imported.problems().iter().for_each(|problem| eprintln!("warning: {problem}"));
             say(imported.yaml)
         }

@@ -25,7 +25,7 @@ mod protocol;
 mod schema;
 mod secrets;
 mod security;
-mod tree;
+pub(crate) mod tree;
 mod unavailable;
 mod unicast;
 

@@ -14,15 +14,15 @@ use super::problem::Position;
 
 /// A node and where it stands.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Node {
+pub(crate) struct Node {
     /// Its first character; of an alias: where it is used.
-    pub(super) at: Position,
-    pub(super) value: Value,
+    pub(crate) at: Position,
+    pub(crate) value: Value,
 }
 
 /// What a node is.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Value {
+pub(crate) enum Value {
     Null,
     Bool(bool),
     Integer(i128),
@@ -34,22 +34,22 @@ pub(super) enum Value {
 
 /// A key of a mapping and its value.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Entry {
-    pub(super) key: String,
-    pub(super) key_at: Position,
-    pub(super) node: Node,
+pub(crate) struct Entry {
+    pub(crate) key: String,
+    pub(crate) key_at: Position,
+    pub(crate) node: Node,
 }
 
 /// Text that is no YAML, or YAML that costs too much.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Malformed {
-    pub(super) at: Position,
-    pub(super) message: String,
+pub(crate) struct Malformed {
+    pub(crate) at: Position,
+    pub(crate) message: String,
 }
 
 impl Node {
     /// Reads one YAML document; nothing but comments and white space is null.
-    pub(super) fn read(text: &str) -> Result<Self, Malformed> {
+    pub(crate) fn read(text: &str) -> Result<Self, Malformed> {
         serde_saphyr::from_str_with_options(text, options()).map_err(|error| malformed(&error, text))
     }
 }

@@ -4,6 +4,9 @@ use std::path::PathBuf;
 
 use crate::config;
 
+pub mod chart_values;
+pub mod configmap;
+mod document;
 pub mod keepalived;
 mod yaml;
 
