@@ -3,11 +3,14 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod deb;
 mod demo;
 mod elevate;
 mod fingerprint;
 mod fuzz;
 mod kube;
+mod image;
+mod manifests;
 #[cfg(test)]
 mod policy;
 mod release;
@@ -78,6 +81,16 @@ enum Task {
     /// Build, start and end a real Kubernetes control plane
     #[command(subcommand)]
     Kube(kube::Kube),
+    /// Make deploy/manifests of the chart; --check only says which are stale, --package FOLDER packs the chart
+    Manifests {
+        /// Options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
+    /// Build a static agent and an image of it, without a Docker engine, into target/image
+    Image(image::Image),
+    /// Build a Debian package into target/debian
+    Deb,
     /// Look for inputs that break what must hold for all of them
     Fuzz(fuzz::Fuzz),
     /// Become a command, as root: cargo's runner for privileged binaries
@@ -110,7 +123,7 @@ fn perform(arguments: Arguments) -> Result<()> {
     match arguments.command {
         Task::Setup { yes } => {
             setup::ensure(
-                &[Need::Lab, Need::Peers, Need::Lints, Need::ControlPlane],
+                &[Need::Lab, Need::Peers, Need::Lints, Need::Helm, Need::Image, Need::ControlPlane],
                 consent(yes || arguments.yes),
             )?;
             println!("set-up: nothing is missing");
@@ -125,8 +138,8 @@ fn perform(arguments: Arguments) -> Result<()> {
             demo::start(&options)?;
         }
         Task::Test(selection) => {
-            let needs = [Need::Lab, Need::Peers, Need::Lints, Need::ControlPlane];
-            let toolchain = with_program(if selection.full { &needs } else { &needs[..3] })?;
+            let needs = [Need::Lab, Need::Peers, Need::Lints, Need::Helm, Need::Image, Need::ControlPlane];
+            let toolchain = with_program(if selection.full { &needs } else { &needs[..5] })?;
             if selection.full {
                 kube::build()?;
             }
@@ -143,6 +156,18 @@ fn perform(arguments: Arguments) -> Result<()> {
         Task::Kube(kube) => {
             set_up(&[Need::ControlPlane])?;
             kube::perform(&kube)?;
+        }
+        Task::Manifests { options } => {
+            set_up(&[Need::Helm])?;
+            manifests::make(&options)?;
+        }
+        Task::Image(image) => {
+            with_program(&[Need::Image])?;
+            image::build(&image)?;
+        }
+        Task::Deb => {
+            with_program(&[])?;
+            deb::build()?;
         }
         Task::Fuzz(fuzz) => {
             with_program(&[])?;

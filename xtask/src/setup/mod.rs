@@ -1,5 +1,6 @@
 //! `cargo xtask setup`: gets what a command needs and this system lacks, says so first, and is quick when nothing is missing.
 
+mod helm;
 pub(crate) mod linker;
 mod lints;
 mod packages;
@@ -21,6 +22,10 @@ pub(crate) enum Need {
     Peers,
     /// What builds and runs a Kubernetes control plane.
     ControlPlane,
+    /// What renders the chart.
+    Helm,
+    /// What makes images.
+    Image,
     /// rustfmt and clippy, for the workspace and for the BPF program.
     Lints,
 }
@@ -46,8 +51,9 @@ pub(crate) fn ensure(needs: &[Need], consent: Consent) -> Result<Toolchain> {
     let lab = needs.contains(&Need::Lab).then_some(&packages::LAB[..]);
     let peers = needs.contains(&Need::Peers).then_some(&packages::PEERS[..]);
     let control_plane = needs.contains(&Need::ControlPlane).then_some(&packages::CONTROL_PLANE[..]);
+    let image = needs.contains(&Need::Image).then_some(&packages::IMAGE[..]);
     let programs: Vec<_> =
-        [lab, peers, control_plane].into_iter().flatten().flat_map(packages::missing).collect();
+        [lab, peers, control_plane, image].into_iter().flatten().flat_map(packages::missing).collect();
     let tools = if needs.contains(&Need::Lints) { lints::missing(search.found()) } else { Vec::new() };
 
     let mut lines: Vec<String> = Vec::new();
@@ -57,6 +63,8 @@ pub(crate) fn ensure(needs: &[Need], consent: Consent) -> Result<Toolchain> {
     }
     lines.extend(tools.iter().map(ToString::to_string));
     lines.extend(programs.iter().map(ToString::to_string));
+    let renders = needs.contains(&Need::Helm) && !helm::is_installed();
+    lines.extend(renders.then(|| helm::WHAT.to_owned()));
     if let (true, Search::Found(toolchain)) = (lines.is_empty(), &search) {
         return Ok(toolchain.clone());
     }
@@ -64,6 +72,9 @@ pub(crate) fn ensure(needs: &[Need], consent: Consent) -> Result<Toolchain> {
     ask(consent)?;
 
     packages::install(&programs.iter().map(|program| program.package.to_owned()).collect::<Vec<_>>())?;
+    if renders {
+        helm::install()?;
+    }
     let toolchain = match search {
         Search::Found(toolchain) => toolchain,
         Search::Nothing(rejected) => toolchain::obtain(&rejected)?,

@@ -58,6 +58,9 @@ pub(crate) const CONTROL_PLANE: [Program; 6] = [
         purpose: "a library of it that is newer",
     },
 ];
+/// What makes images, without a Docker engine.
+pub(crate) const IMAGE: [Program; 1] =
+    [Program { name: "buildah", package: "buildah", purpose: "container images without a Docker engine" }];
 
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

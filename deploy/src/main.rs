@@ -1,0 +1,98 @@
+//! `vip-deploy`: makes deploy/manifests of the chart, packs the chart, assembles images and packages. Started by `cargo xtask`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use vip_deploy::image::{self, Image};
+use vip_deploy::{Helm, manifests, package};
+
+/// What is deployed
+#[derive(Debug, Parser)]
+#[command(name = "vip-deploy")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make deploy/manifests of the chart
+    Manifests {
+        /// Only say which are stale: exit code 1 if any is
+        #[arg(long)]
+        check: bool,
+        /// Also pack the chart into this folder
+        #[arg(long, value_name = "FOLDER")]
+        package: Option<PathBuf>,
+    },
+    /// Assemble an image of a static agent, into target/image
+    Image {
+        /// The agent
+        #[arg(long)]
+        agent: PathBuf,
+        /// The processors it is for, as Docker calls them
+        #[arg(long)]
+        arch: String,
+        /// Its name [default: viplane:VERSION]
+        #[arg(long)]
+        tag: Option<String>,
+    },
+    /// Pack a Debian package of a static agent, into target/debian
+    Deb {
+        /// The agent
+        #[arg(long)]
+        agent: PathBuf,
+        /// The processors it is for, as Debian calls them
+        #[arg(long)]
+        arch: String,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Options::parse().command {
+        Command::Manifests { check, package } => make_manifests(check, package),
+        Command::Image { agent, arch, tag } => make_image(agent, arch, tag),
+        Command::Deb { agent, arch } => {
+            let folder = vip_deploy::root().join("target/debian");
+            package::assemble(&agent, &arch, &folder).map(|package| {
+                println!("{}", package.display());
+                ExitCode::SUCCESS
+            })
+        }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
+
+fn make_manifests(check: bool, package: Option<PathBuf>) -> Result<ExitCode> {
+    let mut helm = Helm::start()?;
+    if let Some(folder) = package {
+        println!("{}", helm.package(&folder)?.display());
+    }
+    let (files, word) = match check {
+        true => (manifests::stale(&mut helm)?, "stale"),
+        false => (manifests::write(&mut helm)?, "written"),
+    };
+    files.iter().for_each(|file| println!("{word}: {}", file.display()));
+    Ok(if check && !files.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn make_image(agent: PathBuf, arch: String, tag: Option<String>) -> Result<ExitCode> {
+    let folder = vip_deploy::root().join("target/image");
+    let tag = tag.unwrap_or_else(|| format!("viplane:{}", env!("CARGO_PKG_VERSION")));
+    let image = Image { arch, tag, ..Image::of(agent) };
+    let archive = folder.join(format!("viplane-{}.tar", image.arch));
+    let sizes = image::assemble(&image, &folder, &archive)?;
+    println!(
+        "{}: {}, agent {} KiB, archive {} KiB",
+        image.tag,
+        archive.display(),
+        sizes.agent >> 10,
+        sizes.archive >> 10
+    );
+    Ok(ExitCode::SUCCESS)
+}
