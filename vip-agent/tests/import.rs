@@ -108,3 +108,29 @@ fn keepaliveds_own_samples_are_imported() {
         assert!(imported.yaml.contains(&served), "{}:\n{}", sample.display(), imported.yaml);
     }
 }
+
+#[test]
+fn what_ran_in_the_cluster_is_imported_to_a_file_that_passes_check() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let values =
+        file("values.yaml", "keepalived: { vipAddressCidr: 172.16.135.2/21, authPassword: hunter22 }\n");
+    let map = file("map.yaml", "kind: ConfigMap\ndata: { 10.4.0.50: default/web, 10.4.0.51: '' }\n");
+    for (kind, from, expected) in [("chart-values", &values, "cluster-vip"), ("configmap", &map, "10.4.0.51")]
+    {
+        let output = run(&["import", kind, from]);
+        assert_eq!((output.status.code(), &*output.stderr), (Some(0), &b""[..]), "{kind}");
+        let yaml = String::from_utf8(output.stdout).unwrap();
+        assert!(yaml.contains(expected), "{kind}: {yaml}");
+        let checked = run(&["check", &file("imported.yaml", &yaml)]);
+        assert_eq!(checked.status.code(), Some(0), "{kind}: {}", String::from_utf8_lossy(&checked.stderr));
+        let refused = run(&["import", kind, &file("other.yaml", "a: 1\n")]);
+        let error = String::from_utf8(refused.stderr).unwrap();
+        assert_eq!((refused.status.code(), &*refused.stdout), (Some(1), &b""[..]), "{kind}: {error}");
+        assert!(error.contains("other.yaml:1: has no "), "{kind}: {error}");
+    }
+}
