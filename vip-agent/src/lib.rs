@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod net;
 pub mod preflight;
 pub mod privilege;
+pub mod proxy;
 pub mod status;
 pub mod supervisor;
 pub mod types;

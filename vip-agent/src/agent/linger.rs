@@ -77,6 +77,7 @@ impl Agent {
         }
         let gone = indexes(self, &std::mem::take(&mut moving.going));
         let vips: Vec<IpAddr> = gone.iter().flat_map(|&index| self.instances[index].vips()).collect();
+        self.proxy.cut(&vips).await;
         self.take_off_lo(&vips).await;
     }
 
@@ -117,6 +118,7 @@ impl Agent {
         if unneeded.is_empty() {
             return;
         }
+        self.proxy.cut(&unneeded).await;
         match self.addresses.remove(&unneeded).await {
             Err(error) => tracing::warn!(%error, "cannot take VIPs off lo: they go away by themselves"),
             Ok(outcomes) => {
@@ -170,6 +172,8 @@ impl Agent {
             }
             unneeded.extend(vips);
         }
+        // Also where the address stays (`local_address: always`): their clients' segments come to the new owner.
+        self.proxy.cut(&unneeded).await;
         self.take_off_lo(&unneeded).await;
         self.remove_left().await;
     }

@@ -63,6 +63,7 @@ use crate::net::instance_lock::InstanceLock;
 use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkTable, LinkWatcher};
 use crate::net::neighbors::NeighborKeeper;
+use crate::proxy::Proxy;
 use crate::supervisor::Supervisor;
 use crate::types::{Family, MonotonicTime};
 use crate::vrrp::driver::{ANSWER_TIME, Command, Driver, GroupId, InstanceId, Membership, Snapshot};
@@ -112,6 +113,8 @@ pub struct Agent {
     supervisor: Supervisor,
     tracker: Tracker,
     probers: Probers,
+    /// Connections that end here, of services with `mode: proxy`.
+    proxy: Proxy,
     /// The probe whose verdict changed last, until that is applied.
     turned: Option<String>,
     /// When verdicts were last looked at for their age.
@@ -326,6 +329,8 @@ impl Agent {
         }
         // From here on there is nothing that a watcher could say.
         drop(self.watch);
+        // While its addresses are there: resets have to leave.
+        drop(self.proxy);
         let addresses = self.addresses.remove_all().await.context("taking VIPs off lo");
         let mut left = Vec::new();
         for managed in &self.instances {

@@ -29,6 +29,7 @@ use crate::net::journal::Journal;
 use crate::net::links::{DefaultRoutes, LinkWatcher, WatchOptions};
 use crate::net::neighbors::{DEFAULT_PERIOD, NeighborKeeper};
 use crate::privilege;
+use crate::proxy::Proxy;
 use crate::supervisor::Supervisor;
 use crate::types::MonotonicTime;
 use crate::vrrp::driver::Driver;
@@ -171,6 +172,7 @@ async fn come_up(
         supervisor: Supervisor::from_environment(),
         tracker: Tracker::default(),
         probers: Probers::default(),
+        proxy: Proxy::default(),
         turned: None,
         looked_at: MonotonicTime::now(),
         groups: Vec::new(),

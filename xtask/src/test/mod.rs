@@ -93,6 +93,7 @@ const PATIENT: &[&str] = &[
     "preflight",
     "privilege",
     "program",
+    "proxy",
     "reload",
     "sockets",
     "steering",
