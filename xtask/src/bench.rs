@@ -11,8 +11,10 @@ use crate::{elevate, release};
 pub(crate) enum Bench {
     /// Takeovers, beside keepalived's: target/bench/failover.json
     Failover,
-    /// What the program costs per packet: target/bench/throughput.json
+    /// What the program costs per packet: target/bench/dataplane.json
     Dataplane,
+    /// Packets per second to a backend, beside the kernel's own ways: target/bench/throughput.{json,svg}
+    Throughput,
     /// 255 instances with 4096 VIPs, beside keepalived's: target/bench/scale.json
     Scale,
     /// One virtual router at rest, with and without probes, beside keepalived's: target/bench/idle.json
@@ -27,7 +29,7 @@ impl Bench {
         match self {
             // Its probes ask a server with a certificate, which openssl makes.
             Self::Idle | Self::All => &[Need::Lab, Need::Peers],
-            Self::Failover | Self::Dataplane | Self::Scale => &[Need::Lab],
+            Self::Failover | Self::Dataplane | Self::Throughput | Self::Scale => &[Need::Lab],
         }
     }
 
@@ -36,9 +38,10 @@ impl Bench {
         match self {
             Self::Failover => vec![("vip-failover", &[])],
             Self::Dataplane => vec![("vip-bench-dataplane", &[])],
+            Self::Throughput => vec![("vip-throughput", &[])],
             Self::Scale => vec![("vip-scale", &[])],
             Self::Idle => vec![("vip-scale", &["--idle"])],
-            Self::All => [Self::Failover, Self::Dataplane, Self::Scale, Self::Idle]
+            Self::All => [Self::Failover, Self::Dataplane, Self::Throughput, Self::Scale, Self::Idle]
                 .into_iter()
                 .flat_map(Self::programs)
                 .collect(),
