@@ -2,6 +2,7 @@
 //! as on one switch, and at whose other end is the node.
 
 use std::fmt;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -39,13 +40,24 @@ pub(crate) enum Contender {
     Forward,
     /// nftables DNAT from the VIP to the backend.
     Nftables,
+    /// IPVS, direct routing. Only where the kernel has it (bench/pktgen/machine.sh).
+    Ipvs,
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Discard, Self::Reflect, Self::Viplane, Self::Forward, Self::Nftables];
-    /// Those that this version can set up.
-    pub(crate) const USUAL: [Self; 4] = [Self::Discard, Self::Reflect, Self::Forward, Self::Nftables];
+    pub(crate) const ALL: [Self; 6] =
+        [Self::Discard, Self::Reflect, Self::Viplane, Self::Forward, Self::Nftables, Self::Ipvs];
+
+    /// Those that this version and this kernel can set up.
+    pub(crate) fn usual() -> Vec<Self> {
+        let has_ipvs = Path::new("/proc/net/ip_vs").exists();
+        let is_there = |contender: &Self| match contender {
+            Self::Viplane => false,
+            Self::Ipvs => has_ipvs,
+            _ => true,
+        };
+        Self::ALL.into_iter().filter(is_there).collect()
+    }
 
     /// Its name in the JSON, and as a class in the picture.
     pub(crate) const fn name(self) -> &'static str {
@@ -55,6 +67,7 @@ impl Contender {
             Self::Viplane => "viplane",
             Self::Forward => "forward",
             Self::Nftables => "nftables",
+            Self::Ipvs => "ipvs",
         }
     }
 }
@@ -67,6 +80,7 @@ impl fmt::Display for Contender {
             Self::Viplane => "viplane, dr",
             Self::Forward => "kernel, forwarding",
             Self::Nftables => "kernel, nftables DNAT",
+            Self::Ipvs => "kernel, IPVS dr",
         })
     }
 }
@@ -137,6 +151,11 @@ impl Topology {
                 translate()?;
                 attached("pass_up")
             }
+            Contender::Ipvs => {
+                forward()?;
+                balance()?;
+                attached("pass_up")
+            }
         }
     }
 
@@ -197,5 +216,18 @@ fn translate() -> Result<()> {
     run(
         "nft",
         &format!("add rule ip nat prerouting ip daddr {vip} udp dport {PORT} dnat to {backend}:{TARGET}"),
+    )
+}
+
+/// The node's kernel sends the VIP's packets to the backend's MAC.
+fn balance() -> Result<()> {
+    let address = |[a, b, c, d]: [u8; 4]| format!("{a}.{b}.{c}.{d}");
+    let (vip, backend) = (address(VIP), address(BACKEND));
+    // It looks at what is for this host.
+    run("ip", &format!("address add {vip}/32 dev lo"))?;
+    run("ipvsadm", &format!("--add-service --udp-service {vip}:{PORT} --scheduler rr"))?;
+    run(
+        "ipvsadm",
+        &format!("--add-server --udp-service {vip}:{PORT} --real-server {backend}:{PORT} --gatewaying"),
     )
 }

@@ -72,7 +72,7 @@ fn main() -> Result<()> {
     let options = Options::parse();
     let agent = binary_beside(None, "`cargo xtask bench throughput`")?;
     let mut machine = Machine::describe(&agent);
-    let contenders = if options.only.is_empty() { Contender::USUAL.to_vec() } else { options.only.clone() };
+    let contenders = if options.only.is_empty() { Contender::usual() } else { options.only.clone() };
     let runs = measure(&options, &contenders)?;
     machine.finish();
     let summary = groups(&runs);

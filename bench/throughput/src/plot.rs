@@ -19,10 +19,10 @@ const GAP: f64 = 26.0;
 
 const STYLE: &str = "text{font:12px system-ui,sans-serif;fill:#1f2933}.h{font-size:18px;font-weight:600}.b{font-weight:600}\
 .s{font-size:11.5px;fill:#52606d}.bg{fill:#fff}.grid{stroke:#d9dee4;stroke-width:1}\
-.discard{fill:#8895a5}.reflect{fill:#2563eb}.viplane{fill:#15803d}.forward{fill:#a16207}.nftables{fill:#c2570c}\
+.discard{fill:#8895a5}.reflect{fill:#2563eb}.viplane{fill:#15803d}.forward{fill:#a16207}.nftables{fill:#c2570c}.ipvs{fill:#9333ea}\
 .m{opacity:.55}.p{opacity:.9}\
 @media (prefers-color-scheme:dark){.bg{fill:#0d1117}text{fill:#e6edf3}.s{fill:#9da7b3}.grid{stroke:#30363d}\
-.discard{fill:#6e7b8b}.reflect{fill:#60a5fa}.viplane{fill:#4ade80}.forward{fill:#eab308}.nftables{fill:#fb923c}}";
+.discard{fill:#6e7b8b}.reflect{fill:#60a5fa}.viplane{fill:#4ade80}.forward{fill:#eab308}.nftables{fill:#fb923c}.ipvs{fill:#c084fc}}";
 
 /// The whole picture as SVG.
 pub(crate) fn svg(machine: &Machine, groups: &[Group], runs: &[Run]) -> String {
