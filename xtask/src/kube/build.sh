@@ -13,7 +13,9 @@ fail() { say "$*"; exit 1; }
 
 [ -x "$go_root/bin/go" ] || fail "there is no $go_root/bin/go: install the package golang-1.19-go"
 
-rm -rf "$work"
+# What was compiled stays: one that was interrupted goes on.
+[ ! -e "$work" ] || chmod -R u+w "$work"
+rm -rf "$work/apt" "$work/gopath"
 mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial" "$lists/sources" "$work/gopath/src/k8s.io"
 
 # Debian's sources by a list of our own: the system's may name binary packages only.
