@@ -14,6 +14,7 @@ use crate::packet::Bytes;
 
 /// A packet in its tuple, and the service that it is for.
 pub(super) struct Found {
+    pub(super) family: Family,
     pub(super) tuple: Tuple,
     pub(super) port: ServicePort,
     pub(super) service: Service,
@@ -28,21 +29,28 @@ pub(super) struct Chosen {
     pub(super) outcome: Outcome,
 }
 
+impl Found {
+    /// Whether what goes to this backend is translated at both ends: full NAT has tables of its own, and notes its flows there.
+    #[inline(always)]
+    pub(super) fn is_full_nat(&self, backend: &Backend) -> bool {
+        self.mode == Mode::Nat && !backend.is(backend_flags::LOCAL)
+    }
+}
+
 /// The flow's backend, or the ring's; notes what is new. `None` if there is nobody.
 #[inline(always)]
-pub(super) fn choose<B: Bytes + ?Sized, T: SteeringTables>(
-    frame: &B,
-    family: Family,
+pub(super) fn choose<T: SteeringTables>(
+    flags: &Flags,
     packet: &Packet,
     found: &Found,
     tables: &T,
 ) -> Option<Chosen> {
-    let flags = Flags::read(frame, packet);
     let key = flow_key(found);
     // A SYN begins anew, whatever was known of its ports.
     if !flags.opens
         && let Some(flow) = tables.flow(&key)
         && let Some(backend) = alive(&flow, found, tables)
+        && !found.is_full_nat(&backend)
     {
         let state = flags.after(FlowState::of(flow.state));
         if state as u8 != flow.state || found.now.wrapping_sub(flow.seen) >= REFRESH {
@@ -50,7 +58,7 @@ pub(super) fn choose<B: Bytes + ?Sized, T: SteeringTables>(
         }
         return Some(Chosen { slot: flow.backend, backend, outcome: Outcome::Steered });
     }
-    let (slot, backend) = new(family, found, tables)?;
+    let (slot, backend) = new(found, tables)?;
     // What ends a flow begins none.
     if flags.resets {
         return Some(Chosen { slot, backend, outcome: Outcome::Steered });
@@ -70,7 +78,9 @@ pub(super) fn choose<B: Bytes + ?Sized, T: SteeringTables>(
         state: state as u8,
         reserved: 0,
     };
-    tables.note_flow(&key, choice);
+    if !found.is_full_nat(&backend) {
+        tables.note_flow(&key, choice);
+    }
     if found.service.affinity != 0 {
         tables.note_affinity(&affinity_key(found), choice);
     }
@@ -79,18 +89,18 @@ pub(super) fn choose<B: Bytes + ?Sized, T: SteeringTables>(
 
 /// The backend that an ICMP error about the flow goes to. It begins no flow, and keeps none alive.
 #[inline(always)]
-pub(super) fn follow<T: SteeringTables>(family: Family, found: &Found, tables: &T) -> Option<Chosen> {
+pub(super) fn follow<T: SteeringTables>(found: &Found, tables: &T) -> Option<Chosen> {
     let known = tables.flow(&flow_key(found));
     let known = known.and_then(|flow| Some((flow.backend, alive(&flow, found, tables)?)));
     let (slot, backend) = match known {
         Some(known) => known,
-        None => new(family, found, tables)?,
+        None => new(found, tables)?,
     };
     Some(Chosen { slot, backend, outcome: Outcome::ErrorSteered })
 }
 
 #[inline(always)]
-fn flow_key(found: &Found) -> SteeredFlowKey {
+pub(super) fn flow_key(found: &Found) -> SteeredFlowKey {
     let Tuple { client, client_port, vip_port, protocol, .. } = found.tuple;
     SteeredFlowKey { client, client_port, vip_port, service: found.port.service, protocol, reserved: 0 }
 }
@@ -112,7 +122,7 @@ fn alive<T: SteeringTables>(flow: &Choice, found: &Found, tables: &T) -> Option<
 
 /// The backend in a slot, if something may go to it.
 #[inline(always)]
-fn usable<T: SteeringTables>(slot: u32, service: u16, tables: &T) -> Option<Backend> {
+pub(super) fn usable<T: SteeringTables>(slot: u32, service: u16, tables: &T) -> Option<Backend> {
     if slot == 0 {
         return None;
     }
@@ -121,7 +131,7 @@ fn usable<T: SteeringTables>(slot: u32, service: u16, tables: &T) -> Option<Back
 
 /// The backend of a flow of which nothing is known: that of its client, or the ring's.
 #[inline(always)]
-fn new<T: SteeringTables>(family: Family, found: &Found, tables: &T) -> Option<(u32, Backend)> {
+fn new<T: SteeringTables>(found: &Found, tables: &T) -> Option<(u32, Backend)> {
     let service = found.port.service;
     if found.service.affinity != 0
         && let Some(choice) = tables.affinity(&affinity_key(found))
@@ -133,9 +143,9 @@ fn new<T: SteeringTables>(family: Family, found: &Found, tables: &T) -> Option<(
         return Some((choice.backend, backend));
     }
     let hash = if found.service.affinity != 0 {
-        of_client(family, &found.tuple)
+        of_client(found.family, &found.tuple)
     } else {
-        of_flow(family, &found.tuple)
+        of_flow(found.family, &found.tuple)
     };
     let slot = tables.ring(service, hash::position(hash, found.service.ring_size));
     Some((slot, usable(slot, service, tables)?))
@@ -158,15 +168,18 @@ pub(super) fn of_flow(family: Family, tuple: &Tuple) -> u64 {
 }
 
 /// What a packet says of its flow's life. Packets other than TCP's say nothing.
-struct Flags {
-    opens: bool,
-    closes: bool,
-    resets: bool,
+pub(super) struct Flags {
+    pub(super) opens: bool,
+    pub(super) closes: bool,
+    pub(super) resets: bool,
 }
 
 impl Flags {
+    /// Of what says nothing.
+    pub(super) const NONE: Self = Self { opens: false, closes: false, resets: false };
+
     #[inline(always)]
-    fn read<B: Bytes + ?Sized>(frame: &B, packet: &Packet) -> Self {
+    pub(super) fn read<B: Bytes + ?Sized>(frame: &B, packet: &Packet) -> Self {
         let flags = match packet.protocol {
             protocol::TCP => packet.load(frame, 13).map_or(0, |[flags]| flags),
             _ => 0,

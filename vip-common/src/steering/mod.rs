@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod apply;
 mod choose;
+pub mod full_nat;
 pub mod hash;
 pub mod link;
 pub mod maglev;

@@ -6,13 +6,16 @@
 //!
 //! `None` of any of these means that the packet ends too early: what is left of it must be dropped.
 
+use bytemuck::{Pod, Zeroable};
+
 use super::packet::{Fragment, Packet, icmp, protocol};
 use crate::decision::Family;
 use crate::packet::checksum::Delta;
 use crate::packet::{BytesMut, ipv4, ipv6};
 
 /// One end of a flow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 pub struct Endpoint {
     /// Of the packet's family; an IPv4 one stands in the first four bytes.
     pub address: [u8; 16],

@@ -36,11 +36,20 @@ pub enum Outcome {
     OtherLink = 14,
     /// It came from the very backend that it would go to: dropped, or it would come back forever.
     Loop = 15,
+    /// Full NAT: what a backend sent went to the client.
+    Returned = 16,
+    /// Full NAT: all ports that were tried are in use, or the table is full: dropped.
+    NoPort = 17,
+    /// Full NAT: the kernel's routes do not lead to the client, or its next hop has yet to be resolved: dropped.
+    NoWayBack = 18,
+    /// Full NAT cannot do without an entry, and there was to be none: too many new flows, the reset of an unknown one, a
+    /// protocol whose ports cannot be changed: dropped.
+    Unmapped = 19,
 }
 
 impl Outcome {
     /// How many there are.
-    pub const COUNT: usize = 16;
+    pub const COUNT: usize = 20;
 }
 
 /// Value of `SERVICE_COUNTERS`, one for each CPU. Packets to no service are counted in one of their own, the last.
@@ -66,6 +75,6 @@ pub struct BackendCounters {
 }
 
 const _: () = {
-    assert!(size_of::<ServiceCounters>() == 136);
+    assert!(size_of::<ServiceCounters>() == 168);
     assert!(size_of::<BackendCounters>() == 24);
 };

@@ -3,14 +3,18 @@
 //! To be called by the XDP program behind [`crate::decision::decide`], whose rules for what always passes hold before.
 
 use super::answer::{Error, is_echo_request};
-use super::choose::{Chosen, Found, choose, follow, of_client, of_flow};
+use super::choose::{Chosen, Flags, Found, choose, follow, of_client, of_flow};
+use super::full_nat::inward::{self, error_inward};
+use super::full_nat::outward::recall;
+use super::full_nat::path::{back, error_to_backend, exchange, returned};
+use super::full_nat::tables::{NatTables, NatWork};
 use super::link::Hop;
 use super::nat::{Endpoint, Translation};
 use super::packet::{Fragment, Packet, Tuple, protocol};
 use super::reason::Outcome;
 use super::tables::{
-    Backend, Choice, Closed, FRAGMENT_TIMEOUT, FragmentKey, Mode, ServiceKey, ServicePort, SteeringTables,
-    backend_flags, service_flags,
+    Backend, Choice, Closed, FRAGMENT_TIMEOUT, FragmentKey, Mode, RETURNED, ServiceKey, ServicePort,
+    SteeringTables, backend_flags, service_flags,
 };
 use super::tunnel::Tunnel;
 use crate::decision::Family;
@@ -69,6 +73,9 @@ pub enum Action {
     },
     /// Up the stack, as one of a local backend. An ICMP error's quoted packet comes second.
     Translate(Packet, Option<Packet>, Translation),
+    /// To the next hop, with both ends translated: into those that the [`NatWork`] names. An ICMP error's quoted packet comes
+    /// second.
+    Exchange(Packet, Option<Packet>, Hop),
     /// Back to the client, as what it is told.
     Answer(Packet, Answer, Mac),
 }
@@ -84,14 +91,20 @@ pub enum Answer {
     Error(Error),
 }
 
-/// Decides about a packet to an owned VIP.
+/// Decides about a packet to an owned VIP. What is in `work` before does not matter; [`apply`](super::apply::apply) needs what
+/// is in it then.
 #[inline(always)]
-pub fn steer<B: Bytes + ?Sized, T: SteeringTables>(frame: &B, arrived: &Arrived, tables: &T) -> Steered {
+pub fn steer<B: Bytes + ?Sized, T: NatTables>(
+    frame: &B,
+    arrived: &Arrived,
+    tables: &T,
+    work: &mut NatWork,
+) -> Steered {
     match Packet::read(frame, arrived.family, arrived.network) {
         None => PASSED,
         Some(packet) => match packet.fragment {
-            Fragment::Later(id) => later(frame, arrived, &packet, id, tables),
-            _ => whole(frame, arrived, &packet, tables),
+            Fragment::Later(id) => later(frame, arrived, &packet, id, tables, work),
+            _ => whole(frame, arrived, &packet, tables, work),
         },
     }
 }
@@ -100,33 +113,38 @@ const PASSED: Steered = Steered { action: Action::Pass, outcome: Outcome::Passed
 
 /// A packet that says whose it is: a whole one, or the first of its datagram.
 #[inline(always)]
-fn whole<B: Bytes + ?Sized, T: SteeringTables>(
+fn whole<B: Bytes + ?Sized, T: NatTables>(
     frame: &B,
     arrived: &Arrived,
     packet: &Packet,
     tables: &T,
+    work: &mut NatWork,
 ) -> Steered {
     if let Some(tuple) = packet.tuple(frame) {
-        return client(frame, arrived, packet, tuple, tables);
+        if inward::find(arrived.family, &tuple, tables, work) {
+            return returned(frame, arrived, packet, tables, work);
+        }
+        return client(frame, arrived, packet, tuple, tables, work);
     }
     if arrived.echo && is_echo_request(frame, packet) {
         let action = Action::Answer(*packet, Answer::Echo, arrived.own);
         return Steered { action, outcome: Outcome::Echoed, ..PASSED };
     }
     match packet.quoted(frame) {
-        Some(quoted) => icmp_error(frame, arrived, packet, &quoted, tables).unwrap_or(PASSED),
+        Some(quoted) => icmp_error(frame, arrived, packet, &quoted, tables, work).unwrap_or(PASSED),
         None => PASSED,
     }
 }
 
 /// A client's packet.
 #[inline(always)]
-fn client<B: Bytes + ?Sized, T: SteeringTables>(
+fn client<B: Bytes + ?Sized, T: NatTables>(
     frame: &B,
     arrived: &Arrived,
     packet: &Packet,
     tuple: Tuple,
     tables: &T,
+    work: &mut NatWork,
 ) -> Steered {
     let now = tables.now_coarse();
     let Some(found) = find(arrived.family, tuple, now, tables) else {
@@ -146,9 +164,18 @@ fn client<B: Bytes + ?Sized, T: SteeringTables>(
         note_first(frame, packet, 0, 0, now, tables);
         return Steered { service, ..PASSED };
     }
-    let Some(chosen) = choose(frame, arrived.family, packet, &found, tables) else {
+    let flags = Flags::read(frame, packet);
+    let recalled = if found.mode == Mode::Nat { recall(&found, flags.opens, tables, work) } else { None };
+    let chosen = match recalled {
+        Some(chosen) => Some(chosen),
+        None => choose(&flags, packet, &found, tables),
+    };
+    let Some(mut chosen) = chosen else {
         return closed(arrived, packet, Closed::of(found.service.no_backend), service, now, tables);
     };
+    if found.is_full_nat(&chosen.backend) {
+        return exchange(frame, arrived, packet, &flags, &found, &mut chosen, tables, work);
+    }
     note_first(frame, packet, chosen.slot, chosen.backend.generation, now, tables);
     send(frame, arrived, packet, None, &found, &chosen, tables)
 }
@@ -163,7 +190,7 @@ fn find<T: SteeringTables>(family: Family, tuple: Tuple, now: u64, tables: &T) -
         None => tables.service_port(&ServiceKey { port: [0; 2], ..key })?,
     };
     let service = tables.service(port.service)?;
-    Some(Found { tuple, port, service, mode: Mode::of(service.mode)?, now })
+    Some(Found { family, tuple, port, service, mode: Mode::of(service.mode)?, now })
 }
 
 /// Sends a packet, or an ICMP error with the packet that it quotes, to the chosen backend.
@@ -187,8 +214,8 @@ fn send<B: Bytes + ?Sized, T: SteeringTables>(
             let translation = to_backend(backend, &found.tuple, found.port.shift);
             steered(Action::Translate(*packet, quoted, translation), *outcome)
         }
-        // Until full NAT is here: no such service is to be in the tables.
-        (Mode::Nat, false) => Steered { backend: 0, ..steered(Action::Drop, Outcome::Closed) },
+        // Nobody gets here: full NAT has a way of its own.
+        (Mode::Nat, false) => Steered { backend: 0, ..steered(Action::Drop, Outcome::Unmapped) },
         (Mode::Direct | Mode::Tunnel, false) => {
             let hash = match packet.fragment {
                 Fragment::Whole => of_flow(arrived.family, &found.tuple),
@@ -256,7 +283,7 @@ fn tunnel(backend: &Backend) -> Option<Tunnel> {
 }
 
 #[inline(always)]
-fn hops<B: Bytes + ?Sized>(frame: &B, packet: &Packet) -> u8 {
+pub(super) fn hops<B: Bytes + ?Sized>(frame: &B, packet: &Packet) -> u8 {
     let at = match packet.family {
         Family::V4 => ipv4::TTL,
         Family::V6 => ipv6::HOP_LIMIT,
@@ -300,7 +327,7 @@ fn closed<T: SteeringTables>(
 
 /// An answer, if there have not been too many.
 #[inline(always)]
-fn tell<T: SteeringTables>(
+pub(super) fn tell<T: SteeringTables>(
     arrived: &Arrived,
     packet: &Packet,
     answer: Answer,
@@ -312,23 +339,38 @@ fn tell<T: SteeringTables>(
 
 /// An ICMP error about what a backend sent; `None` if it is about none of ours. It begins no flow.
 #[inline(always)]
-fn icmp_error<B: Bytes + ?Sized, T: SteeringTables>(
+fn icmp_error<B: Bytes + ?Sized, T: NatTables>(
     frame: &B,
     arrived: &Arrived,
     packet: &Packet,
     quoted: &Packet,
     tables: &T,
+    work: &mut NatWork,
 ) -> Option<Steered> {
     let tuple = quoted.tuple(frame)?.reversed();
     let (_, destination) = packet.addresses(frame)?;
     if tuple.vip != destination {
         return None;
     }
+    if inward::find(arrived.family, &tuple, tables, work) {
+        // About what went to a backend.
+        let way = error_inward(arrived, tables, work);
+        return Some(back(arrived, packet, Some(*quoted), way, Outcome::ErrorSteered, work));
+    }
     let found = find(arrived.family, tuple, tables.now_coarse(), tables)?;
     if found.mode == Mode::Local {
         return None;
     }
-    let chosen = follow(arrived.family, &found, tables)?;
+    if found.mode == Mode::Nat
+        && let Some(chosen) = recall(&found, false, tables, work)
+    {
+        return Some(error_to_backend(arrived, packet, quoted, &found, &chosen, work));
+    }
+    let chosen = follow(&found, tables)?;
+    // Of a flow that full NAT does not know nobody can say what it would be to the backend.
+    if found.is_full_nat(&chosen.backend) {
+        return None;
+    }
     Some(send(frame, arrived, packet, Some(*quoted), &found, &chosen, tables))
 }
 
@@ -341,7 +383,7 @@ const fn number(family: Family) -> u8 {
 }
 
 #[inline(always)]
-fn fragment_key<B: Bytes + ?Sized>(frame: &B, packet: &Packet, id: u32) -> Option<FragmentKey> {
+pub(super) fn fragment_key<B: Bytes + ?Sized>(frame: &B, packet: &Packet, id: u32) -> Option<FragmentKey> {
     let (source, destination) = packet.addresses(frame)?;
     let Packet { protocol, family, .. } = *packet;
     Some(FragmentKey { source, destination, id, protocol, family: number(family), reserved: [0; 2] })
@@ -349,7 +391,7 @@ fn fragment_key<B: Bytes + ?Sized>(frame: &B, packet: &Packet, id: u32) -> Optio
 
 /// Notes where the first fragment of a datagram went, for those to come.
 #[inline(always)]
-fn note_first<B: Bytes + ?Sized, T: SteeringTables>(
+pub(super) fn note_first<B: Bytes + ?Sized, T: SteeringTables>(
     frame: &B,
     packet: &Packet,
     backend: u32,
@@ -366,12 +408,13 @@ fn note_first<B: Bytes + ?Sized, T: SteeringTables>(
 
 /// A fragment without ports goes where its first one went, or nowhere: never by a guess.
 #[inline(always)]
-fn later<B: Bytes + ?Sized, T: SteeringTables>(
+fn later<B: Bytes + ?Sized, T: NatTables>(
     frame: &B,
     arrived: &Arrived,
     packet: &Packet,
     id: u32,
     tables: &T,
+    work: &mut NatWork,
 ) -> Steered {
     let now = tables.now_coarse();
     let unknown =
@@ -382,12 +425,27 @@ fn later<B: Bytes + ?Sized, T: SteeringTables>(
     else {
         return unknown;
     };
+    if choice.state == RETURNED {
+        let Some((backend, own)) = packet.addresses(frame) else { return unknown };
+        let [a, b, c, d] = choice.backend.to_ne_bytes();
+        let Packet { protocol, family, .. } = *packet;
+        let tuple = Tuple { client: backend, vip: own, client_port: [a, b], vip_port: [c, d], protocol };
+        if !inward::find(family, &tuple, tables, work) {
+            return unknown;
+        }
+        return returned(frame, arrived, packet, tables, work);
+    }
     if choice.backend == 0 {
         return PASSED;
     }
     let Some((found, backend)) = of_fragment(frame, packet, &choice, now, tables) else {
         return unknown;
     };
+    if found.is_full_nat(&backend) {
+        let mut chosen = Chosen { slot: choice.backend, backend, outcome: Outcome::FragmentSteered };
+        let flags = Flags::NONE;
+        return exchange(frame, arrived, packet, &flags, &found, &mut chosen, tables, work);
+    }
     let chosen = Chosen { slot: choice.backend, backend, outcome: Outcome::FragmentSteered };
     send(frame, arrived, packet, None, &found, &chosen, tables)
 }
@@ -409,5 +467,6 @@ fn of_fragment<B: Bytes + ?Sized, T: SteeringTables>(
     let none = [0; 2];
     let tuple = Tuple { client, vip, client_port: none, vip_port: none, protocol: packet.protocol };
     let port = ServicePort { service: backend.service, shift: 0 };
-    Some((Found { tuple, port, service, mode: Mode::of(service.mode)?, now }, backend))
+    let mode = Mode::of(service.mode)?;
+    Some((Found { family: packet.family, tuple, port, service, mode, now }, backend))
 }

@@ -133,7 +133,7 @@ impl Closed {
 pub struct Backend {
     /// Its address (for `tunnel`: its node's); an IPv4 one stands in the first four bytes.
     pub address: [u8; 16],
-    /// This node's end of a tunnel.
+    /// This node's end of a tunnel; of full NAT, if that is not to be the VIP (zero).
     pub source: [u8; 16],
     /// The interface by which its next hop is reached ([`crate::maps::VlanKey`] says how VLANs count).
     pub ifindex: u32,
@@ -205,15 +205,18 @@ pub struct SteeredFlowKey {
 pub struct Choice {
     /// CLOCK_MONOTONIC nanoseconds of about the last packet.
     pub seen: u64,
-    /// Slot of the backend; 0 in `FRAGMENTS`: it went up the stack.
+    /// Slot of the backend; 0 in `FRAGMENTS`: it went up the stack. In an answer of full NAT there: both its ports.
     pub backend: u32,
     /// [`Backend::generation`]
     pub generation: u16,
-    /// A [`FlowState`] as a number.
+    /// A [`FlowState`] as a number; in `FRAGMENTS` 0, or [`RETURNED`].
     pub state: u8,
     /// Zero.
     pub reserved: u8,
 }
+
+/// [`Choice::state`] in `FRAGMENTS`: of a datagram that a backend sent to a client through full NAT.
+pub const RETURNED: u8 = 1;
 
 /// What is known of a flow's life. As numbers in [`Choice::state`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -1,6 +1,10 @@
 //! Steering against models and an independent packet reader.
 
 mod answers;
+mod full_nat;
+mod full_nat_model;
+mod full_nat_ports;
+mod full_nat_races;
 mod maglev;
 mod model;
 mod nat;

@@ -187,7 +187,7 @@ impl Model {
         (!over && member.up && member.generation == known.generation).then_some(known)
     }
 
-    fn pick(&self, plan: &Plan, index: usize, now: u64, sent: &Sent) -> Option<usize> {
+    pub(crate) fn pick(&self, plan: &Plan, index: usize, now: u64, sent: &Sent) -> Option<usize> {
         let client = sent.ends.wide().0;
         if plan.affinity > 0
             && let Some(known) = self.clients.get(&(index, client))

@@ -9,11 +9,15 @@ use vip_common::decision::Family;
 use vip_common::packet::ethernet::{Header, Mac as EthernetMac};
 use vip_common::rewrite::Verdict;
 use vip_common::steering::apply::apply;
+use vip_common::steering::full_nat::ports::Ports;
+use vip_common::steering::full_nat::tables::{
+    NatFlow, NatHop, NatKey, NatReturn, NatTables, NatWork, Routed,
+};
 use vip_common::steering::maglev::{Candidate, RingSize, fill};
 use vip_common::steering::reason::Outcome;
 use vip_common::steering::steer::{Arrived, Steered, steer};
 use vip_common::steering::tables::{
-    AffinityKey, Backend, Choice, Closed, FragmentKey, Mode, Service, ServiceKey, ServicePort,
+    AffinityKey, Backend, Choice, Closed, FlowState, FragmentKey, Mode, Service, ServiceKey, ServicePort,
     SteeredFlowKey, SteeringTables, backend_flags, service_flags,
 };
 
@@ -109,6 +113,13 @@ impl Plan {
         plan
     }
 
+    /// TCP and UDP on ports 8000-8003 of the VIP, to ports 9000-9003 of backends on other nodes.
+    pub(crate) fn full_nat(ends: Ends) -> Self {
+        let mut plan = Self { ends, ..Self::nat() };
+        plan.backends.iter_mut().for_each(|member| member.local = false);
+        plan
+    }
+
     /// The backend of each entry of the ring: its place in the list.
     pub(crate) fn ring(&self) -> Vec<Option<usize>> {
         let weight = |member: &Member| u16::from(member.up && !member.draining);
@@ -140,6 +151,50 @@ pub(crate) struct World {
     pub(crate) echo: bool,
     pub(crate) closed: Closed,
     pub(crate) now: Cell<u64>,
+    pub(crate) nat: Nat,
+}
+
+type Interruption = Box<dyn Fn(&World)>;
+
+/// The maps of full NAT, and what else it asks.
+pub(crate) struct Nat {
+    pub(crate) ports: Ports,
+    pub(crate) flows: RefCell<HashMap<SteeredFlowKey, NatFlow>>,
+    pub(crate) returns: RefCell<HashMap<NatKey, NatReturn>>,
+    /// What comes next by chance.
+    pub(crate) random: Cell<u32>,
+    /// The kernel's routes.
+    pub(crate) way: Cell<(Routed, NatHop)>,
+    /// How often the kernel was asked for a way.
+    pub(crate) asked: Cell<usize>,
+    /// Entries that each of the two tables has room for.
+    pub(crate) room: usize,
+    /// Operations on the tables until something else happens ([`World::interrupt`]).
+    pub(crate) left: Cell<Option<usize>>,
+    pub(crate) interruption: RefCell<Option<Interruption>>,
+}
+
+/// The station by which clients are reached.
+pub(crate) const GATEWAY: Mac = [2, 0, 0, 0, 0, 0x99];
+
+/// The way to all clients.
+pub(crate) const WAY_BACK: NatHop =
+    NatHop { ifindex: IFINDEX, mac: GATEWAY, own: OWN, mtu: 1500, reserved: 0 };
+
+impl Default for Nat {
+    fn default() -> Self {
+        Self {
+            ports: Ports::new(20_000..=29_999, &[]),
+            flows: RefCell::default(),
+            returns: RefCell::default(),
+            random: Cell::new(0),
+            way: Cell::new((Routed::Known, WAY_BACK)),
+            asked: Cell::new(0),
+            room: 1 << 20,
+            left: Cell::new(None),
+            interruption: RefCell::default(),
+        }
+    }
 }
 
 /// Slots of a service's backends begin here.
@@ -163,6 +218,7 @@ impl World {
             echo: true,
             closed: Closed::Pass,
             now: Cell::new(1000 * SECOND),
+            nat: Nat::default(),
         };
         world.fill(plans);
         world
@@ -199,6 +255,12 @@ impl World {
 
     /// What steering says of a frame.
     pub(crate) fn steer(&self, frame: &[u8]) -> Steered {
+        // Whatever another packet left there.
+        let mut work = bytemuck::pod_read_unaligned(&[0xa5; size_of::<NatWork>()]);
+        self.steer_with(frame, &mut work)
+    }
+
+    fn steer_with(&self, frame: &[u8], work: &mut NatWork) -> Steered {
         let header = Header::read(frame).expect("a frame");
         let family = if header.ethertype == 0x0800 { Family::V4 } else { Family::V6 };
         let arrived = Arrived {
@@ -209,16 +271,34 @@ impl World {
             echo: self.echo,
             closed: self.closed,
         };
-        steer(frame, &arrived, self)
+        steer(frame, &arrived, self, work)
     }
 
     /// What becomes of a frame.
     pub(crate) fn run(&self, frame: &[u8]) -> (Verdict, Vec<u8>, Outcome) {
-        let steered = self.steer(frame);
-        let (verdict, after) = with_room(frame, |frame| apply(frame, &steered.action));
+        let mut work = NatWork::zeroed();
+        let steered = self.steer_with(frame, &mut work);
+        let (verdict, after) = with_room(frame, |frame| apply(frame, &steered.action, &work));
         match verdict {
             Some(verdict) => (verdict, after, steered.outcome),
             None => (Verdict::Drop, frame.to_vec(), steered.outcome),
+        }
+    }
+
+    /// Lets something else happen, as on another CPU, before the operation on the tables of full NAT that follows `operations`
+    /// others.
+    pub(crate) fn interrupt(&self, operations: usize, interruption: impl Fn(&Self) + 'static) {
+        self.nat.left.set(Some(operations));
+        *self.nat.interruption.borrow_mut() = Some(Box::new(interruption));
+    }
+
+    fn operation(&self) {
+        let left = self.nat.left.get();
+        self.nat.left.set(left.and_then(|left| left.checked_sub(1)));
+        if left == Some(0)
+            && let Some(interruption) = self.nat.interruption.take()
+        {
+            interruption(self);
         }
     }
 
@@ -233,7 +313,7 @@ fn backend(plan: &Plan, member: Member, service: u16) -> Backend {
     let family = plan.ends.family();
     Backend {
         address: member.address(family),
-        source: TUNNEL_SOURCE,
+        source: if plan.mode == Mode::Tunnel { TUNNEL_SOURCE } else { [0; 16] },
         ifindex: member.ifindex,
         mac: member.mac(),
         own: OWN,
@@ -305,5 +385,85 @@ impl SteeringTables for World {
 
     fn now_coarse(&self) -> u64 {
         self.now.get()
+    }
+}
+
+impl NatTables for World {
+    fn nat_ports(&self, ports: &mut Ports) {
+        *ports = self.nat.ports;
+    }
+
+    fn nat_flow(&self, key: &SteeredFlowKey, flow: &mut NatFlow) -> bool {
+        self.operation();
+        let known = self.nat.flows.borrow().get(key).copied();
+        known.map(|known| *flow = known).is_some()
+    }
+
+    fn insert_nat_flow(&self, key: &SteeredFlowKey, flow: &NatFlow) -> bool {
+        self.operation();
+        let mut flows = self.nat.flows.borrow_mut();
+        if flows.len() >= self.nat.room || flows.contains_key(key) {
+            return false;
+        }
+        flows.insert(*key, *flow).is_none()
+    }
+
+    fn touch_nat_flow(&self, key: &SteeredFlowKey, seen: u64, state: FlowState) {
+        self.operation();
+        if let Some(flow) = self.nat.flows.borrow_mut().get_mut(key) {
+            (flow.seen, flow.state) = (seen, state as u8);
+        }
+    }
+
+    fn remove_nat_flow(&self, key: &SteeredFlowKey) {
+        self.operation();
+        self.nat.flows.borrow_mut().remove(key);
+    }
+
+    fn nat_return(&self, key: &NatKey, back: &mut NatReturn) -> bool {
+        self.operation();
+        let known = self.nat.returns.borrow().get(key).copied();
+        known.map(|known| *back = known).is_some()
+    }
+
+    fn insert_nat_return(&self, key: &NatKey, back: &NatReturn) -> bool {
+        self.operation();
+        let mut returns = self.nat.returns.borrow_mut();
+        if returns.len() >= self.nat.room || returns.contains_key(key) {
+            return false;
+        }
+        returns.insert(*key, *back).is_none()
+    }
+
+    fn touch_nat_return(&self, key: &NatKey, seen: u64, state: FlowState) {
+        self.operation();
+        if let Some(back) = self.nat.returns.borrow_mut().get_mut(key) {
+            (back.seen, back.state) = (seen, state as u8);
+        }
+    }
+
+    fn replace_nat_return(&self, key: &NatKey, back: &NatReturn) {
+        self.operation();
+        if let Some(known) = self.nat.returns.borrow_mut().get_mut(key) {
+            *known = *back;
+        }
+    }
+
+    fn remove_nat_return(&self, key: &NatKey) {
+        self.operation();
+        self.nat.returns.borrow_mut().remove(key);
+    }
+
+    fn route(&self, _: Family, _: u32, _: &[u8; 16], _: &[u8; 16], hop: &mut NatHop) -> Routed {
+        self.nat.asked.set(self.nat.asked.get() + 1);
+        let (routed, way) = self.nat.way.get();
+        if routed == Routed::Known {
+            *hop = way;
+        }
+        routed
+    }
+
+    fn random(&self) -> u32 {
+        self.nat.random.get()
     }
 }
