@@ -53,7 +53,7 @@ pub(super) fn choose<T: SteeringTables>(
         && !found.is_full_nat(&backend)
     {
         let state = flags.after(FlowState::of(flow.state));
-        if state as u8 != flow.state || found.now.wrapping_sub(flow.seen) >= REFRESH {
+        if state as u8 != flow.state || found.now.saturating_sub(flow.seen) >= REFRESH {
             tables.note_flow(&key, Choice { seen: found.now, state: state as u8, ..flow });
         }
         return Some(Chosen { slot: flow.backend, backend, outcome: Outcome::Steered });
@@ -114,7 +114,8 @@ fn affinity_key(found: &Found) -> AffinityKey {
 #[inline(always)]
 fn alive<T: SteeringTables>(flow: &Choice, found: &Found, tables: &T) -> Option<Backend> {
     let timeout = FlowState::of(flow.state).timeout(found.tuple.protocol);
-    if found.now.wrapping_sub(flow.seen) >= timeout {
+    // Another CPU may have noted it a tick later than this packet came.
+    if found.now.saturating_sub(flow.seen) >= timeout {
         return None;
     }
     usable(flow.backend, found.port.service, tables).filter(|backend| backend.generation == flow.generation)
@@ -135,7 +136,7 @@ fn new<T: SteeringTables>(found: &Found, tables: &T) -> Option<(u32, Backend)> {
     let service = found.port.service;
     if found.service.affinity != 0
         && let Some(choice) = tables.affinity(&affinity_key(found))
-        && found.now.wrapping_sub(choice.seen) < u64::from(found.service.affinity) * 1_000_000_000
+        && found.now.saturating_sub(choice.seen) < u64::from(found.service.affinity) * 1_000_000_000
         && let Some(backend) = usable(choice.backend, service, tables)
         && backend.generation == choice.generation
         && !backend.is(backend_flags::DRAINING)

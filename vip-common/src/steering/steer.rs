@@ -421,7 +421,7 @@ fn later<B: Bytes + ?Sized, T: NatTables>(
         Steered { action: Action::Drop, outcome: Outcome::FragmentUnknown, service: None, backend: 0 };
     let Some(choice) = fragment_key(frame, packet, id)
         .and_then(|key| tables.fragment(&key))
-        .filter(|choice| now.wrapping_sub(choice.seen) < FRAGMENT_TIMEOUT)
+        .filter(|choice| now.saturating_sub(choice.seen) < FRAGMENT_TIMEOUT)
     else {
         return unknown;
     };

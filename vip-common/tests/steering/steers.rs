@@ -118,6 +118,18 @@ fn a_flow_that_is_idle_too_long_goes_by_the_ring() {
 }
 
 #[test]
+fn a_flow_or_client_that_another_cpu_noted_a_tick_later_is_not_idle() {
+    let mut plans = [Plan { affinity: 10, ..Plan::direct() }];
+    let mut world = World::of(&plans);
+    let first = backends(&world, 1000..1001, SYN);
+    plans[0].backends.extend((4..=60).map(Member::new));
+    world.fill(&plans);
+    world.now.set(world.now.get() - 4_000_000);
+    assert_eq!(backends(&world, 1000..1001, ACK), first);
+    assert_eq!(backends(&world, 2000..2001, SYN), first, "the same client");
+}
+
+#[test]
 fn a_flow_in_use_is_never_idle() {
     let mut plans = [Plan::direct()];
     let mut world = World::of(&plans);
