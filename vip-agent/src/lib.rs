@@ -10,6 +10,7 @@ pub mod dataplane;
 pub mod errors;
 pub mod events;
 mod files;
+pub mod flow_sync;
 pub mod health;
 pub mod idle;
 pub mod import;

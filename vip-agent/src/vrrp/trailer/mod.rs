@@ -168,6 +168,31 @@ impl KeyRing {
     }
 }
 
+/// For other messages than adverts between those that share the keys.
+impl KeyRing {
+    /// The id of the key that signs.
+    pub(crate) fn signing_id(&self) -> [u8; 4] {
+        self.signing().id().0
+    }
+
+    /// The HMAC by the key that signs. The label is of this purpose alone.
+    pub(crate) fn digest(&self, label: &[u8; 16], message: &[u8]) -> [u8; 32] {
+        self.signing().mac().chain_update(label).chain_update(message).finalize().into_bytes().into()
+    }
+
+    /// Whether that is the HMAC by the key of this id; `None` if there is no such key. Takes the same time for whatever it is.
+    pub(crate) fn is_digest(
+        &self,
+        id: &[u8],
+        label: &[u8; 16],
+        message: &[u8],
+        signature: &[u8; 32],
+    ) -> Option<bool> {
+        let key = self.find(id)?;
+        Some(key.mac().chain_update(label).chain_update(message).verify_slice(signature).is_ok())
+    }
+}
+
 /// All that is covered.
 fn feed(mut mac: key::HmacSha256, message: &[u8], signed: &[u8], addresses: PseudoHeader) -> key::HmacSha256 {
     mac.update(LABEL);
