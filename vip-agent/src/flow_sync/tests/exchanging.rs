@@ -5,6 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 use vip_common::steering::tables::FlowState;
 
+use super::super::changes::IN_FLIGHT;
 use super::super::exchange::{Datagram, Exchange, RATE};
 use super::super::table::{Flow, Noted};
 use super::{Memory, Nonce, VIP, at, flow, key, keys, nonce};
@@ -160,6 +161,8 @@ fn a_new_owner_takes_nothing_from_the_former_one_and_tells_the_others() {
     first.with(|tables| tables.owned.clear());
     network.run(20);
     assert_eq!(third.flows().len(), 51, "the last that the former owner said stands until it ends by itself");
+    // What it did not listen to while it was one it hears when that is told again, as flows that live are every minute.
+    network.run(600);
     assert_eq!(first.with(|tables| tables.flows[&key(1)].backend), IpAddr::from([172, 16, 0, 9]));
 }
 
@@ -231,7 +234,8 @@ fn no_peer_is_told_more_in_a_second_than_it_is_to_bear() {
     network.run(20);
     let rate = (sent(&network) - before) / 2;
     assert!(rate <= RATE as usize, "{rate}");
-    assert!(rate >= RATE as usize / 2, "{rate}");
+    // Here a peer acknowledges once in a tick, and only so much waits for that.
+    assert!(rate >= IN_FLIGHT * 5, "{rate}");
 }
 
 #[test]
