@@ -174,14 +174,14 @@ impl Exchange {
             while peer.session.is_established() && peer.rate.has_room(now) {
                 let Some((batch, base, upto)) = peer.cursor.next(&self.changes, now) else { break };
                 self.counts.told += u64::from(batch.len());
-                let numbers = peer.session.next();
+                let numbers = peer.session.numbers();
                 let message = Message { base, upto, ..peer.message(numbers) };
                 said.push(Datagram { to, bytes: message.sealed_with(&batch, &self.keys) });
                 peer.rate.take(now);
             }
             let late = peer.greeted.is_none_or(|greeted| now.since(greeted) >= GREETING);
             if said.len() == before && (peer.owes || late) && peer.rate.take(now) {
-                let numbers = peer.session.next();
+                let numbers = peer.session.numbers();
                 let message = peer.message(numbers);
                 said.push(Datagram { to, bytes: message.sealed_with(&Batch::default(), &self.keys) });
             }

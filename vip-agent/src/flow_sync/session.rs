@@ -91,7 +91,7 @@ impl Session {
     }
 
     /// By which numbers and with which sequence the next datagram to the peer goes.
-    pub fn next(&mut self) -> (Nonce, Option<Nonce>, u64) {
+    pub fn numbers(&mut self) -> (Nonce, Option<Nonce>, u64) {
         self.sent += 1;
         (self.mine, self.theirs, self.sent)
     }

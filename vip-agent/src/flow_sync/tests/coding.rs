@@ -77,8 +77,8 @@ fn flows() -> impl Strategy<Value = Flow> {
     let protocol = prop_oneof![Just(6_u8), Just(17), Just(132)];
     let state = prop_oneof![Just(FlowState::Opening), Just(FlowState::Established), Just(FlowState::Closing)];
     let addresses = prop_oneof![
-        any::<[[u8; 4]; 4]>().prop_map(|all| all.map(|address| std::net::IpAddr::from(address))),
-        any::<[[u8; 16]; 4]>().prop_map(|all| all.map(|address| std::net::IpAddr::from(address))),
+        any::<[[u8; 4]; 4]>().prop_map(|all| all.map(std::net::IpAddr::from)),
+        any::<[[u8; 16]; 4]>().prop_map(|all| all.map(std::net::IpAddr::from)),
     ];
     let rest = (protocol, state, any::<u32>(), any::<bool>());
     (addresses, any::<[u16; 4]>(), rest).prop_map(
