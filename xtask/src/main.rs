@@ -8,8 +8,8 @@ mod demo;
 mod elevate;
 mod fingerprint;
 mod fuzz;
-mod kube;
 mod image;
+mod kube;
 mod manifests;
 #[cfg(test)]
 mod policy;
