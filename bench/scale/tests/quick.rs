@@ -19,7 +19,9 @@ fn a_short_rest_of_both_with_and_without_probes_writes_json() -> Result<()> {
     let rows = results["rows"].as_array().context("the JSON lists rows")?;
     let probes: Vec<Option<u64>> = rows.iter().map(|row| row["probes"].as_u64()).collect();
     assert_eq!(probes, [Some(0), Some(10)]);
-    assert!(rows.iter().all(|row| row["owner"]["own_percent"].as_f64() > Some(0.0)), "{results}");
+    // Of half a second the kernel may count no tick of 10 ms at all.
+    assert!(rows.iter().all(|row| row["owner"]["own_percent"].as_f64() >= Some(0.0)), "{results}");
+    assert!(rows.iter().all(|row| row["owner"]["resident_kib"].as_u64() > Some(1000)), "{results}");
     assert!(table.contains("| viplane | 10 |"), "{table}");
     Ok(())
 }
