@@ -1,4 +1,4 @@
-//! Hands the built BPF object to the library as `OUT_DIR/vip-ebpf`, or names the command that builds it.
+//! Hands the built BPF objects to the library, as `OUT_DIR/vip-ebpf` and the like, or names the command that builds it.
 
 use std::path::Path;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::{env, fs};
 #[path = "../xtask/src/fingerprint.rs"]
 mod fingerprint;
 
-use fingerprint::{OBJECT, Object, RECORD, SOURCES};
+use fingerprint::{OBJECT, Object, RECORD, SOURCES, STEERING_OBJECT};
 
 fn main() {
     // Relocations are read at the start and stay resident: packed they are 10 KiB and not 600.
@@ -24,10 +24,9 @@ fn place_object() -> Result<(), String> {
     let variable = |name| env::var_os(name).ok_or_else(|| format!("cargo did not set {name}"));
     let manifest = variable("CARGO_MANIFEST_DIR")?;
     let workspace = Path::new(&manifest).parent().ok_or("vip-agent has no parent folder")?;
-    for path in SOURCES.iter().chain(&[OBJECT, RECORD, "xtask/src/fingerprint.rs"]) {
+    for path in SOURCES.iter().chain(&[OBJECT, STEERING_OBJECT, RECORD, "xtask/src/fingerprint.rs"]) {
         println!("cargo::rerun-if-changed={}", workspace.join(path).display());
     }
-    let object = workspace.join(OBJECT);
     match fingerprint::object(workspace).map_err(|error| format!("reading the BPF sources: {error}"))? {
         Object::Fresh => {}
         Object::Stale => {
@@ -35,9 +34,12 @@ fn place_object() -> Result<(), String> {
         }
         Object::Missing => return Err("the BPF object is not built yet: run `cargo xtask build-ebpf`".into()),
     }
-    let to = Path::new(&variable("OUT_DIR")?).join("vip-ebpf");
-    fs::copy(&object, &to)
-        .map_err(|error| format!("copying {} to {}: {error}", object.display(), to.display()))?;
+    let out = variable("OUT_DIR")?;
+    for object in [OBJECT, STEERING_OBJECT].map(|object| workspace.join(object)) {
+        let to = Path::new(&out).join(object.file_name().unwrap_or_default());
+        fs::copy(&object, &to)
+            .map_err(|error| format!("copying {} to {}: {error}", object.display(), to.display()))?;
+    }
     Ok(())
 }
 

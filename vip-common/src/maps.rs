@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::heartbeat::Key;
 
 /// Version of all that is pinned. Part of the pin directory's path.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Virtual routers (one ownership word each) that one agent can hold.
 pub const MAX_ROUTERS: u32 = 1024;
@@ -108,6 +108,15 @@ pub mod vip_flags {
     pub const ROUTER: u16 = 1;
     /// The owner takes no traffic to the VIP (RFC 9568, 6.1: Accept_Mode is False); it answers for it all the same.
     pub const NOT_ACCEPTED: u16 = 2;
+    /// The VIP has services: its traffic is steered ([`crate::steering`]). Without this bit steering costs nothing.
+    pub const SERVICES: u16 = 4;
+    /// The program answers echo requests: the VIP is no address of the stack. Of steered VIPs only.
+    pub const ECHO: u16 = 8;
+    /// What happens to ports without a service is [`crate::steering::tables::Closed::Drop`] instead of `Pass`. Of steered
+    /// VIPs only, as the next one.
+    pub const CLOSED_DROP: u16 = 16;
+    /// It is [`crate::steering::tables::Closed::Reject`].
+    pub const CLOSED_REJECT: u16 = 32;
 }
 
 /// Value of `DEADLINES`: CLOCK_MONOTONIC nanoseconds until which this node answers for the router's VIPs; 0 = never.

@@ -54,11 +54,13 @@ pub enum Reason {
     HeartbeatStale = 22,
     /// One of a node that this one does not follow, or an answer to somebody else: dropped.
     HeartbeatUnknown = 23,
+    /// Traffic to an owned VIP with services: steered. What became of it then has counters of its own.
+    TrafficSteered = 24,
 }
 
 impl Reason {
     /// Every reason, in the order of the counters.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::ArpAnswered,
         Self::ArpNotOwned,
         Self::ArpInvalid,
@@ -83,6 +85,7 @@ impl Reason {
         Self::HeartbeatForged,
         Self::HeartbeatStale,
         Self::HeartbeatUnknown,
+        Self::TrafficSteered,
     ];
 
     /// Counters per interface.
@@ -115,6 +118,7 @@ impl Reason {
             Self::HeartbeatForged => "heartbeat_forged",
             Self::HeartbeatStale => "heartbeat_stale",
             Self::HeartbeatUnknown => "heartbeat_unknown",
+            Self::TrafficSteered => "traffic_steered",
         }
     }
 

@@ -21,7 +21,8 @@ pub enum Verdict {
 #[inline(always)]
 pub fn apply<B: BytesMut + ?Sized>(frame: &mut B, action: &Action) -> Option<Verdict> {
     match action {
-        Action::Pass | Action::PassNewFlow(_) => return Some(Verdict::Pass),
+        // Steering is another program's: what it leaves goes up the stack.
+        Action::Pass | Action::PassNewFlow(_) | Action::Steer(..) => return Some(Verdict::Pass),
         Action::Drop => return Some(Verdict::Drop),
         Action::AnswerArp(answer) => arp_reply(frame, answer)?,
         Action::AnswerNeighbor(answer) => advertisement(frame, answer)?,

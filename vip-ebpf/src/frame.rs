@@ -4,9 +4,9 @@ use core::arch::asm;
 use core::mem;
 
 use aya_ebpf::EbpfContext as _;
-use aya_ebpf::helpers::bpf_xdp_adjust_tail;
+use aya_ebpf::helpers::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
-use vip_common::packet::{Bytes, BytesMut};
+use vip_common::packet::{Bytes, BytesMut, Headroom};
 
 /// The directly readable part of the frame, which holds all headers.
 pub(crate) struct Frame<'a> {
@@ -30,6 +30,12 @@ impl<'a> Frame<'a> {
         // SAFETY: an addition.
         unsafe { asm!("{0} += {1}", inout(reg) start, in(reg) offset, options(pure, nomem, nostack)) };
         (start + length <= self.ctx.data_end()).then_some(start)
+    }
+
+    #[inline(always)]
+    fn move_start(&self, delta: i32) -> Option<()> {
+        // SAFETY: the context is the one that the kernel gave to the program.
+        (unsafe { bpf_xdp_adjust_head(self.ctx.as_ptr().cast(), delta) } == 0).then_some(())
     }
 }
 
@@ -96,5 +102,17 @@ impl BytesMut for Frame<'_> {
         let delta = length as i32 - current as i32;
         // SAFETY: the context is the one that the kernel gave to the program.
         (unsafe { bpf_xdp_adjust_tail(self.ctx.as_ptr().cast(), delta) } == 0).then_some(())
+    }
+}
+
+impl Headroom for Frame<'_> {
+    #[inline(always)]
+    fn grow_front(&mut self, by: usize) -> Option<()> {
+        self.move_start(-(by as i32))
+    }
+
+    #[inline(always)]
+    fn cut_front(&mut self, by: usize) -> Option<()> {
+        self.move_start(by as i32)
     }
 }

@@ -5,6 +5,7 @@
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 mod frame;
+mod handoff;
 mod runtime;
 mod tables;
 
@@ -12,12 +13,15 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_TX};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
 use aya_log_ebpf::warn;
-use vip_common::decision::{Action, Arrival, arrival, decide};
+use vip_common::decision::{Action, Arrival, Family, arrival, decide};
 use vip_common::heartbeat::{Received, receive};
 use vip_common::reason::Reason;
 use vip_common::rewrite::{self, Verdict};
+use vip_common::steering::handoff::Step;
+use vip_common::steering::steer::Arrived;
 
 use crate::frame::Frame;
+use crate::handoff::{go_on, handoff};
 use crate::tables::Maps;
 
 /// Answers ARP and neighbour discovery for owned VIPs, keeps the kernel from answering for others, and forwards what
@@ -28,7 +32,7 @@ use crate::tables::Maps;
 #[xdp(frags)]
 fn viplane(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
-    let maps = Maps::new(&ctx);
+    let maps = Maps::<true>::new(&ctx);
     match arrival(&frame, &maps) {
         Arrival::Ordinary => {}
         Arrival::Ours { link, interface } => {
@@ -51,6 +55,10 @@ fn viplane(ctx: XdpContext) -> u32 {
             }
         };
     };
+    if let Action::Steer(arrived, now) = &decision.action {
+        maps.count(decision.link, decision.reason);
+        return steer(&ctx, arrived, *now);
+    }
     if let Some(claim) = &decision.claim {
         maps.report(&frame, decision.link, claim);
     }
@@ -68,6 +76,20 @@ fn viplane(ctx: XdpContext) -> u32 {
         Verdict::Drop => XDP_DROP,
         Verdict::Transmit => XDP_TX,
     }
+}
+
+/// Goes on with steering; what no program is there for goes up the stack.
+#[inline(always)]
+fn steer(ctx: &XdpContext, arrived: &Arrived, now: u64) -> u32 {
+    if let Some(scratch) = handoff() {
+        // SAFETY: this CPU's own element, which nothing else uses while this packet is looked at.
+        unsafe { (*scratch).arrive(arrived, now) };
+        match arrived.family {
+            Family::V4 => go_on(ctx, Step::Steer4),
+            Family::V6 => go_on(ctx, Step::Steer6),
+        }
+    }
+    XDP_PASS
 }
 
 /// Only passes: the measure of what the other program costs, and what a veth's peer needs for XDP_TX to arrive.

@@ -60,12 +60,12 @@ static HEARTBEAT_LINKS: HashMap<u32, HeartbeatLink, { MAX_LINKS as usize }> = Ha
 #[btf_map]
 static PEERS: Array<Peer, { MAX_PEERS as usize }, MMAPABLE> = Array::new();
 
-/// The maps, as one frame sees them.
-pub(crate) struct Maps<'a> {
+/// The maps, as one frame sees them; without `STEERS` as if no VIP had services.
+pub(crate) struct Maps<'a, const STEERS: bool = true> {
     ctx: &'a XdpContext,
 }
 
-impl<'a> Maps<'a> {
+impl<'a, const STEERS: bool> Maps<'a, STEERS> {
     #[inline(always)]
     pub(crate) const fn new(ctx: &'a XdpContext) -> Self {
         Self { ctx }
@@ -142,7 +142,7 @@ impl<'a> Maps<'a> {
     }
 }
 
-impl Tables for Maps<'_> {
+impl<const STEERS: bool> Tables for Maps<'_, STEERS> {
     #[inline(always)]
     fn ingress(&self) -> u32 {
         self.ctx.ingress_ifindex() as u32
@@ -212,9 +212,14 @@ impl Tables for Maps<'_> {
         let seen = HANDOVER_FLOWS.get_ptr(flow).map(|seen| unsafe { seen.read() });
         seen == Some(handover) || self.has_socket(family, flow)
     }
+
+    #[inline(always)]
+    fn steers(&self) -> bool {
+        STEERS
+    }
 }
 
-impl Peers for Maps<'_> {
+impl<const STEERS: bool> Peers for Maps<'_, STEERS> {
     #[inline(always)]
     fn link(&self, ifindex: u32) -> Option<HeartbeatLink> {
         // SAFETY: copied at once.

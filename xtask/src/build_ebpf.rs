@@ -45,8 +45,8 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
     let built = root.join(BUILD_FOLDER).join(TARGET).join("release");
     let objects = root.join("target/bpf");
     fs::create_dir_all(&objects)?;
-    // The second one is the client's side of bench/dataplane.
-    for name in ["vip-ebpf", "vip-ebpf-bench"] {
+    // The last one is the client's side of bench/dataplane.
+    for name in ["vip-ebpf", "vip-ebpf-steering", "vip-ebpf-bench"] {
         let built = built.join(name);
         let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
         replace(&objects.join(name), &object)?;

@@ -7,6 +7,9 @@ use std::{fs, io};
 /// `cargo xtask build-ebpf` writes and every build of vip-agent reads.
 pub(crate) const OBJECT: &str = "target/bpf/vip-ebpf";
 
+/// Where the object with the programs and maps of steering lies, built together with [`OBJECT`].
+pub(crate) const STEERING_OBJECT: &str = "target/bpf/vip-ebpf-steering";
+
 /// Where the fingerprint of the sources that made [`OBJECT`] lies, relative to the workspace.
 pub(crate) const RECORD: &str = "target/bpf/vip-ebpf.fingerprint";
 
@@ -30,7 +33,7 @@ pub(crate) enum Object {
 /// # Errors
 /// When a source cannot be read.
 pub(crate) fn object(workspace: &Path) -> io::Result<Object> {
-    if !workspace.join(OBJECT).is_file() {
+    if [OBJECT, STEERING_OBJECT].iter().any(|object| !workspace.join(object).is_file()) {
         return Ok(Object::Missing);
     }
     let Ok(recorded) = fs::read_to_string(workspace.join(RECORD)) else { return Ok(Object::Missing) };
@@ -82,8 +85,9 @@ mod tests {
         for folder in ["vip-common/src", "vip-ebpf/src/deep", "target/bpf"] {
             fs::create_dir_all(workspace.path().join(folder)).unwrap();
         }
-        let files =
-            ["Cargo.lock", "vip-common/Cargo.toml", "vip-ebpf/Cargo.toml", "vip-ebpf/src/deep/a.rs", OBJECT];
+        let sources =
+            ["Cargo.lock", "vip-common/Cargo.toml", "vip-ebpf/Cargo.toml", "vip-ebpf/src/deep/a.rs"];
+        let files = sources.into_iter().chain([OBJECT, STEERING_OBJECT]);
         for file in files {
             fs::write(workspace.path().join(file), "as built").unwrap();
         }

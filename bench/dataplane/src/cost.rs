@@ -10,7 +10,7 @@ use crate::median;
 use crate::object::{self, OWN, VIP4, VIP6};
 
 /// The loopback interface, which test runs come from.
-const LOOPBACK: u32 = 1;
+pub(crate) const LOOPBACK: u32 = 1;
 
 /// What one kind of frame costs.
 #[derive(Serialize)]
@@ -97,7 +97,7 @@ fn to(mac: [u8; 6], mut frame: Vec<u8>) -> Vec<u8> {
     frame
 }
 
-fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn ethernet(ethertype: u16, payload: &[u8]) -> Vec<u8> {
     [&OWN[..], &[2, 0, 0, 0, 0, 0xc1], &ethertype.to_be_bytes(), payload].concat()
 }
 

@@ -6,6 +6,7 @@
 mod answering;
 mod cost;
 mod object;
+mod steering;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,7 @@ struct Report {
     kernel: String,
     cpu: String,
     cost: Vec<cost::Cost>,
+    steering: steering::Steering,
     arp: answering::Answering,
 }
 
@@ -46,6 +48,7 @@ fn main() -> Result<()> {
         kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         cpu: cpu(&read("/proc/cpuinfo")?),
         cost: cost::measure(options.rounds, options.frames)?,
+        steering: steering::measure(options.rounds)?,
         arp: answering::measure(options.rounds, options.frames)?,
     };
     print(&report);
@@ -54,7 +57,8 @@ fn main() -> Result<()> {
     }
     fs::write(&options.output, serde_json::to_vec_pretty(&report)?)
         .with_context(|| format!("cannot write {}", options.output.display()))?;
-    if options.enforce && !(report.cost.iter().all(cost::Cost::is_met) && report.arp.is_met()) {
+    let mut costs = report.cost.iter().chain(&report.steering.cost);
+    if options.enforce && !(costs.all(cost::Cost::is_met) && report.arp.is_met()) {
         bail!("a budget is missed");
     }
     Ok(())
@@ -72,10 +76,14 @@ fn cpu(cpuinfo: &str) -> String {
 fn print(report: &Report) {
     println!("{}, Linux {}", report.cpu, report.kernel);
     println!("{:<44} {:>8} {:>11} {:>9}", "frame", "ns", "over pass", "budget");
-    for cost in &report.cost {
+    for cost in report.cost.iter().chain(&report.steering.cost) {
         let budget = cost.budget_ns.map_or_else(|| "-".to_owned(), |budget| format!("{budget} ns"));
         let mark = if cost.is_met() { "" } else { "  MISSED" };
         println!("{:<44} {:>8} {:>+11} {budget:>9}{mark}", cost.frame, cost.ns, cost.over_pass_ns);
+    }
+    for steering::Verified { program, instructions } in &report.steering.verified {
+        let instructions = instructions.map_or_else(|| "-".to_owned(), |count| count.to_string());
+        println!("{program:<44} {instructions:>8} instructions verified");
     }
     let arp = &report.arp;
     let mark = if arp.is_met() { "" } else { "  MISSED" };

@@ -1,4 +1,4 @@
-//! Loads the object file into the kernel.
+//! Loads an object file into the kernel.
 //!
 //! aya parses and relocates it; its own `EbpfLoader` is not used, since it reads and parses the kernel's whole type
 //! information first, needed or not: 20 MB of memory at the peak, more than the agent's limit.
@@ -13,13 +13,25 @@ use aya::maps::{MapData, MapError};
 use aya_obj::generated::{bpf_insn, bpf_map_type};
 use aya_obj::{EbpfSectionKind, Function, Object, Program, ProgramSection};
 
-use super::PROGRAM;
-use super::sys::{self, ProgramImage, Records};
+use super::sys::{self, MapShape, ProgramImage, ProgramKind, Records};
+
+/// What of an object is to be loaded, and how.
+#[derive(Debug, Default)]
+pub(super) struct Request<'a> {
+    /// The programs, by name.
+    pub(super) programs: &'a [&'static str],
+    /// Maps that are there already: those of these names are used instead of new ones.
+    pub(super) shared: &'a [(&'static str, BorrowedFd<'a>)],
+    /// Entries of the maps in a map of maps, if not as many as the object says.
+    pub(super) inner_entries: Option<u32>,
+}
 
 /// What the object became in the kernel.
 pub(super) struct Loaded {
+    /// The new maps.
     pub(super) maps: BTreeMap<String, MapData>,
-    pub(super) program: OwnedFd,
+    /// In the order in which they were asked for.
+    pub(super) programs: Vec<(&'static str, OwnedFd)>,
 }
 
 /// Why it did not.
@@ -33,19 +45,29 @@ pub(super) enum LoadFailure {
     Program { error: io::Error, log: String },
 }
 
-/// Parses, creates the maps, relocates, and loads the program.
-pub(super) fn load(bytes: &[u8]) -> Result<Loaded, LoadFailure> {
+/// Parses, creates the maps, relocates, and loads the programs.
+pub(super) fn load(bytes: &[u8], request: &Request<'_>) -> Result<Loaded, LoadFailure> {
     let mut object = Object::parse(bytes).map_err(misfit)?;
     let btf = load_btf(&mut object)?;
+    let btf = btf.as_ref().map(AsFd::as_fd);
     let definitions: Vec<_> =
         object.maps.drain().map(|(name, map)| (name, sized_for_this_kernel(map))).collect();
     let mut maps = BTreeMap::new();
     for (name, definition) in &definitions {
-        maps.insert(name.clone(), create_map(name, definition, btf.as_ref().map(AsFd::as_fd))?);
+        if request.shared(name).is_none() {
+            maps.insert(name.clone(), create_map(name, definition, request.inner_entries, btf)?);
+        }
     }
-    relocate(&mut object, &definitions, &maps)?;
-    let program = load_program(&object, btf.as_ref().map(AsFd::as_fd))?;
-    Ok(Loaded { maps, program })
+    relocate(&mut object, &definitions, &maps, request)?;
+    let load = |name: &&'static str| Ok((*name, load_program(&object, name, btf)?));
+    let programs = request.programs.iter().map(load).collect::<Result<_, _>>()?;
+    Ok(Loaded { maps, programs })
+}
+
+impl Request<'_> {
+    fn shared(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        self.shared.iter().find(|(shared, _)| *shared == name).map(|(_, map)| *map)
+    }
 }
 
 fn misfit(error: impl fmt::Display) -> LoadFailure {
@@ -79,9 +101,15 @@ fn sized_for_this_kernel(mut map: aya_obj::Map) -> aya_obj::Map {
 fn create_map(
     name: &str,
     definition: &aya_obj::Map,
+    inner_entries: Option<u32>,
     btf: Option<BorrowedFd<'_>>,
 ) -> Result<MapData, LoadFailure> {
     let failed = |error| LoadFailure::Map { name: name.to_owned(), error };
+    if let Some(mut inner) = definition.inner() {
+        inner.set_max_entries(inner_entries.unwrap_or(inner.max_entries()));
+        let outer = create_map_of_maps(name, definition, &inner).map_err(failed)?;
+        return MapData::from_fd(outer).map_err(misfit);
+    }
     let map = MapData::create(definition.clone(), name, btf).map_err(|error| match error {
         MapError::CreateError { io_error, .. } => failed(io_error),
         other => misfit(other),
@@ -95,31 +123,54 @@ fn create_map(
     Ok(map)
 }
 
+/// A map of maps, which is made after the likeness of one of those that it will hold.
+fn create_map_of_maps(name: &str, outer: &aya_obj::Map, inner: &aya_obj::Map) -> io::Result<OwnedFd> {
+    let shape = |map: &aya_obj::Map| MapShape {
+        map_type: map.map_type(),
+        key_size: map.key_size(),
+        value_size: map.value_size(),
+        max_entries: map.max_entries(),
+        flags: map.map_flags(),
+    };
+    let likeness = sys::create_map(name, &shape(inner), None)?;
+    sys::create_map(name, &shape(outer), Some(likeness.as_fd()))
+}
+
 /// Puts the maps' descriptors into the instructions, and the functions together.
 fn relocate(
     object: &mut Object,
     definitions: &[(String, aya_obj::Map)],
     maps: &BTreeMap<String, MapData>,
+    request: &Request<'_>,
 ) -> Result<(), LoadFailure> {
     let text_sections = object.functions.keys().map(|(section, _)| *section).collect();
     let descriptors = definitions.iter().filter_map(|(name, definition)| {
-        Some((name.as_str(), maps.get(name)?.fd().as_fd().as_raw_fd(), definition))
+        let new = maps.get(name).map(|map| map.fd().as_fd());
+        Some((name.as_str(), request.shared(name).or(new)?.as_raw_fd(), definition))
     });
     object.relocate_maps(descriptors, &text_sections).map_err(|error| misfit(chain(&error)))?;
     object.relocate_calls(&text_sections).map_err(|error| misfit(chain(&error)))
 }
 
-fn load_program(object: &Object, btf: Option<BorrowedFd<'_>>) -> Result<OwnedFd, LoadFailure> {
-    let absent = || misfit(format_args!("no XDP program `{PROGRAM}`"));
-    let program = object.programs.get(PROGRAM).ok_or_else(absent)?;
-    let ProgramSection::Xdp { frags, .. } = program.section else { return Err(absent()) };
+fn load_program(
+    object: &Object,
+    name: &'static str,
+    btf: Option<BorrowedFd<'_>>,
+) -> Result<OwnedFd, LoadFailure> {
+    let absent = || misfit(format_args!("no program `{name}`"));
+    let program = object.programs.get(name).ok_or_else(absent)?;
+    let kind = match program.section {
+        ProgramSection::Xdp { frags, .. } => ProgramKind::Xdp { fragments: frags },
+        ProgramSection::SchedClassifier => ProgramKind::Classifier,
+        _ => return Err(absent()),
+    };
     let function = object.functions.get(&(program.section_index, program.address)).ok_or_else(absent)?;
     let instructions = encode(&function.instructions);
     let image = ProgramImage {
-        name: PROGRAM,
+        name,
+        kind,
         instructions: &instructions,
         license: license(program),
-        fragments: frags,
         btf: btf.map(|btf| (btf, functions_of(function), lines_of(function))),
     };
     image.load(&mut []).or_else(|error| explain(&image, error))

@@ -18,6 +18,7 @@ mod object;
 mod ownership;
 mod peers;
 mod pins;
+mod steering;
 mod sys;
 mod tables;
 mod world;
@@ -28,6 +29,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use vip_common::maps::{HeartbeatLink, Vip, VlanKey};
+use vip_common::steering::maglev::RingSize;
 
 pub use checks::Feature;
 pub use counters::{LinkCounter, LinkSlot};
@@ -35,7 +37,7 @@ pub use error::DataplaneError;
 pub use events::{ForeignOwnerEvents, ForeignOwnerStream, ProgramLog};
 pub use holder::Occupant;
 pub use links::{Attached, XdpMode};
-pub use object::OBJECT;
+pub use object::{OBJECT, STEERING_OBJECT};
 pub use ownership::{Deadlines, OwnershipWords, RouterSlot, SlotAllocator};
 pub use peers::{PeerSlot, PeerWords};
 pub use pins::{CleanupReport, cleanup};
@@ -44,6 +46,7 @@ pub use crate::types::XdpModeChoice;
 
 use links::{AttachedLink, Target};
 use pins::PinDir;
+use steering::Steering;
 use world::World;
 
 use crate::types::MacAddr;
@@ -69,6 +72,8 @@ pub struct LoadOptions {
 #[derive(Debug)]
 pub struct Dataplane {
     world: World,
+    /// Of an agent with services.
+    steering: Option<Steering>,
     pins: Option<PinDir>,
     committed: bool,
     choice: XdpModeChoice,
@@ -146,6 +151,7 @@ impl Dataplane {
         }
         Ok(Self {
             world,
+            steering: None,
             pins,
             committed: false,
             choice: options.xdp_mode,
@@ -345,6 +351,40 @@ impl Dataplane {
         self.world.tables.remove_heartbeat_link(ifindex)
     }
 
+    /// Loads steering, once: an agent without services does without its 40 MiB of kernel memory. VIPs are steered when they
+    /// have [`vip_common::maps::vip_flags::SERVICES`], by what is in the maps then ([`Self::steering_map`]).
+    ///
+    /// # Errors
+    /// The kernel refuses a map or a program; a map cannot be pinned; rings of another size are in use already. Nothing
+    /// has been changed for packets then.
+    pub fn load_steering(&mut self, ring_size: RingSize) -> Result<(), DataplaneError> {
+        if let Some(steering) = &self.steering {
+            return if steering.ring_size == ring_size {
+                Ok(())
+            } else {
+                Err(world::misfit(format!("rings have {} entries already", steering.ring_size.get())))
+            };
+        }
+        let steering = Steering::load(&self.world.pinnable(), ring_size)?;
+        if let Some(pins) = &self.pins {
+            pins.add(&steering.pinnable(), self.committed)?;
+        }
+        self.steering = Some(steering);
+        Ok(())
+    }
+
+    /// A map of steering by its name in docs/steering.md; `None`: no such map, or [`Self::load_steering`] was not called.
+    pub fn steering_map(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        let steering = self.steering.as_ref()?;
+        steering.maps.iter().find(|(map, _)| *map == name).map(|(_, map)| map.as_fd())
+    }
+
+    /// Instructions that the verifier went through for each program of steering, if it is loaded; `None` of one where the
+    /// kernel does not tell (before 5.16).
+    pub fn verified_steering(&self) -> &[(&'static str, Option<u32>)] {
+        self.steering.as_ref().map_or(&[], Steering::verified_instructions)
+    }
+
     /// The map of the deadlines, for another process to map ([`Deadlines::map`]).
     pub fn deadlines(&self) -> Option<BorrowedFd<'_>> {
         self.world.pinnable().into_iter().find(|(name, _)| *name == "DEADLINES").map(|(_, map)| map)
@@ -462,7 +502,8 @@ impl Dataplane {
 
     /// Bytes of kernel memory that the maps take, not part of the process's resident memory.
     pub fn map_memory(&self) -> u64 {
-        self.world.maps.iter().map(|(_, map)| counters::memory_of(map.as_fd())).sum()
+        let steering = self.steering.iter().flat_map(|steering| &steering.maps);
+        self.world.maps.iter().chain(steering).map(|(_, map)| counters::memory_of(map.as_fd())).sum()
     }
 
     /// Instructions that the verifier went through; `None` where the kernel does not tell (before 5.16).

@@ -22,7 +22,7 @@ use vip_common::maps::LAYOUT_VERSION;
 
 use super::sys::{self, ObjectKind, XdpLinkInfo};
 use super::world::MAPS;
-use super::{DataplaneError, PROGRAM, checks};
+use super::{DataplaneError, PROGRAM, checks, steering};
 
 const LINKS: &str = "links";
 const MAPS_DIR: &str = "maps";
@@ -124,7 +124,7 @@ impl PinDir {
                 return Err(self.corrupt(directory, "a directory", describe(directory)));
             }
         }
-        for map in &MAPS {
+        for map in MAPS.iter().chain(&steering::MAPS) {
             let path = maps.join(map.name);
             if !path.exists() {
                 continue;
@@ -214,6 +214,20 @@ impl PinDir {
         }
         let path = staged.join(PROGRAM_FILE);
         sys::pin(program, &path).map_err(DataplaneError::file("pin", path))
+    }
+
+    /// Pins more maps beside those of the set that is staged, or in charge if it is `committed`.
+    pub(super) fn add(
+        &self,
+        maps: &[(&'static str, BorrowedFd<'_>)],
+        committed: bool,
+    ) -> Result<(), DataplaneError> {
+        let directory = self.layout(if committed { "" } else { NEW }).join(MAPS_DIR);
+        for (name, map) in maps {
+            let path = directory.join(name);
+            sys::pin(*map, &path).map_err(DataplaneError::file("pin", path))?;
+        }
+        Ok(())
     }
 
     /// Puts the staged set in the place of the former one, and removes those of other versions.

@@ -30,6 +30,7 @@ const LINK_DETACH: u32 = 34;
 const BPF_XDP: u32 = 37;
 const LINK_TYPE_XDP: u32 = 6;
 const MAP_TYPE_ARRAY: u32 = 2;
+const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
 const F_XDP_HAS_FRAGS: u32 = 1 << 5;
 const F_MMAPABLE: u32 = 1 << 10;
@@ -245,18 +246,51 @@ struct MapCreateAttributes {
     value_size: u32,
     max_entries: u32,
     flags: u32,
+    inner_map: u32,
+    numa_node: u32,
+    name: [u8; 16],
+}
+
+/// What a map is like.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct MapShape {
+    pub(super) map_type: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) flags: u32,
+}
+
+/// Creates a map; `inner`: one like those that it will hold.
+pub(super) fn create_map(name: &str, shape: &MapShape, inner: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let MapShape { map_type, key_size, value_size, max_entries, flags } = *shape;
+    let mut attributes = MapCreateAttributes {
+        map_type,
+        key_size,
+        value_size,
+        max_entries,
+        flags,
+        inner_map: inner.map_or(0, raw),
+        numa_node: 0,
+        name: kernel_name(name),
+    };
+    bpf_fd(MAP_CREATE, &mut attributes)
+}
+
+/// As much of a name as the kernel keeps.
+fn kernel_name(name: &str) -> [u8; 16] {
+    let mut kept = [0; 16];
+    for (to, from) in kept[..15].iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    kept
 }
 
 /// Whether array maps can be mapped into memory (5.5).
 pub(super) fn has_mmapable_arrays() -> bool {
-    let mut attributes = MapCreateAttributes {
-        map_type: MAP_TYPE_ARRAY,
-        key_size: 4,
-        value_size: 8,
-        max_entries: 1,
-        flags: F_MMAPABLE,
-    };
-    bpf_fd(MAP_CREATE, &mut attributes).is_ok()
+    let shape =
+        MapShape { map_type: MAP_TYPE_ARRAY, key_size: 4, value_size: 8, max_entries: 1, flags: F_MMAPABLE };
+    create_map("", &shape, None).is_ok()
 }
 
 #[repr(C)]
@@ -277,6 +311,19 @@ pub(super) fn write_section(map: BorrowedFd<'_>, value: &[u8]) -> io::Result<()>
         padding: 0,
         key: std::ptr::from_ref(&key) as u64,
         value: value.as_ptr() as u64,
+        flags: 0,
+    };
+    bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
+}
+
+/// Puts a program into a map of programs.
+pub(super) fn set_program(map: BorrowedFd<'_>, index: u32, program: BorrowedFd<'_>) -> io::Result<()> {
+    let value = raw(program);
+    let mut attributes = ElementAttributes {
+        map: raw(map),
+        padding: 0,
+        key: std::ptr::from_ref(&index) as u64,
+        value: std::ptr::from_ref(&value) as u64,
         flags: 0,
     };
     bpf(MAP_UPDATE_ELEM, &mut attributes).map(drop)
@@ -343,15 +390,26 @@ pub(super) struct Records {
     pub(super) count: u32,
 }
 
-/// An XDP program, ready to be loaded.
+/// Where a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ProgramKind {
+    /// On what comes in.
+    Xdp {
+        /// Whether it takes frames in fragments.
+        fragments: bool,
+    },
+    /// At traffic control, on what goes out.
+    Classifier,
+}
+
+/// A program, ready to be loaded.
 #[derive(Debug)]
 pub(super) struct ProgramImage<'a> {
     /// At most 15 characters reach the kernel.
     pub(super) name: &'a str,
+    pub(super) kind: ProgramKind,
     pub(super) instructions: &'a [u8],
     pub(super) license: &'a CStr,
-    /// Whether it takes frames in fragments.
-    pub(super) fragments: bool,
     /// Type information with its functions and lines.
     pub(super) btf: Option<(BorrowedFd<'a>, Records, Records)>,
 }
@@ -360,18 +418,21 @@ impl ProgramImage<'_> {
     /// Loads it; the verifier explains itself in `log` unless that is empty.
     pub(super) fn load(&self, log: &mut [u8]) -> io::Result<OwnedFd> {
         let count = |bytes: usize| u32::try_from(bytes).map_err(io::Error::other);
+        let (program_type, attach_type, flags) = match self.kind {
+            ProgramKind::Xdp { fragments: true } => (PROG_TYPE_XDP, BPF_XDP, F_XDP_HAS_FRAGS),
+            ProgramKind::Xdp { fragments: false } => (PROG_TYPE_XDP, BPF_XDP, 0),
+            ProgramKind::Classifier => (PROG_TYPE_SCHED_CLS, 0, 0),
+        };
         let mut attributes = ProgramLoadAttributes {
-            program_type: PROG_TYPE_XDP,
-            attach_type: BPF_XDP,
+            program_type,
+            attach_type,
+            flags,
+            name: kernel_name(self.name),
             instruction_count: count(self.instructions.len() / size_of::<u64>())?,
             instructions: self.instructions.as_ptr() as u64,
             license: self.license.as_ptr() as u64,
-            flags: if self.fragments { F_XDP_HAS_FRAGS } else { 0 },
             ..ProgramLoadAttributes::zeroed()
         };
-        for (to, from) in attributes.name[..15].iter_mut().zip(self.name.bytes()) {
-            *to = from;
-        }
         if let Some((btf, functions, lines)) = &self.btf {
             attributes.btf = raw(*btf);
             attributes.functions = functions.bytes.as_ptr() as u64;
@@ -394,9 +455,9 @@ pub(super) fn has_xdp_fragments() -> bool {
     let instructions: [u64; 2] = [0x0000_0002_0000_00b7, 0x0000_0000_0000_0095];
     let image = ProgramImage {
         name: "",
+        kind: ProgramKind::Xdp { fragments: true },
         instructions: bytemuck::bytes_of(&instructions),
         license: c"GPL",
-        fragments: true,
         btf: None,
     };
     image.load(&mut []).is_ok()

@@ -12,11 +12,15 @@ use vip_common::maps::{
     FlowKey, ForeignOwner, Handover, HeartbeatLink, Peer, Vip, Vip4Key, Vip6Key, VirtualMacKey, VlanKey,
 };
 
+use vip_common::steering::handoff::Handoff;
+
 use super::checks::{Feature, diagnose};
 use super::counters::Counters;
 use super::events::{ForeignOwnerEvents, ProgramLog, ToTracing};
+use super::loader::{self, Request};
+use super::sys::ProgramSummary;
 use super::tables::Tables;
-use super::{DataplaneError, OwnershipWords, PeerWords, loader, sys};
+use super::{DataplaneError, OwnershipWords, PROGRAM, PeerWords, sys};
 
 /// A map that agent and program share.
 #[derive(Debug)]
@@ -28,7 +32,7 @@ pub(super) struct MapSpec {
 }
 
 impl MapSpec {
-    const fn new(name: &'static str, kind: MapType, key_size: usize, value_size: usize) -> Self {
+    pub(super) const fn new(name: &'static str, kind: MapType, key_size: usize, value_size: usize) -> Self {
         Self { name, kind, key_size, value_size }
     }
 
@@ -47,11 +51,11 @@ impl fmt::Display for MapSpec {
     }
 }
 
-const INDEX: usize = size_of::<u32>();
+pub(super) const INDEX: usize = size_of::<u32>();
 const WORD: usize = size_of::<u64>();
 
-/// The maps of the contract with the program, all of which are pinned.
-pub(super) static MAPS: [MapSpec; 13] = [
+/// The maps of the contract with the program, all of which are pinned. [`super::steering::MAPS`] come to them with services.
+pub(super) static MAPS: [MapSpec; 15] = [
     MapSpec::new("DEADLINES", MapType::Array, INDEX, WORD),
     MapSpec::new("HANDOVERS", MapType::Array, INDEX, size_of::<Handover>()),
     MapSpec::new("FILTER", MapType::Array, INDEX, WORD),
@@ -65,6 +69,8 @@ pub(super) static MAPS: [MapSpec; 13] = [
     MapSpec::new("HANDOVER_FLOWS", MapType::LruHash, size_of::<FlowKey>(), WORD),
     MapSpec::new("HEARTBEAT_LINKS", MapType::Hash, INDEX, size_of::<HeartbeatLink>()),
     MapSpec::new("PEERS", MapType::Array, INDEX, size_of::<Peer>()),
+    MapSpec::new("STEERING", MapType::ProgramArray, INDEX, INDEX),
+    MapSpec::new("SCRATCH", MapType::PerCpuArray, INDEX, size_of::<Handoff>()),
 ];
 
 /// Size of a record of `EVENTS`; the ring buffer itself has none.
@@ -95,24 +101,25 @@ impl World {
     }
 
     fn build(object: &[u8]) -> Result<Self, DataplaneError> {
-        let loaded = loader::load(object).map_err(|failure| diagnose(failure, Feature::is_present))?;
+        let request = Request { programs: &[PROGRAM], ..Request::default() };
+        let loaded =
+            loader::load(object, &request).map_err(|failure| diagnose(failure, Feature::is_present))?;
         let mut maps = Maps(loaded.maps);
-        let pinned = maps.check()?;
-        let program = sys::program_summary(loaded.program.as_fd()).map_err(|source| {
-            DataplaneError::Failed { what: "to read what was loaded".to_owned(), source }
-        })?;
+        let pinned = maps.check(&MAPS)?;
+        let program = loaded.programs.into_iter().next().ok_or_else(|| misfit("no program".to_owned()))?.1;
+        let summary = summary(program.as_fd())?;
         let words = OwnershipWords::map(maps.fd("DEADLINES")?, maps.fd("HANDOVERS")?);
         Ok(Self {
-            program: loaded.program,
-            program_id: program.id,
-            verified_instructions: program.verified_instructions,
+            program,
+            program_id: summary.id,
+            verified_instructions: summary.verified_instructions,
             maps: pinned,
             words: words.map_err(map_error("DEADLINES"))?,
             peers: PeerWords::map(maps.fd("PEERS")?).map_err(map_error("PEERS"))?,
             tables: Tables::take(&mut maps)?,
             counters: Counters::take(&mut maps)?,
             events: Some(ForeignOwnerEvents::take(&mut maps)?),
-            log: program_log(program.id),
+            log: program_log(summary.id),
         })
     }
 
@@ -120,6 +127,12 @@ impl World {
     pub(super) fn pinnable(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
         self.maps.iter().map(|(name, fd)| (*name, fd.as_fd())).collect()
     }
+}
+
+/// What the kernel says about a program that was loaded.
+pub(super) fn summary(program: BorrowedFd<'_>) -> Result<ProgramSummary, DataplaneError> {
+    let what = || "to read what was loaded".to_owned();
+    sys::program_summary(program).map_err(|source| DataplaneError::Failed { what: what(), source })
 }
 
 pub(super) fn misfit(reason: String) -> DataplaneError {
@@ -131,7 +144,7 @@ pub(super) fn map_error(map: &'static str) -> impl FnOnce(io::Error) -> Dataplan
 }
 
 /// The maps of a loaded object, by name.
-pub(super) struct Maps(BTreeMap<String, MapData>);
+pub(super) struct Maps(pub(super) BTreeMap<String, MapData>);
 
 impl Maps {
     /// Removes a map, in the type that the caller works with.
@@ -161,7 +174,10 @@ impl Maps {
     }
 
     /// Compares the object's maps with the contract, so that a stale object is never believed.
-    fn check(&self) -> Result<Vec<(&'static str, OwnedFd)>, DataplaneError> {
+    pub(super) fn check(
+        &self,
+        specs: &'static [MapSpec],
+    ) -> Result<Vec<(&'static str, OwnedFd)>, DataplaneError> {
         let check = |spec: &'static MapSpec| {
             let data = self.get(spec.name)?;
             let info = data.info().map_err(|error| misfit(format!("map {}: {error}", spec.name)))?;
@@ -170,7 +186,7 @@ impl Maps {
             }
             Ok((spec.name, data.fd().as_fd().try_clone_to_owned().map_err(map_error(spec.name))?))
         };
-        MAPS.iter().map(check).collect()
+        specs.iter().map(check).collect()
     }
 }
 
@@ -186,7 +202,7 @@ fn program_log(program: u32) -> Option<ProgramLog> {
 }
 
 /// Gives back what parsing the object took.
-fn release_heap() {
+pub(super) fn release_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: malloc_trim only returns free pages to the kernel; it has no preconditions.
     unsafe {

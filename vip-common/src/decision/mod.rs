@@ -18,6 +18,7 @@ use crate::packet::ethernet::{self, Mac};
 use crate::packet::icmpv6;
 use crate::packet::{Bytes, ipv4, ipv6, tcp};
 use crate::reason::Reason;
+use crate::steering::steer::Arrived;
 
 /// IP protocol number of VRRP, both families (RFC 9568, 5.1).
 pub const PROTOCOL_VRRP: u8 = 112;
@@ -51,6 +52,11 @@ pub trait Tables {
     /// Whether a flow is ours: in `HANDOVER_FLOWS` since this handover (which ends at `handover`), or of a local socket
     /// that has a connection, not one that merely listens or remembers a former connection of the same ports.
     fn flow_is_known(&self, family: Family, flow: &FlowKey, handover: u64) -> bool;
+    /// Whether VIPs with services are steered, and not treated as if they had none.
+    #[inline(always)]
+    fn steers(&self) -> bool {
+        true
+    }
 }
 
 /// Address family.
@@ -137,6 +143,9 @@ pub enum Action {
     AnswerNeighbor(NeighborAnswer),
     /// Goes to the former owner, back out of the interface.
     Forward(Forward),
+    /// Goes where its service says ([`crate::steering::steer::steer`]): what is known of it, and the coarse clock, which is dear
+    /// enough to be read once.
+    Steer(Arrived, u64),
 }
 
 /// A TCP flow, by the offsets of its packet's headers.
@@ -228,7 +237,7 @@ pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Option<Dec
             }
             let ifindex = interface(&header, tables)?;
             let vip = tables.vip4(&Vip4Key { ifindex, address: packet.destination })?;
-            Some(traffic::to_vip4(frame, at, packet.protocol, vip, tables))
+            Some(traffic::to_vip4(frame, at, packet.protocol, ifindex, vip, tables))
         }
         ethernet::IPV6 => match ipv6::next_header(frame, at)? {
             PROTOCOL_VRRP | HOP_BY_HOP => None,
@@ -242,7 +251,7 @@ pub fn decide<B: Bytes + ?Sized, T: Tables>(frame: &B, tables: &T) -> Option<Dec
                 }
                 let ifindex = interface(&header, tables)?;
                 let vip = tables.vip6(&Vip6Key { ifindex, address: destination.bytes() })?;
-                Some(traffic::to_vip6(frame, at, next_header, vip, tables))
+                Some(traffic::to_vip6(frame, at, next_header, ifindex, vip, tables))
             }
         },
         ethernet::ARP => arp::decide(frame, at, interface(&header, tables)?, tables),

@@ -1,11 +1,13 @@
 //! Traffic to a VIP: up the stack, or, for a while after a planned move, on to the former owner; or nowhere, where it is
-//! not accepted.
+//! not accepted; or where its service says.
 
 use super::{Action, Decision, Family, Flow, Forward, PROTOCOL_TCP, Tables, owns};
 use crate::maps::{Handover, Vip, vip_flags};
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::{Bytes, ipv4, ipv6, tcp};
 use crate::reason::Reason;
+use crate::steering::steer::Arrived;
+use crate::steering::tables::Closed;
 
 /// Decides about an IPv4 packet to `vip`.
 #[inline(always)]
@@ -13,10 +15,12 @@ pub(super) fn to_vip4<B: Bytes + ?Sized, T: Tables>(
     frame: &B,
     at: usize,
     protocol: u8,
+    ifindex: u32,
     vip: Vip,
     tables: &T,
 ) -> Decision {
-    decide(frame, protocol, &vip, tables, |handover| {
+    let to = To { family: Family::V4, network: at, ifindex, vip: &vip };
+    decide(frame, protocol, &to, tables, |handover| {
         Some(Flow { family: Family::V4, network: at, transport: ipv4::transport(frame, at)?, handover })
     })
 }
@@ -27,28 +31,45 @@ pub(super) fn to_vip6<B: Bytes + ?Sized, T: Tables>(
     frame: &B,
     at: usize,
     next_header: u8,
+    ifindex: u32,
     vip: Vip,
     tables: &T,
 ) -> Decision {
-    decide(frame, next_header, &vip, tables, |handover| {
+    let to = To { family: Family::V6, network: at, ifindex, vip: &vip };
+    decide(frame, next_header, &to, tables, |handover| {
         Some(Flow { family: Family::V6, network: at, transport: at + ipv6::HEADER, handover })
     })
+}
+
+/// What a packet is for.
+struct To<'a> {
+    family: Family,
+    /// Offset of the IP header.
+    network: usize,
+    /// The interface that carries the VIP.
+    ifindex: u32,
+    vip: &'a Vip,
 }
 
 #[inline(always)]
 fn decide<B: Bytes + ?Sized, T: Tables>(
     frame: &B,
     protocol: u8,
-    vip: &Vip,
+    to: &To<'_>,
     tables: &T,
     flow: impl FnOnce(u64) -> Option<Flow>,
 ) -> Decision {
+    let vip = to.vip;
     let now = tables.now_coarse();
     if !owns(tables, vip, now) && !is_taking_over(tables, vip, now) {
         return Decision::new(vip, Reason::TrafficNotOwned, Action::Pass);
     }
     if vip.flags & vip_flags::NOT_ACCEPTED != 0 {
         return Decision::new(vip, Reason::TrafficNotAccepted, Action::Drop);
+    }
+    if vip.flags & vip_flags::SERVICES != 0 && tables.steers() {
+        let action = Action::Steer(arrived(to, now, tables), now);
+        return Decision::new(vip, Reason::TrafficSteered, action);
     }
     let (reason, action) = match handover(frame, protocol, vip, now, tables) {
         Some(handover) => {
@@ -57,6 +78,29 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
         None => (Reason::TrafficOwned, Action::Pass),
     };
     Decision::new(vip, reason, action)
+}
+
+/// What steering must know. A service's flows are steered whoever was the owner before; what is of this host alone comes back
+/// to the rules below, by a look at the table without services.
+#[inline(always)]
+fn arrived<T: Tables>(to: &To<'_>, now: u64, tables: &T) -> Arrived {
+    let To { family, network, ifindex, vip } = *to;
+    let is = |flag| vip.flags & flag != 0;
+    Arrived {
+        family,
+        network,
+        ifindex,
+        own: Mac::new(vip.mac),
+        echo: is(vip_flags::ECHO),
+        closed: if is(vip_flags::CLOSED_REJECT) {
+            Closed::Reject
+        } else if is(vip_flags::CLOSED_DROP) {
+            Closed::Drop
+        } else {
+            Closed::Pass
+        },
+        handed_over: tables.handover(vip.router).is_some_and(|handover| now < handover.until),
+    }
 }
 
 /// Whether the VIPs come from a former owner just now: our advert is out, which draws a virtual MAC to us, and the word is not

@@ -1,7 +1,6 @@
 //! Carries out what steering decided, on the frame's bytes.
 
 use super::answer;
-use super::full_nat::tables::NatWork;
 use super::nat::{Endpoint, Hops, Translation, decrement_hops, translate, translate_error};
 use super::packet::Packet;
 use super::steer::{Action, Answer};
@@ -10,9 +9,9 @@ use crate::packet::Headroom;
 use crate::rewrite::Verdict;
 
 /// Rewrites the frame as the action says; `None` if there is no room, or the packet ends too early, or must have no answer:
-/// what is left must be dropped. `work` is what [`steer`](super::steer::steer) had.
+/// what is left must be dropped.
 #[inline(always)]
-pub fn apply<B: Headroom + ?Sized>(frame: &mut B, action: &Action, work: &NatWork) -> Option<Verdict> {
+pub fn apply<B: Headroom + ?Sized>(frame: &mut B, action: &Action) -> Option<Verdict> {
     match action {
         Action::Pass => return Some(Verdict::Pass),
         Action::Drop => return Some(Verdict::Drop),
@@ -31,18 +30,6 @@ pub fn apply<B: Headroom + ?Sized>(frame: &mut B, action: &Action, work: &NatWor
             let outer = Translation { source: None, destination: to.destination.map(without_port) };
             translate_error(frame, packet, quoted, &outer, &to.swapped())?;
             return Some(Verdict::Pass);
-        }
-        Action::Exchange(packet, quoted, hop) => {
-            if decrement_hops(frame, packet)? == Hops::Expired {
-                return None;
-            }
-            let to = Translation { source: Some(work.source), destination: Some(work.destination) };
-            match quoted {
-                None => translate(frame, packet, &to)?,
-                // Whom the error is from is hidden, too: to its receiver the other end is all there is.
-                Some(quoted) => translate_error(frame, packet, quoted, &to, &to.swapped())?,
-            }
-            hop.write(frame)?;
         }
         Action::Answer(packet, answer, own) => tell(frame, packet, *answer, *own)?,
     }

@@ -13,44 +13,36 @@ use crate::decision::Family;
 use crate::packet::Bytes;
 
 /// A packet in its tuple, and the service that it is for.
-pub(super) struct Found {
-    pub(super) family: Family,
+pub(super) struct Found<'a> {
     pub(super) tuple: Tuple,
     pub(super) port: ServicePort,
-    pub(super) service: Service,
+    pub(super) service: &'a Service,
     pub(super) mode: Mode,
     pub(super) now: u64,
 }
 
 /// Where a packet goes, and why there.
-pub(super) struct Chosen {
+pub(super) struct Chosen<'a> {
     pub(super) slot: u32,
-    pub(super) backend: Backend,
+    pub(super) backend: &'a Backend,
     pub(super) outcome: Outcome,
-}
-
-impl Found {
-    /// Whether what goes to this backend is translated at both ends: full NAT has tables of its own, and notes its flows there.
-    #[inline(always)]
-    pub(super) fn is_full_nat(&self, backend: &Backend) -> bool {
-        self.mode == Mode::Nat && !backend.is(backend_flags::LOCAL)
-    }
 }
 
 /// The flow's backend, or the ring's; notes what is new. `None` if there is nobody.
 #[inline(always)]
-pub(super) fn choose<T: SteeringTables>(
-    flags: &Flags,
+pub(super) fn choose<'a, B: Bytes + ?Sized, T: SteeringTables>(
+    frame: &B,
+    family: Family,
     packet: &Packet,
-    found: &Found,
-    tables: &T,
-) -> Option<Chosen> {
+    found: &Found<'_>,
+    tables: &'a T,
+) -> Option<Chosen<'a>> {
+    let flags = Flags::read(frame, packet);
     let key = flow_key(found);
     // A SYN begins anew, whatever was known of its ports.
     if !flags.opens
         && let Some(flow) = tables.flow(&key)
         && let Some(backend) = alive(&flow, found, tables)
-        && !found.is_full_nat(&backend)
     {
         let state = flags.after(FlowState::of(flow.state));
         if state as u8 != flow.state || found.now.saturating_sub(flow.seen) >= REFRESH {
@@ -58,7 +50,7 @@ pub(super) fn choose<T: SteeringTables>(
         }
         return Some(Chosen { slot: flow.backend, backend, outcome: Outcome::Steered });
     }
-    let (slot, backend) = new(found, tables)?;
+    let (slot, backend) = new(family, found, tables)?;
     // What ends a flow begins none.
     if flags.resets {
         return Some(Chosen { slot, backend, outcome: Outcome::Steered });
@@ -78,9 +70,7 @@ pub(super) fn choose<T: SteeringTables>(
         state: state as u8,
         reserved: 0,
     };
-    if !found.is_full_nat(&backend) {
-        tables.note_flow(&key, choice);
-    }
+    tables.note_flow(&key, choice);
     if found.service.affinity != 0 {
         tables.note_affinity(&affinity_key(found), choice);
     }
@@ -89,30 +79,34 @@ pub(super) fn choose<T: SteeringTables>(
 
 /// The backend that an ICMP error about the flow goes to. It begins no flow, and keeps none alive.
 #[inline(always)]
-pub(super) fn follow<T: SteeringTables>(found: &Found, tables: &T) -> Option<Chosen> {
+pub(super) fn follow<'a, T: SteeringTables>(
+    family: Family,
+    found: &Found<'_>,
+    tables: &'a T,
+) -> Option<Chosen<'a>> {
     let known = tables.flow(&flow_key(found));
     let known = known.and_then(|flow| Some((flow.backend, alive(&flow, found, tables)?)));
     let (slot, backend) = match known {
         Some(known) => known,
-        None => new(found, tables)?,
+        None => new(family, found, tables)?,
     };
     Some(Chosen { slot, backend, outcome: Outcome::ErrorSteered })
 }
 
 #[inline(always)]
-pub(super) fn flow_key(found: &Found) -> SteeredFlowKey {
+pub(super) fn flow_key(found: &Found<'_>) -> SteeredFlowKey {
     let Tuple { client, client_port, vip_port, protocol, .. } = found.tuple;
     SteeredFlowKey { client, client_port, vip_port, service: found.port.service, protocol, reserved: 0 }
 }
 
 #[inline(always)]
-fn affinity_key(found: &Found) -> AffinityKey {
+pub(super) fn affinity_key(found: &Found<'_>) -> AffinityKey {
     AffinityKey { client: found.tuple.client, service: found.port.service.into() }
 }
 
 /// The backend of a flow that is not over, if it is still the one that was chosen.
 #[inline(always)]
-fn alive<T: SteeringTables>(flow: &Choice, found: &Found, tables: &T) -> Option<Backend> {
+fn alive<'a, T: SteeringTables>(flow: &Choice, found: &Found<'_>, tables: &'a T) -> Option<&'a Backend> {
     let timeout = FlowState::of(flow.state).timeout(found.tuple.protocol);
     // Another CPU may have noted it a tick later than this packet came.
     if found.now.saturating_sub(flow.seen) >= timeout {
@@ -123,7 +117,7 @@ fn alive<T: SteeringTables>(flow: &Choice, found: &Found, tables: &T) -> Option<
 
 /// The backend in a slot, if something may go to it.
 #[inline(always)]
-pub(super) fn usable<T: SteeringTables>(slot: u32, service: u16, tables: &T) -> Option<Backend> {
+pub(super) fn usable<T: SteeringTables>(slot: u32, service: u16, tables: &T) -> Option<&Backend> {
     if slot == 0 {
         return None;
     }
@@ -132,7 +126,11 @@ pub(super) fn usable<T: SteeringTables>(slot: u32, service: u16, tables: &T) -> 
 
 /// The backend of a flow of which nothing is known: that of its client, or the ring's.
 #[inline(always)]
-fn new<T: SteeringTables>(found: &Found, tables: &T) -> Option<(u32, Backend)> {
+pub(super) fn new<'a, T: SteeringTables>(
+    family: Family,
+    found: &Found<'_>,
+    tables: &'a T,
+) -> Option<(u32, &'a Backend)> {
     let service = found.port.service;
     if found.service.affinity != 0
         && let Some(choice) = tables.affinity(&affinity_key(found))
@@ -144,17 +142,17 @@ fn new<T: SteeringTables>(found: &Found, tables: &T) -> Option<(u32, Backend)> {
         return Some((choice.backend, backend));
     }
     let hash = if found.service.affinity != 0 {
-        of_client(found.family, &found.tuple)
+        of_client(family, &found.tuple.client)
     } else {
-        of_flow(found.family, &found.tuple)
+        of_flow(family, &found.tuple)
     };
     let slot = tables.ring(service, hash::position(hash, found.service.ring_size));
     Some((slot, usable(slot, service, tables)?))
 }
 
 #[inline(always)]
-pub(super) fn of_client(family: Family, tuple: &Tuple) -> u64 {
-    match (family, tuple.client) {
+pub(super) fn of_client(family: Family, client: &[u8; 16]) -> u64 {
+    match (family, *client) {
         (Family::V4, [a, b, c, d, ..]) => hash::of_client4([a, b, c, d]),
         (Family::V6, client) => hash::of_client6(client),
     }
@@ -176,9 +174,6 @@ pub(super) struct Flags {
 }
 
 impl Flags {
-    /// Of what says nothing.
-    pub(super) const NONE: Self = Self { opens: false, closes: false, resets: false };
-
     #[inline(always)]
     pub(super) fn read<B: Bytes + ?Sized>(frame: &B, packet: &Packet) -> Self {
         let flags = match packet.protocol {

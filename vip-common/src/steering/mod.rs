@@ -1,13 +1,13 @@
 //! Steering: which backend a packet to a VIP goes to, and what it looks like then (docs/steering.md).
 //!
-//! **Nothing calls this yet.** The XDP program is to call [`steer`](steer::steer) for owned VIPs that have services and
-//! [`apply`](apply::apply) for what comes of it, the agent [`maglev::fill`] and the layouts of [`tables`]. Until then all of it is
-//! here for its tests alone; nothing of it is part of what a pin directory holds.
+//! The XDP program calls [`steer`](steer::steer) for owned VIPs that have services and [`apply`](apply::apply) for what comes of
+//! it, in programs that go on with each other ([`handoff`]); not yet [`full_nat`]. The agent [`maglev::fill`] and the layouts of [`tables`].
 
 pub mod answer;
 pub mod apply;
 mod choose;
 pub mod full_nat;
+pub mod handoff;
 pub mod hash;
 pub mod link;
 pub mod maglev;

@@ -50,6 +50,19 @@ pub enum Outcome {
 impl Outcome {
     /// How many there are.
     pub const COUNT: usize = 20;
+
+    /// `None` for a number that is none's of a packet on its way to a backend.
+    #[inline(always)]
+    pub(super) const fn of(number: u32) -> Option<Self> {
+        Some(match number {
+            0 => Self::Steered,
+            1 => Self::NewFlow,
+            2 => Self::Unnoted,
+            3 => Self::ErrorSteered,
+            4 => Self::FragmentSteered,
+            _ => return None,
+        })
+    }
 }
 
 /// Value of `SERVICE_COUNTERS`, one for each CPU. Packets to no service are counted in one of their own, the last.

@@ -1,20 +1,16 @@
 //! What becomes of a packet to an owned VIP that has services: a function of its bytes and the tables, in which it notes flows.
 //!
-//! To be called by the XDP program behind [`crate::decision::decide`], whose rules for what always passes hold before.
+//! Called by the XDP program behind [`crate::decision::decide`], whose rules for what always passes hold before.
 
 use super::answer::{Error, is_echo_request};
-use super::choose::{Chosen, Flags, Found, choose, follow, of_client, of_flow};
-use super::full_nat::inward::{self, error_inward};
-use super::full_nat::outward::recall;
-use super::full_nat::path::{back, error_to_backend, exchange, returned};
-use super::full_nat::tables::{NatTables, NatWork};
+use super::choose::{Chosen, Found, choose, follow, of_client, of_flow};
 use super::link::Hop;
 use super::nat::{Endpoint, Translation};
 use super::packet::{Fragment, Packet, Tuple, protocol};
 use super::reason::Outcome;
 use super::tables::{
-    Backend, Choice, Closed, FRAGMENT_TIMEOUT, FragmentKey, Mode, RETURNED, ServiceKey, ServicePort,
-    SteeringTables, backend_flags, service_flags,
+    Backend, Choice, Closed, FRAGMENT_TIMEOUT, FragmentKey, Mode, ServiceKey, ServicePort, SteeringTables,
+    backend_flags, service_flags,
 };
 use super::tunnel::Tunnel;
 use crate::decision::Family;
@@ -36,6 +32,8 @@ pub struct Arrived {
     pub echo: bool,
     /// What happens to ports without a service.
     pub closed: Closed,
+    /// A former owner still serves some connections: what is to go up the stack may be one of those.
+    pub handed_over: bool,
 }
 
 /// What becomes of the packet.
@@ -73,9 +71,6 @@ pub enum Action {
     },
     /// Up the stack, as one of a local backend. An ICMP error's quoted packet comes second.
     Translate(Packet, Option<Packet>, Translation),
-    /// To the next hop, with both ends translated: into those that the [`NatWork`] names. An ICMP error's quoted packet comes
-    /// second.
-    Exchange(Packet, Option<Packet>, Hop),
     /// Back to the client, as what it is told.
     Answer(Packet, Answer, Mac),
 }
@@ -91,98 +86,174 @@ pub enum Answer {
     Error(Error),
 }
 
-/// Decides about a packet to an owned VIP. What is in `work` before does not matter; [`apply`](super::apply::apply) needs what
-/// is in it then.
-#[inline(always)]
-pub fn steer<B: Bytes + ?Sized, T: NatTables>(
-    frame: &B,
-    arrived: &Arrived,
-    tables: &T,
-    work: &mut NatWork,
-) -> Steered {
-    match Packet::read(frame, arrived.family, arrived.network) {
-        None => PASSED,
-        Some(packet) => match packet.fragment {
-            Fragment::Later(id) => later(frame, arrived, &packet, id, tables, work),
-            _ => whole(frame, arrived, &packet, tables, work),
-        },
+/// A packet on its way to a backend, of which its mode is to say how it gets there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// What goes there.
+    pub packet: Packet,
+    /// Of an ICMP error: what it quotes.
+    pub quoted: Option<Packet>,
+    /// [`ServicePort`]: whose it is.
+    pub service: u16,
+    /// Likewise.
+    pub shift: u16,
+    /// The backend's slot.
+    pub slot: u32,
+    /// Why it goes there.
+    pub outcome: Outcome,
+}
+
+/// What is to be done next: each of these is a program of its own in the kernel, and a function here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Nothing but the action.
+    Done(Steered),
+    /// [`fragment`]
+    Fragment(Packet),
+    /// [`icmp`]
+    Icmp(Packet),
+    /// [`icmp_error`]: with the packet that it quotes.
+    Error(Packet, Packet),
+    /// [`direct`], [`tunnel`] or [`translate`].
+    Send(Way, Mode),
+}
+
+/// Where a step ends. Each of its ends is told by itself, instead of being returned: where all of them meet, most registers would
+/// hold nothing, and the kernel's verifier lets nobody touch those.
+pub trait Exit {
+    /// What the step comes to.
+    type Out;
+
+    /// Ends the step.
+    fn leave(&self, next: Next) -> Self::Out;
+}
+
+/// The exit of those who want to know.
+struct Keep;
+
+impl Exit for Keep {
+    type Out = Next;
+
+    fn leave(&self, next: Next) -> Next {
+        next
     }
 }
 
-const PASSED: Steered = Steered { action: Action::Pass, outcome: Outcome::Passed, service: None, backend: 0 };
+/// Decides about a packet to an owned VIP: all steps of it.
+pub fn steer<B: Bytes + ?Sized, T: SteeringTables>(frame: &B, arrived: &Arrived, tables: &T) -> Steered {
+    let next = match sort(frame, arrived, tables, &Keep) {
+        Next::Fragment(packet) => fragment(frame, arrived, &packet, tables, &Keep),
+        Next::Icmp(packet) => match icmp(frame, arrived, &packet, &Keep) {
+            Next::Error(packet, quoted) => icmp_error(frame, arrived, &packet, &quoted, tables, &Keep),
+            next => next,
+        },
+        next => next,
+    };
+    let done = match next {
+        Next::Send(way, Mode::Direct) => direct(frame, arrived, &way, tables, &Keep),
+        Next::Send(way, Mode::Tunnel) => tunnel(frame, arrived, &way, tables, &Keep),
+        Next::Send(way, Mode::Nat) => translate(frame, &way, tables, &Keep),
+        next => next,
+    };
+    match done {
+        Next::Done(steered) => steered,
+        _ => PASSED,
+    }
+}
 
-/// A packet that says whose it is: a whole one, or the first of its datagram.
+/// Of a packet that nothing can be read of.
+pub const PASSED: Steered =
+    Steered { action: Action::Pass, outcome: Outcome::Passed, service: None, backend: 0 };
+
+/// The first step: whole packets with ports, which nearly all are.
 #[inline(always)]
-fn whole<B: Bytes + ?Sized, T: NatTables>(
+pub fn sort<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
+    frame: &B,
+    arrived: &Arrived,
+    tables: &T,
+    exit: &X,
+) -> X::Out {
+    let Some(packet) = Packet::read(frame, arrived.family, arrived.network) else {
+        return exit.leave(Next::Done(PASSED));
+    };
+    if packet.fragment != Fragment::Whole {
+        return exit.leave(Next::Fragment(packet));
+    }
+    match packet.tuple(frame) {
+        Some(tuple) => client(frame, arrived, &packet, tuple, tables, exit),
+        None => exit.leave(Next::Icmp(packet)),
+    }
+}
+
+/// A part of a datagram.
+#[inline(always)]
+pub fn fragment<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     frame: &B,
     arrived: &Arrived,
     packet: &Packet,
     tables: &T,
-    work: &mut NatWork,
-) -> Steered {
-    if let Some(tuple) = packet.tuple(frame) {
-        if inward::find(arrived.family, &tuple, tables, work) {
-            return returned(frame, arrived, packet, tables, work);
-        }
-        return client(frame, arrived, packet, tuple, tables, work);
+    exit: &X,
+) -> X::Out {
+    if let Fragment::Later(id) = packet.fragment {
+        return later(frame, packet, id, tables, exit);
     }
+    let Some(tuple) = packet.tuple(frame) else {
+        return exit.leave(Next::Done(PASSED));
+    };
+    client(frame, arrived, packet, tuple, tables, &Noting { frame, packet, tables, exit })
+}
+
+/// ICMP, and whatever else has no ports.
+#[inline(always)]
+pub fn icmp<B: Bytes + ?Sized, X: Exit>(frame: &B, arrived: &Arrived, packet: &Packet, exit: &X) -> X::Out {
     if arrived.echo && is_echo_request(frame, packet) {
         let action = Action::Answer(*packet, Answer::Echo, arrived.own);
-        return Steered { action, outcome: Outcome::Echoed, ..PASSED };
+        return exit.leave(Next::Done(Steered { action, outcome: Outcome::Echoed, ..PASSED }));
     }
     match packet.quoted(frame) {
-        Some(quoted) => icmp_error(frame, arrived, packet, &quoted, tables, work).unwrap_or(PASSED),
-        None => PASSED,
+        Some(quoted) => exit.leave(Next::Error(*packet, quoted)),
+        None => exit.leave(Next::Done(PASSED)),
     }
 }
 
 /// A client's packet.
 #[inline(always)]
-fn client<B: Bytes + ?Sized, T: NatTables>(
+fn client<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     frame: &B,
     arrived: &Arrived,
     packet: &Packet,
     tuple: Tuple,
     tables: &T,
-    work: &mut NatWork,
-) -> Steered {
+    exit: &X,
+) -> X::Out {
     let now = tables.now_coarse();
     let Some(found) = find(arrived.family, tuple, now, tables) else {
-        let steered = closed(arrived, packet, arrived.closed, None, now, tables);
-        if steered.action == Action::Pass {
-            note_first(frame, packet, 0, 0, now, tables);
-        }
-        return steered;
+        return closed(arrived, packet, arrived.closed, None, tables, exit);
     };
     let service = Some(found.port.service);
     let restricted = found.service.flags & service_flags::SOURCE_RANGES != 0;
     let family = number(arrived.family);
     if restricted && !tables.is_allowed(found.port.service, family, &found.tuple.client) {
-        return Steered { action: Action::Drop, outcome: Outcome::NotAllowed, service, backend: 0 };
+        let action = Action::Drop;
+        return exit.leave(Next::Done(Steered { action, outcome: Outcome::NotAllowed, service, backend: 0 }));
     }
     if found.mode == Mode::Local {
-        note_first(frame, packet, 0, 0, now, tables);
-        return Steered { service, ..PASSED };
+        return exit.leave(Next::Done(Steered { service, ..PASSED }));
     }
-    let flags = Flags::read(frame, packet);
-    let recalled = if found.mode == Mode::Nat { recall(&found, flags.opens, tables, work) } else { None };
-    let chosen = match recalled {
-        Some(chosen) => Some(chosen),
-        None => choose(&flags, packet, &found, tables),
-    };
-    let Some(mut chosen) = chosen else {
-        return closed(arrived, packet, Closed::of(found.service.no_backend), service, now, tables);
-    };
-    if found.is_full_nat(&chosen.backend) {
-        return exchange(frame, arrived, packet, &flags, &found, &mut chosen, tables, work);
+    match choose(frame, arrived.family, packet, &found, tables) {
+        Some(chosen) => send(packet, None, &found, &chosen, exit),
+        None => closed(arrived, packet, Closed::of(found.service.no_backend), service, tables, exit),
     }
-    note_first(frame, packet, chosen.slot, chosen.backend.generation, now, tables);
-    send(frame, arrived, packet, None, &found, &chosen, tables)
 }
 
 /// The service of a port.
 #[inline(always)]
-fn find<T: SteeringTables>(family: Family, tuple: Tuple, now: u64, tables: &T) -> Option<Found> {
+pub(super) fn find<T: SteeringTables>(
+    family: Family,
+    tuple: Tuple,
+    now: u64,
+    tables: &T,
+) -> Option<Found<'_>> {
     let Tuple { vip, vip_port, protocol, .. } = tuple;
     let key = ServiceKey { vip, port: vip_port, protocol, family: number(family) };
     let port = match tables.service_port(&key) {
@@ -190,96 +261,157 @@ fn find<T: SteeringTables>(family: Family, tuple: Tuple, now: u64, tables: &T) -
         None => tables.service_port(&ServiceKey { port: [0; 2], ..key })?,
     };
     let service = tables.service(port.service)?;
-    Some(Found { family, tuple, port, service, mode: Mode::of(service.mode)?, now })
+    Some(Found { tuple, port, service, mode: Mode::of(service.mode)?, now })
 }
 
-/// Sends a packet, or an ICMP error with the packet that it quotes, to the chosen backend.
+/// Sends a packet, or an ICMP error with the packet that it quotes, to the chosen backend. Those here see packets as they are,
+/// unless they are to have another address.
 #[inline(always)]
-fn send<B: Bytes + ?Sized, T: SteeringTables>(
-    frame: &B,
-    arrived: &Arrived,
+fn send<X: Exit>(
     packet: &Packet,
     quoted: Option<Packet>,
-    found: &Found,
-    chosen: &Chosen,
-    tables: &T,
-) -> Steered {
-    let Chosen { slot, backend, outcome } = chosen;
-    let service = Some(found.port.service);
-    let steered = |action, outcome| Steered { action, outcome, service, backend: *slot };
-    let local = backend.is(backend_flags::LOCAL);
-    match (found.mode, local) {
-        (Mode::Local, _) | (Mode::Direct | Mode::Tunnel, true) => steered(Action::Pass, *outcome),
-        (Mode::Nat, true) => {
-            let translation = to_backend(backend, &found.tuple, found.port.shift);
-            steered(Action::Translate(*packet, quoted, translation), *outcome)
-        }
-        // Nobody gets here: full NAT has a way of its own.
-        (Mode::Nat, false) => Steered { backend: 0, ..steered(Action::Drop, Outcome::Unmapped) },
-        (Mode::Direct | Mode::Tunnel, false) => {
-            let hash = match packet.fragment {
-                Fragment::Whole => of_flow(arrived.family, &found.tuple),
-                _ => of_client(arrived.family, &found.tuple),
-            };
-            away(frame, arrived, packet, steered, found, chosen, hash, tables)
-        }
+    found: &Found<'_>,
+    chosen: &Chosen<'_>,
+    exit: &X,
+) -> X::Out {
+    let ServicePort { service, shift } = found.port;
+    let Chosen { slot, backend, outcome } = *chosen;
+    if backend.is(backend_flags::LOCAL) && found.mode != Mode::Nat {
+        let passed = Steered { action: Action::Pass, outcome, service: Some(service), backend: slot };
+        return exit.leave(Next::Done(passed));
+    }
+    exit.leave(Next::Send(Way { packet: *packet, quoted, service, shift, slot, outcome }, found.mode))
+}
+
+impl Way {
+    #[inline(always)]
+    const fn steered(&self, action: Action) -> Next {
+        let Self { outcome, service, slot, .. } = *self;
+        Next::Done(Steered { action, outcome, service: Some(service), backend: slot })
+    }
+
+    #[inline(always)]
+    const fn refused(&self, outcome: Outcome) -> Next {
+        Next::Done(Steered { action: Action::Drop, outcome, service: Some(self.service), backend: 0 })
     }
 }
 
-/// Sends a packet off this node.
+/// Mode `dr`: to the next hop as it is.
 #[inline(always)]
-#[expect(clippy::too_many_arguments, reason = "inlined: what the three callers know already")]
-fn away<B: Bytes + ?Sized, T: SteeringTables>(
+pub fn direct<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     frame: &B,
     arrived: &Arrived,
-    packet: &Packet,
-    steered: impl Fn(Action, Outcome) -> Steered,
-    found: &Found,
-    chosen: &Chosen,
-    hash: u64,
+    way: &Way,
     tables: &T,
-) -> Steered {
-    let backend = &chosen.backend;
-    let refused = |outcome| Steered { backend: 0, ..steered(Action::Drop, outcome) };
+    exit: &X,
+) -> X::Out {
+    let Some(backend) = tables.backend(way.slot) else {
+        return exit.leave(way.refused(Outcome::Closed));
+    };
     if backend.ifindex != arrived.ifindex {
-        return refused(Outcome::OtherLink);
+        return exit.leave(way.refused(Outcome::OtherLink));
     }
-    let hop = Hop { own: Mac::new(backend.own), next: backend.next() };
-    if found.mode == Mode::Direct {
-        if ethernet::source(frame) == Some(hop.next) {
-            return refused(Outcome::Loop);
-        }
-        return steered(Action::Direct(hop), chosen.outcome);
+    if ethernet::source(frame) == Some(backend.next()) {
+        return exit.leave(way.refused(Outcome::Loop));
     }
-    let answer = |error, outcome| {
-        let told = tell(arrived, packet, Answer::Error(error), found.now, tables);
-        match told {
-            Some(action) => Steered { backend: 0, ..steered(action, outcome) },
-            None => refused(Outcome::Silent),
-        }
-    };
-    let Some(tunnel) = tunnel(backend) else {
-        return refused(Outcome::Closed);
-    };
-    let fits = backend.mtu.saturating_sub(tunnel.overhead() as u16);
-    if packet.end - packet.network > usize::from(fits) {
-        return answer(Error::TooBig(fits), Outcome::TooBig);
-    }
-    if hops(frame, packet) <= 1 {
-        return answer(Error::TimeExceeded, Outcome::Expired);
-    }
-    steered(Action::Encapsulate { packet: *packet, tunnel, hash, hop }, chosen.outcome)
+    exit.leave(way.steered(Action::Direct(Hop { own: Mac::new(backend.own), next: backend.next() })))
 }
 
+/// Mode `tunnel`: to the next hop, in a packet to the backend.
 #[inline(always)]
-fn tunnel(backend: &Backend) -> Option<Tunnel> {
+pub fn tunnel<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
+    frame: &B,
+    arrived: &Arrived,
+    way: &Way,
+    tables: &T,
+    exit: &X,
+) -> X::Out {
+    let Some(backend) = tables.backend(way.slot) else {
+        return exit.leave(way.refused(Outcome::Closed));
+    };
     let family = match backend.family {
         4 => Family::V4,
         6 => Family::V6,
-        _ => return None,
+        _ => return exit.leave(way.refused(Outcome::Closed)),
     };
+    if backend.ifindex != arrived.ifindex {
+        return exit.leave(way.refused(Outcome::OtherLink));
+    }
     let Backend { source, source_bits, address, .. } = *backend;
-    Some(Tunnel { family, source, source_bits, destination: address })
+    let tunnel = Tunnel { family, source, source_bits, destination: address };
+    let packet = &way.packet;
+    let fits = backend.mtu.saturating_sub(tunnel.overhead() as u16);
+    if packet.end - packet.network > usize::from(fits) {
+        return tell_about(arrived, way, Error::TooBig(fits), Outcome::TooBig, tables, exit);
+    }
+    if hops(frame, packet) <= 1 {
+        return tell_about(arrived, way, Error::TimeExceeded, Outcome::Expired, tables, exit);
+    }
+    let Some(hash) = way.hash(frame) else {
+        return exit.leave(way.refused(Outcome::Closed));
+    };
+    let hop = Hop { own: Mac::new(backend.own), next: backend.next() };
+    exit.leave(way.steered(Action::Encapsulate { packet: *packet, tunnel, hash, hop }))
+}
+
+#[inline(always)]
+fn tell_about<T: SteeringTables, X: Exit>(
+    arrived: &Arrived,
+    way: &Way,
+    error: Error,
+    outcome: Outcome,
+    tables: &T,
+    exit: &X,
+) -> X::Out {
+    if !tables.admits_answer(tables.now_coarse()) {
+        return exit.leave(way.refused(Outcome::Silent));
+    }
+    let action = Action::Answer(way.packet, Answer::Error(error), arrived.own);
+    exit.leave(Next::Done(Steered { action, outcome, service: Some(way.service), backend: 0 }))
+}
+
+impl Way {
+    /// Of the flow; of the client where not all packets of it have ports.
+    #[inline(always)]
+    fn hash<B: Bytes + ?Sized>(&self, frame: &B) -> Option<u64> {
+        let family = self.packet.family;
+        if let Some(quoted) = &self.quoted {
+            return Some(of_flow(family, &quoted.tuple(frame)?.reversed()));
+        }
+        Some(match self.packet.fragment {
+            Fragment::Whole => of_flow(family, &self.packet.tuple(frame)?),
+            _ => of_client(family, &self.packet.addresses(frame)?.0),
+        })
+    }
+}
+
+/// Mode `nat`: a local backend's address and port in place of the VIP's.
+#[inline(always)]
+pub fn translate<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
+    frame: &B,
+    way: &Way,
+    tables: &T,
+    exit: &X,
+) -> X::Out {
+    let Some(backend) = tables.backend(way.slot) else {
+        return exit.leave(way.refused(Outcome::Closed));
+    };
+    // Until full NAT is here: no service with remote backends is to be in the tables.
+    if !backend.is(backend_flags::LOCAL) {
+        return exit.leave(way.refused(Outcome::Closed));
+    }
+    let vip_port = match (&way.quoted, way.packet.fragment) {
+        (Some(quoted), _) => quoted.tuple(frame).map(|tuple| tuple.client_port),
+        (None, Fragment::Later(_)) => Some([0; 2]),
+        (None, _) => way.packet.tuple(frame).map(|tuple| tuple.vip_port),
+    };
+    let Some(vip_port) = vip_port else {
+        return exit.leave(way.refused(Outcome::Closed));
+    };
+    let port = u16::from_be_bytes(vip_port).wrapping_add(way.shift).to_be_bytes();
+    let destination = Some(Endpoint { address: backend.address, port });
+    let translation = Translation { source: None, destination };
+    exit.leave(way.steered(Action::Translate(way.packet, way.quoted, translation)))
 }
 
 #[inline(always)]
@@ -291,91 +423,64 @@ pub(super) fn hops<B: Bytes + ?Sized>(frame: &B, packet: &Packet) -> u8 {
     frame.load(packet.network + at).map_or(0, |[hops]| hops)
 }
 
-/// A local backend's address and port in place of the VIP's.
-#[inline(always)]
-fn to_backend(backend: &Backend, tuple: &Tuple, shift: u16) -> Translation {
-    let port = u16::from_be_bytes(tuple.vip_port).wrapping_add(shift).to_be_bytes();
-    Translation { source: None, destination: Some(Endpoint { address: backend.address, port }) }
-}
-
 /// What happens where nobody serves.
 #[inline(always)]
-fn closed<T: SteeringTables>(
+fn closed<T: SteeringTables, X: Exit>(
     arrived: &Arrived,
     packet: &Packet,
     closed: Closed,
     service: Option<u16>,
-    now: u64,
     tables: &T,
-) -> Steered {
-    let dropped = |outcome| Steered { action: Action::Drop, outcome, service, backend: 0 };
-    match closed {
-        Closed::Pass => Steered { service, ..PASSED },
-        Closed::Drop => dropped(Outcome::Closed),
+    exit: &X,
+) -> X::Out {
+    let (action, outcome) = match closed {
+        Closed::Pass => return exit.leave(Next::Done(Steered { service, ..PASSED })),
+        Closed::Drop => (Action::Drop, Outcome::Closed),
+        Closed::Reject if !tables.admits_answer(tables.now_coarse()) => (Action::Drop, Outcome::Silent),
         Closed::Reject => {
             let answer = match packet.protocol {
                 protocol::TCP => Answer::Reset,
                 _ => Answer::Error(Error::PortUnreachable),
             };
-            match tell(arrived, packet, answer, now, tables) {
-                Some(action) => Steered { action, outcome: Outcome::Rejected, service, backend: 0 },
-                None => dropped(Outcome::Silent),
-            }
+            let action = Action::Answer(*packet, answer, arrived.own);
+            let outcome = Outcome::Rejected;
+            return exit.leave(Next::Done(Steered { action, outcome, service, backend: 0 }));
         }
-    }
+    };
+    exit.leave(Next::Done(Steered { action, outcome, service, backend: 0 }))
 }
 
-/// An answer, if there have not been too many.
+/// An ICMP error, which goes where what it quotes came from if that is a backend. It begins no flow.
 #[inline(always)]
-pub(super) fn tell<T: SteeringTables>(
-    arrived: &Arrived,
-    packet: &Packet,
-    answer: Answer,
-    now: u64,
-    tables: &T,
-) -> Option<Action> {
-    tables.admits_answer(now).then_some(Action::Answer(*packet, answer, arrived.own))
-}
-
-/// An ICMP error about what a backend sent; `None` if it is about none of ours. It begins no flow.
-#[inline(always)]
-fn icmp_error<B: Bytes + ?Sized, T: NatTables>(
+pub fn icmp_error<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     frame: &B,
     arrived: &Arrived,
     packet: &Packet,
     quoted: &Packet,
     tables: &T,
-    work: &mut NatWork,
-) -> Option<Steered> {
-    let tuple = quoted.tuple(frame)?.reversed();
-    let (_, destination) = packet.addresses(frame)?;
+    exit: &X,
+) -> X::Out {
+    let (Some(tuple), Some((_, destination))) = (quoted.tuple(frame), packet.addresses(frame)) else {
+        return exit.leave(Next::Done(PASSED));
+    };
+    let tuple = tuple.reversed();
     if tuple.vip != destination {
-        return None;
+        return exit.leave(Next::Done(PASSED));
     }
-    if inward::find(arrived.family, &tuple, tables, work) {
-        // About what went to a backend.
-        let way = error_inward(arrived, tables, work);
-        return Some(back(arrived, packet, Some(*quoted), way, Outcome::ErrorSteered, work));
-    }
-    let found = find(arrived.family, tuple, tables.now_coarse(), tables)?;
+    let Some(found) = find(arrived.family, tuple, tables.now_coarse(), tables) else {
+        return exit.leave(Next::Done(PASSED));
+    };
     if found.mode == Mode::Local {
-        return None;
+        return exit.leave(Next::Done(PASSED));
     }
-    if found.mode == Mode::Nat
-        && let Some(chosen) = recall(&found, false, tables, work)
-    {
-        return Some(error_to_backend(arrived, packet, quoted, &found, &chosen, work));
+    match follow(arrived.family, &found, tables) {
+        Some(chosen) => send(packet, Some(*quoted), &found, &chosen, exit),
+        None => exit.leave(Next::Done(PASSED)),
     }
-    let chosen = follow(&found, tables)?;
-    // Of a flow that full NAT does not know nobody can say what it would be to the backend.
-    if found.is_full_nat(&chosen.backend) {
-        return None;
-    }
-    Some(send(frame, arrived, packet, Some(*quoted), &found, &chosen, tables))
 }
 
 #[inline(always)]
-const fn number(family: Family) -> u8 {
+pub(super) const fn number(family: Family) -> u8 {
     match family {
         Family::V4 => 4,
         Family::V6 => 6,
@@ -389,84 +494,97 @@ pub(super) fn fragment_key<B: Bytes + ?Sized>(frame: &B, packet: &Packet, id: u3
     Some(FragmentKey { source, destination, id, protocol, family: number(family), reserved: [0; 2] })
 }
 
-/// Notes where the first fragment of a datagram went, for those to come.
+/// The exit of first fragments: notes where they go.
+struct Noting<'a, B: ?Sized, T, X> {
+    frame: &'a B,
+    packet: &'a Packet,
+    tables: &'a T,
+    exit: &'a X,
+}
+
+impl<B: Bytes + ?Sized, T: SteeringTables, X: Exit> Exit for Noting<'_, B, T, X> {
+    type Out = X::Out;
+
+    #[inline(always)]
+    fn leave(&self, next: Next) -> X::Out {
+        note_first(self.frame, self.packet, &next, self.tables);
+        self.exit.leave(next)
+    }
+}
+
+/// Notes where the first fragment of a datagram goes, for those to come: to a backend, or up the stack.
 #[inline(always)]
-pub(super) fn note_first<B: Bytes + ?Sized, T: SteeringTables>(
-    frame: &B,
-    packet: &Packet,
-    backend: u32,
-    generation: u16,
-    now: u64,
-    tables: &T,
-) {
+fn note_first<B: Bytes + ?Sized, T: SteeringTables>(frame: &B, packet: &Packet, next: &Next, tables: &T) {
+    let backend = match next {
+        Next::Send(way, _) => way.slot,
+        Next::Done(Steered { action: Action::Pass, backend, service, .. }) => {
+            // What passes for want of a backend may have one when the next part comes.
+            if *backend == 0 && !is_local(*service, tables) {
+                return;
+            }
+            *backend
+        }
+        _ => return,
+    };
+    let generation = match backend {
+        0 => 0,
+        slot => tables.backend(slot).map_or(0, |backend| backend.generation),
+    };
     if let Fragment::First(id) = packet.fragment
         && let Some(key) = fragment_key(frame, packet, id)
     {
-        tables.note_fragment(&key, Choice { seen: now, backend, generation, state: 0, reserved: 0 });
+        let seen = tables.now_coarse();
+        tables.note_fragment(&key, Choice { seen, backend, generation, state: 0, reserved: 0 });
+    }
+}
+
+/// Whether what passed is this node's: it has no service, or one of mode `local`.
+#[inline(always)]
+fn is_local<T: SteeringTables>(service: Option<u16>, tables: &T) -> bool {
+    match service {
+        None => true,
+        Some(service) => {
+            tables.service(service).is_some_and(|service| Mode::of(service.mode) == Some(Mode::Local))
+        }
     }
 }
 
 /// A fragment without ports goes where its first one went, or nowhere: never by a guess.
 #[inline(always)]
-fn later<B: Bytes + ?Sized, T: NatTables>(
+fn later<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     frame: &B,
-    arrived: &Arrived,
     packet: &Packet,
     id: u32,
     tables: &T,
-    work: &mut NatWork,
-) -> Steered {
+    exit: &X,
+) -> X::Out {
+    const UNKNOWN: Next = Next::Done(Steered {
+        action: Action::Drop,
+        outcome: Outcome::FragmentUnknown,
+        service: None,
+        backend: 0,
+    });
     let now = tables.now_coarse();
-    let unknown =
-        Steered { action: Action::Drop, outcome: Outcome::FragmentUnknown, service: None, backend: 0 };
-    let Some(choice) = fragment_key(frame, packet, id)
-        .and_then(|key| tables.fragment(&key))
-        .filter(|choice| now.saturating_sub(choice.seen) < FRAGMENT_TIMEOUT)
-    else {
-        return unknown;
+    let choice = fragment_key(frame, packet, id).and_then(|key| tables.fragment(&key));
+    let Some(choice) = choice.filter(|choice| now.saturating_sub(choice.seen) < FRAGMENT_TIMEOUT) else {
+        return exit.leave(UNKNOWN);
     };
-    if choice.state == RETURNED {
-        let Some((backend, own)) = packet.addresses(frame) else { return unknown };
-        let [a, b, c, d] = choice.backend.to_ne_bytes();
-        let Packet { protocol, family, .. } = *packet;
-        let tuple = Tuple { client: backend, vip: own, client_port: [a, b], vip_port: [c, d], protocol };
-        if !inward::find(family, &tuple, tables, work) {
-            return unknown;
-        }
-        return returned(frame, arrived, packet, tables, work);
-    }
     if choice.backend == 0 {
-        return PASSED;
+        return exit.leave(Next::Done(PASSED));
     }
-    let Some((found, backend)) = of_fragment(frame, packet, &choice, now, tables) else {
-        return unknown;
+    let Some(backend) = tables.backend(choice.backend) else {
+        return exit.leave(UNKNOWN);
     };
-    if found.is_full_nat(&backend) {
-        let mut chosen = Chosen { slot: choice.backend, backend, outcome: Outcome::FragmentSteered };
-        let flags = Flags::NONE;
-        return exchange(frame, arrived, packet, &flags, &found, &mut chosen, tables, work);
+    if backend.generation != choice.generation || !backend.is(backend_flags::UP) {
+        return exit.leave(UNKNOWN);
     }
-    let chosen = Chosen { slot: choice.backend, backend, outcome: Outcome::FragmentSteered };
-    send(frame, arrived, packet, None, &found, &chosen, tables)
-}
-
-/// What the backend of a first fragment says of the service.
-#[inline(always)]
-fn of_fragment<B: Bytes + ?Sized, T: SteeringTables>(
-    frame: &B,
-    packet: &Packet,
-    choice: &Choice,
-    now: u64,
-    tables: &T,
-) -> Option<(Found, Backend)> {
-    let backend = tables
-        .backend(choice.backend)
-        .filter(|backend| backend.generation == choice.generation && backend.is(backend_flags::UP))?;
-    let service = tables.service(backend.service)?;
-    let (client, vip) = packet.addresses(frame)?;
-    let none = [0; 2];
-    let tuple = Tuple { client, vip, client_port: none, vip_port: none, protocol: packet.protocol };
-    let port = ServicePort { service: backend.service, shift: 0 };
-    let mode = Mode::of(service.mode)?;
-    Some((Found { family: packet.family, tuple, port, service, mode, now }, backend))
+    let Some(mode) = tables.service(backend.service).and_then(|service| Mode::of(service.mode)) else {
+        return exit.leave(UNKNOWN);
+    };
+    let (service, slot, outcome) = (backend.service, choice.backend, Outcome::FragmentSteered);
+    if backend.is(backend_flags::LOCAL) && mode != Mode::Nat {
+        let passed = Steered { action: Action::Pass, outcome, service: Some(service), backend: slot };
+        return exit.leave(Next::Done(passed));
+    }
+    exit.leave(Next::Send(Way { packet: *packet, quoted: None, service, shift: 0, slot, outcome }, mode))
 }

@@ -1,6 +1,6 @@
 //! Keys and values of the steering maps (docs/steering.md says which map is of which kind), and what steering looks up.
 //!
-//! No map has these layouts yet: [`LAYOUT_VERSION`](crate::maps::LAYOUT_VERSION) is to be raised by whoever adds the first.
+//! A change of any of them raises [`LAYOUT_VERSION`](crate::maps::LAYOUT_VERSION), as with the other maps.
 
 use bytemuck::{Pod, Zeroable};
 
@@ -19,6 +19,13 @@ pub const MAX_FLOWS: u32 = 262_144;
 pub const MAX_AFFINITIES: u32 = 65_536;
 /// Fragmented datagrams of which more is expected.
 pub const MAX_FRAGMENTS: u32 = 8192;
+/// Source ranges of one family, of all services together.
+pub const MAX_SOURCES: u32 = 65_536;
+
+/// New flows that one CPU notes in a [`Gate::INTERVAL`]: 125,000 a second, as katran has it.
+pub const NEW_FLOWS_ADMITTED: u64 = 12_500;
+/// Resets and ICMP errors that one CPU sends in a [`Gate::INTERVAL`]: 1000 a second, as Linux has it for ICMP.
+pub const ANSWERS_ADMITTED: u64 = 100;
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -280,6 +287,26 @@ pub struct FragmentKey {
     pub reserved: [u8; 2],
 }
 
+/// Key of `SOURCES4`, behind the prefix length (32 bits of the service, and those of the range).
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Source4Key {
+    /// [`ServicePort::service`]
+    pub service: u32,
+    /// The range, or the client.
+    pub address: [u8; 4],
+}
+
+/// Key of `SOURCES6`, likewise.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Source6Key {
+    /// [`ServicePort::service`]
+    pub service: u32,
+    /// The range, or the client.
+    pub address: [u8; 16],
+}
+
 /// Value of `NEW_FLOWS`, one for each CPU: how many flows it has noted in this interval. Beyond the limit flows go by the
 /// ring alone, so that a flood evicts nobody's.
 #[repr(C)]
@@ -298,7 +325,7 @@ impl Gate {
     /// Counts one more at `now`; whether it is among the first `limit` of its interval.
     #[inline(always)]
     pub fn admits(&mut self, now: u64, limit: u64) -> bool {
-        if now.wrapping_sub(self.since) >= Self::INTERVAL {
+        if now.saturating_sub(self.since) >= Self::INTERVAL {
             *self = Self { since: now, count: 0 };
         }
         self.count += 1;
@@ -311,11 +338,11 @@ pub trait SteeringTables {
     /// `SERVICE_PORTS`
     fn service_port(&self, key: &ServiceKey) -> Option<ServicePort>;
     /// `SERVICES`; `None` for a slot that does not exist.
-    fn service(&self, service: u16) -> Option<Service>;
+    fn service(&self, service: u16) -> Option<&Service>;
     /// An entry of the service's ring in `RINGS`: a slot of `BACKENDS`, 0 = nobody.
     fn ring(&self, service: u16, position: u32) -> u32;
     /// `BACKENDS`; `None` for a slot that does not exist.
-    fn backend(&self, slot: u32) -> Option<Backend>;
+    fn backend(&self, slot: u32) -> Option<&Backend>;
     /// `FLOWS`
     fn flow(&self, key: &SteeredFlowKey) -> Option<Choice>;
     /// Notes in `FLOWS`. May fail: the flow goes by the ring then.
@@ -347,5 +374,7 @@ const _: () = {
     assert!(size_of::<Choice>() == 16);
     assert!(size_of::<AffinityKey>() == 20);
     assert!(size_of::<FragmentKey>() == 40);
+    assert!(size_of::<Source4Key>() == 8);
+    assert!(size_of::<Source6Key>() == 20);
     assert!(size_of::<Gate>() == 16);
 };

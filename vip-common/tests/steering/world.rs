@@ -10,12 +10,13 @@ use vip_common::packet::ethernet::{Header, Mac as EthernetMac};
 use vip_common::rewrite::Verdict;
 use vip_common::steering::apply::apply;
 use vip_common::steering::full_nat::ports::Ports;
+use vip_common::steering::full_nat::step::{Exchange, Turn, step};
 use vip_common::steering::full_nat::tables::{
     NatFlow, NatHop, NatKey, NatReturn, NatTables, NatWork, Routed,
 };
 use vip_common::steering::maglev::{Candidate, RingSize, fill};
 use vip_common::steering::reason::Outcome;
-use vip_common::steering::steer::{Arrived, Steered, steer};
+use vip_common::steering::steer::{Action, Arrived, Steered, steer};
 use vip_common::steering::tables::{
     AffinityKey, Backend, Choice, Closed, FlowState, FragmentKey, Mode, Service, ServiceKey, ServicePort,
     SteeredFlowKey, SteeringTables, backend_flags, service_flags,
@@ -23,7 +24,8 @@ use vip_common::steering::tables::{
 
 use crate::packets::{ENDS4, ENDS6, Ends, Mac, OWN, with_room};
 
-pub(crate) const IFINDEX: u32 = 7;
+/// The loopback interface, which BPF_PROG_TEST_RUN says that frames come from.
+pub(crate) const IFINDEX: u32 = 1;
 pub(crate) const SECOND: u64 = 1_000_000_000;
 /// Short, so that tests are.
 pub(crate) const RING: u32 = 251;
@@ -253,14 +255,19 @@ impl World {
         }
     }
 
-    /// What steering says of a frame.
+    /// What steering says of a frame; of full NAT, what is counted.
     pub(crate) fn steer(&self, frame: &[u8]) -> Steered {
         // Whatever another packet left there.
         let mut work = bytemuck::pod_read_unaligned(&[0xa5; size_of::<NatWork>()]);
-        self.steer_with(frame, &mut work)
+        match self.turn(frame, &mut work) {
+            Turn::Done(steered) => steered,
+            Turn::Exchange(Exchange { outcome, service, backend, .. }) => {
+                Steered { action: Action::Drop, outcome, service: Some(service), backend }
+            }
+        }
     }
 
-    fn steer_with(&self, frame: &[u8], work: &mut NatWork) -> Steered {
+    fn turn(&self, frame: &[u8], work: &mut NatWork) -> Turn {
         let header = Header::read(frame).expect("a frame");
         let family = if header.ethertype == 0x0800 { Family::V4 } else { Family::V6 };
         let arrived = Arrived {
@@ -270,18 +277,22 @@ impl World {
             own: EthernetMac::new(OWN),
             echo: self.echo,
             closed: self.closed,
+            handed_over: false,
         };
-        steer(frame, &arrived, self, work)
+        step(frame, &arrived, self, work).unwrap_or_else(|| Turn::Done(steer(frame, &arrived, self)))
     }
 
     /// What becomes of a frame.
     pub(crate) fn run(&self, frame: &[u8]) -> (Verdict, Vec<u8>, Outcome) {
         let mut work = NatWork::zeroed();
-        let steered = self.steer_with(frame, &mut work);
-        let (verdict, after) = with_room(frame, |frame| apply(frame, &steered.action, &work));
+        let turn = self.turn(frame, &mut work);
+        let ((verdict, outcome), after) = with_room(frame, |frame| match &turn {
+            Turn::Done(steered) => (apply(frame, &steered.action), steered.outcome),
+            Turn::Exchange(exchange) => (exchange.apply(frame, &work), exchange.outcome),
+        });
         match verdict {
-            Some(verdict) => (verdict, after, steered.outcome),
-            None => (Verdict::Drop, frame.to_vec(), steered.outcome),
+            Some(verdict) => (verdict, after, outcome),
+            None => (Verdict::Drop, frame.to_vec(), outcome),
         }
     }
 
@@ -334,8 +345,8 @@ impl SteeringTables for World {
         self.ports.get(key).copied()
     }
 
-    fn service(&self, service: u16) -> Option<Service> {
-        self.services.get(usize::from(service)).copied()
+    fn service(&self, service: u16) -> Option<&Service> {
+        self.services.get(usize::from(service))
     }
 
     fn ring(&self, service: u16, position: u32) -> u32 {
@@ -343,8 +354,8 @@ impl SteeringTables for World {
         member.map_or(0, |member| slot(service.into(), member))
     }
 
-    fn backend(&self, slot: u32) -> Option<Backend> {
-        self.backends.get(&slot).copied()
+    fn backend(&self, slot: u32) -> Option<&Backend> {
+        self.backends.get(&slot)
     }
 
     fn flow(&self, key: &SteeredFlowKey) -> Option<Choice> {

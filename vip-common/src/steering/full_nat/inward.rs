@@ -1,18 +1,18 @@
 //! A backend's answer on its way to the client, and ICMP errors about what went to the backend.
 //!
-//! Called by [`steer`](super::super::steer::steer).
+//! Called by [`step`](super::step::step).
 
 use super::tables::{NatFlow, NatHop, NatKey, NatTables, NatWork, Routed, is_due};
 use crate::decision::Family;
 use crate::steering::choose::Flags;
 use crate::steering::nat::Endpoint;
 use crate::steering::packet::Tuple;
-use crate::steering::steer::Arrived;
+use crate::steering::steer::{Arrived, number};
 use crate::steering::tables::FlowState;
 
 /// What is done with a packet that belongs to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::steering) enum Way {
+pub(super) enum Way {
     /// It goes on by [`NatWork`]'s hop.
     Known,
     /// The kernel does not know how to get to the client.
@@ -24,12 +24,7 @@ pub(in crate::steering) enum Way {
 ///
 /// `tuple` has the backend in the client's place, and what is ours in the VIP's.
 #[inline(always)]
-pub(in crate::steering) fn find<T: NatTables>(
-    family: Family,
-    tuple: &Tuple,
-    tables: &T,
-    work: &mut NatWork,
-) -> bool {
+pub(super) fn find<T: NatTables>(family: Family, tuple: &Tuple, tables: &T, work: &mut NatWork) -> bool {
     tables.nat_ports(&mut work.ports);
     if work.ports.count() == 0 || !work.ports.contains(u16::from_be_bytes(tuple.vip_port)) {
         return false;
@@ -40,10 +35,7 @@ pub(in crate::steering) fn find<T: NatTables>(
         backend_port: tuple.client_port,
         own_port: tuple.vip_port,
         protocol: tuple.protocol,
-        family: match family {
-            Family::V4 => 4,
-            Family::V6 => 6,
-        },
+        family: number(family),
         reserved: [0; 2],
     };
     tables.nat_return(&work.way, &mut work.back)
@@ -51,7 +43,7 @@ pub(in crate::steering) fn find<T: NatTables>(
 
 /// Says in `work` what the packet becomes, and notes it.
 #[inline(always)]
-pub(in crate::steering) fn inward<T: NatTables>(
+pub(super) fn inward<T: NatTables>(
     arrived: &Arrived,
     flags: &Flags,
     now: u64,
@@ -77,11 +69,7 @@ pub(in crate::steering) fn inward<T: NatTables>(
 
 /// The same for an ICMP error, which keeps no flow alive.
 #[inline(always)]
-pub(in crate::steering) fn error_inward<T: NatTables>(
-    arrived: &Arrived,
-    tables: &T,
-    work: &mut NatWork,
-) -> Way {
+pub(super) fn error_inward<T: NatTables>(arrived: &Arrived, tables: &T, work: &mut NatWork) -> Way {
     let (state, seen) = (FlowState::of(work.back.state), work.back.seen);
     ask_the_way(arrived, false, state, seen, tables, work)
 }

@@ -1,8 +1,10 @@
 //! Full NAT: both ends of a flow to a backend on another node are translated, in both directions, so that the backend needs to
 //! know nothing of the VIP.
 //!
-//! A client's packet becomes one from this node to the backend (`outward`), the backend's answer one from the VIP to the
-//! client (`inward`). Each flow has two entries ([`tables`]): one by what the client's packets say, one by what the backend's
+//! [`step::step`] comes before all other steering of a packet and takes what is its own; the program does not call it yet.
+//!
+//! A client's packet becomes one from this node to the backend ([`outward`]), the backend's answer one from the VIP to the
+//! client ([`inward`]). Each flow has two entries ([`tables`]): one by what the client's packets say, one by what the backend's
 //! say, whose key is the port that the flow has here ([`ports`]).
 //!
 //! Ours is the VIP's address, unless the backend's slot names another: so answers come to whoever owns the VIP, and a flow
@@ -13,8 +15,8 @@
 //! the kernel needed its memory and the other one is still in use. Entries end in user space ([`tables::is_over`]); until then a
 //! flow that was silent for too long is taken up again where it was.
 
-pub(super) mod inward;
-pub(super) mod outward;
-pub(super) mod path;
+mod inward;
+mod outward;
 pub mod ports;
+pub mod step;
 pub mod tables;

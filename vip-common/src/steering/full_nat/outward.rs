@@ -1,9 +1,8 @@
 //! A client's packet on its way to a backend on another node: its flow's entries are found, or made.
 //!
-//! Called by [`steer`](super::super::steer::steer).
+//! Called by [`step`](super::step::step).
 
 use super::tables::{NatFlow, NatHop, NatKey, NatReturn, NatTables, NatWork, Routed, gives_way, is_due};
-use crate::decision::Family;
 use crate::steering::choose::{Chosen, Flags, Found, flow_key, usable};
 use crate::steering::nat::Endpoint;
 use crate::steering::packet::{Fragment, Packet, protocol};
@@ -28,12 +27,12 @@ pub(super) enum Known {
 
 /// The backend of a flow that has an entry, which is read into `work`.
 #[inline(always)]
-pub(in crate::steering) fn recall<T: NatTables>(
-    found: &Found,
+pub(super) fn recall<'a, T: NatTables>(
+    found: &Found<'_>,
     opens: bool,
-    tables: &T,
+    tables: &'a T,
     work: &mut NatWork,
-) -> Option<Chosen> {
+) -> Option<Chosen<'a>> {
     work.client = flow_key(found);
     work.known = Known::Absent as u8;
     if !tables.nat_flow(&work.client, &mut work.flow) {
@@ -59,18 +58,18 @@ pub(in crate::steering) fn recall<T: NatTables>(
 /// `chosen` is what [`recall`] found, or who was chosen instead; another backend than that if another CPU has just sent the
 /// flow there.
 #[inline(always)]
-pub(in crate::steering) fn outward<T: NatTables>(
+pub(super) fn outward<'a, T: NatTables>(
     arrived: &Arrived,
     packet: &Packet,
     flags: &Flags,
-    found: &Found,
-    chosen: &mut Chosen,
-    tables: &T,
+    found: &Found<'_>,
+    chosen: &mut Chosen<'a>,
+    tables: &'a T,
     work: &mut NatWork,
 ) -> Result<(), Outcome> {
     if matches!(packet.fragment, Fragment::Later(_)) {
         // Its first one had an entry. It has no ports.
-        let address = own_address(&chosen.backend, found);
+        let address = own_address(chosen.backend, found);
         work.source = Endpoint { address, port: [0; 2] };
         work.destination = Endpoint { address: chosen.backend.address, port: [0; 2] };
         return Ok(());
@@ -84,7 +83,7 @@ pub(in crate::steering) fn outward<T: NatTables>(
 
 /// Says in `work` what an ICMP error about the flow becomes that [`recall`] found.
 #[inline(always)]
-pub(in crate::steering) fn error_outward(work: &mut NatWork) {
+pub(super) fn error_outward(work: &mut NatWork) {
     translate(work);
 }
 
@@ -97,13 +96,13 @@ fn translate(work: &mut NatWork) {
 
 /// Ours in what goes to a backend.
 #[inline(always)]
-fn own_address(backend: &Backend, found: &Found) -> [u8; 16] {
+fn own_address(backend: &Backend, found: &Found<'_>) -> [u8; 16] {
     if backend.source == [0; 16] { found.tuple.vip } else { backend.source }
 }
 
 /// Notes a packet of a flow that has an entry; false if its way back belongs to another flow.
 #[inline(always)]
-fn keep_up<T: NatTables>(flags: &Flags, found: &Found, tables: &T, work: &mut NatWork) -> bool {
+fn keep_up<T: NatTables>(flags: &Flags, found: &Found<'_>, tables: &T, work: &mut NatWork) -> bool {
     let state = FlowState::of(work.flow.state);
     if !flags.opens && !flags.closes && state != FlowState::Opening && !is_due(work.flow.seen, found.now) {
         return true;
@@ -145,7 +144,7 @@ const fn after(flags: &Flags, state: FlowState, answer: FlowState) -> FlowState 
 
 /// The entry of the way back of `work.flow`, as far as it is known from there.
 #[inline(always)]
-fn prepare_return(found: &Found, work: &mut NatWork) {
+fn prepare_return(found: &Found<'_>, work: &mut NatWork) {
     work.back = NatReturn {
         seen: found.now,
         client: work.client,
@@ -160,12 +159,12 @@ fn prepare_return(found: &Found, work: &mut NatWork) {
 
 /// Makes both entries of a new flow.
 #[inline(always)]
-fn begin<T: NatTables>(
+fn begin<'a, T: NatTables>(
     arrived: &Arrived,
     flags: &Flags,
-    found: &Found,
-    chosen: &mut Chosen,
-    tables: &T,
+    found: &Found<'_>,
+    chosen: &mut Chosen<'a>,
+    tables: &'a T,
     work: &mut NatWork,
 ) -> Result<(), Outcome> {
     let admitted = match chosen.outcome {
@@ -222,7 +221,7 @@ fn forget<T: NatTables>(tables: &T, work: &mut NatWork) {
 
 /// Both entries in `work`, but for the port and the way to the client.
 #[inline(always)]
-fn prepare(found: &Found, chosen: &Chosen, work: &mut NatWork) {
+fn prepare(found: &Found<'_>, chosen: &Chosen<'_>, work: &mut NatWork) {
     let backend_port = u16::from_be_bytes(found.tuple.vip_port).wrapping_add(found.port.shift);
     work.flow = NatFlow {
         seen: found.now,
@@ -232,14 +231,11 @@ fn prepare(found: &Found, chosen: &Chosen, work: &mut NatWork) {
         reserved: 0,
         way: NatKey {
             backend: chosen.backend.address,
-            own: own_address(&chosen.backend, found),
+            own: own_address(chosen.backend, found),
             backend_port: backend_port.to_be_bytes(),
             own_port: [0; 2],
             protocol: found.tuple.protocol,
-            family: match found.family {
-                Family::V4 => 4,
-                Family::V6 => 6,
-            },
+            family: chosen.backend.family,
             reserved: [0; 2],
         },
     };
@@ -249,7 +245,7 @@ fn prepare(found: &Found, chosen: &Chosen, work: &mut NatWork) {
 /// Finds a port and makes the entry of the way back: the client's own port if that is free, else one by chance, else those that
 /// follow it.
 #[inline(always)]
-fn take_port<T: NatTables>(found: &Found, tables: &T, work: &mut NatWork) -> bool {
+fn take_port<T: NatTables>(found: &Found<'_>, tables: &T, work: &mut NatWork) -> bool {
     tables.nat_ports(&mut work.ports);
     if work.ports.count() == 0 {
         return false;
@@ -274,7 +270,7 @@ fn take_port<T: NatTables>(found: &Found, tables: &T, work: &mut NatWork) -> boo
 
 /// Takes a port if nobody has it, or its holder can do without.
 #[inline(always)]
-fn take<T: NatTables>(found: &Found, port: [u8; 2], tables: &T, work: &mut NatWork) -> bool {
+fn take<T: NatTables>(found: &Found<'_>, port: [u8; 2], tables: &T, work: &mut NatWork) -> bool {
     work.flow.way.own_port = port;
     if tables.insert_nat_return(&work.flow.way, &work.back) {
         return true;

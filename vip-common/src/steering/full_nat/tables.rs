@@ -132,9 +132,9 @@ pub struct NatWork {
     /// The ports to choose from.
     pub(super) ports: Ports,
     /// What the packet becomes: whom it is from.
-    pub(in crate::steering) source: Endpoint,
+    pub(super) source: Endpoint,
     /// Whom it is for.
-    pub(in crate::steering) destination: Endpoint,
+    pub(super) destination: Endpoint,
     /// A [`Known`](super::outward::Known) as a number.
     pub(super) known: u8,
     pub(super) reserved: [u8; 7],
@@ -144,31 +144,31 @@ pub struct NatWork {
 impl NatWork {
     /// The backend's port and ours.
     #[inline(always)]
-    pub(in crate::steering) const fn back_ports(&self) -> [[u8; 2]; 2] {
+    pub(super) const fn back_ports(&self) -> [[u8; 2]; 2] {
         [self.way.backend_port, self.way.own_port]
     }
 
     /// What goes through to the client in one piece; 0: nothing is known of it.
     #[inline(always)]
-    pub(in crate::steering) const fn mtu_back(&self) -> u16 {
+    pub(super) const fn mtu_back(&self) -> u16 {
         self.back.hop.mtu
     }
 
     /// The interface by which the client is reached.
     #[inline(always)]
-    pub(in crate::steering) const fn ifindex_back(&self) -> u32 {
+    pub(super) const fn ifindex_back(&self) -> u32 {
         self.back.hop.ifindex
     }
 
     /// The next station on the way to the client.
     #[inline(always)]
-    pub(in crate::steering) const fn hop_back(&self) -> Hop {
+    pub(super) const fn hop_back(&self) -> Hop {
         self.back.hop.hop()
     }
 
     /// The service whose flow it is.
     #[inline(always)]
-    pub(in crate::steering) const fn service_back(&self) -> u16 {
+    pub(super) const fn service_back(&self) -> u16 {
         self.back.client.service
     }
 }

@@ -1,0 +1,212 @@
+//! Nanoseconds per steered packet by BPF_PROG_TEST_RUN, over a program that only passes, and what the verifier went through.
+//!
+//! The whole way: `viplane`, its tables, the tail calls. Steered frames can be measured in mode `dr` alone, which leaves them as
+//! they are but for the MACs, which nothing on the way depends on.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU32;
+use std::os::fd::BorrowedFd;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::Pod;
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::programs::{TestRun as _, TestRunOptions, Xdp, loaded_programs};
+use aya::util::nr_cpus;
+use aya_obj::programs::XdpAttachType;
+use bytemuck::Zeroable as _;
+use serde::Serialize;
+use vip_agent::dataplane::{Dataplane, LoadOptions};
+use vip_agent::types::MonotonicTime;
+use vip_common::maps::{Vip, vip_flags};
+use vip_common::steering::maglev::{Candidate, RingSize, fill};
+use vip_common::steering::tables::{
+    Backend, Gate, Mode, NEW_FLOWS_ADMITTED, Service, ServiceKey, ServicePort, backend_flags,
+};
+
+use crate::cost::{Cost, LOOPBACK, ethernet};
+use crate::median;
+use crate::object::{self, OWN, VIP4, VIP6};
+
+const MMAPABLE: u32 = 1 << 10;
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
+const PASS: u32 = 2;
+const TRANSMIT: u32 = 3;
+/// The other port has no service.
+const PORT: u16 = 80;
+const BACKENDS: u8 = 10;
+
+/// A program of steering, and how many instructions the verifier went through.
+#[derive(Serialize)]
+pub(crate) struct Verified {
+    pub(crate) program: &'static str,
+    pub(crate) instructions: Option<u32>,
+}
+
+/// What steering costs.
+#[derive(Serialize)]
+pub(crate) struct Steering {
+    pub(crate) cost: Vec<Cost>,
+    pub(crate) verified: Vec<Verified>,
+}
+
+/// Runs every case once per round, each beside `pass`.
+pub(crate) fn measure(rounds: usize) -> Result<Steering> {
+    let node = Node::new()?;
+    let ebpf = object::load(LOOPBACK)?;
+    let pass = object::program(&ebpf, "pass")?;
+    let cases = [
+        ("IPv4, steered, established", segment4(ACK, PORT), TRANSMIT, Some(90)),
+        ("IPv6, steered, established", segment6(ACK, PORT), TRANSMIT, Some(90)),
+        ("IPv4, steered, new", segment4(SYN, PORT), TRANSMIT, Some(200)),
+        ("IPv6, steered, new", segment6(SYN, PORT), TRANSMIT, Some(200)),
+        ("IPv4, a port without a service", segment4(ACK, 22), PASS, None),
+        ("IPv6, a port without a service", segment6(ACK, 22), PASS, None),
+    ];
+    // As many as are noted of new flows, for those to be measured.
+    let frames = u32::try_from(NEW_FLOWS_ADMITTED - 100)?;
+    let mut cost = Vec::new();
+    for (frame, bytes, verdict, budget_ns) in cases {
+        node.run(&node.viplane, &bytes, 1, verdict)?;
+        let (mut times, mut differences) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            node.open_gate()?;
+            let floor = node.run(pass, &bytes, frames, PASS)?;
+            let time = node.run(&node.viplane, &bytes, frames, verdict)?;
+            times.push(time);
+            differences.push(time - floor);
+        }
+        cost.push(Cost {
+            frame,
+            ns: median(times).context("no rounds")?,
+            over_pass_ns: median(differences).context("no rounds")?,
+            budget_ns,
+        });
+    }
+    let verified = node.dataplane.verified_steering().iter();
+    let verified =
+        verified.map(|(program, instructions)| Verified { program, instructions: *instructions }).collect();
+    Ok(Steering { cost, verified })
+}
+
+/// An owner of both VIPs, with a service of ten backends on each, attached to nothing.
+struct Node {
+    dataplane: Dataplane,
+    viplane: Xdp,
+    /// The kernel keeps only those rings that are in the map, which needs their descriptors once.
+    _rings: Vec<Array<MapData, u32>>,
+}
+
+impl Node {
+    fn new() -> Result<Self> {
+        let mut dataplane = Dataplane::load(&LoadOptions::default())?;
+        dataplane.load_steering(RingSize::DEFAULT)?;
+        let router = dataplane.allocate_router()?;
+        dataplane.words().store(router, MonotonicTime::now() + Duration::from_secs(3600));
+        let flags = vip_flags::SERVICES;
+        let vip = Vip { router: router.get(), link: 0, mac: OWN, answering: OWN, flags };
+        let mut rings = Vec::new();
+        for (number, address) in
+            (0_u16..).zip([IpAddr::V4(Ipv4Addr::from(VIP4)), IpAddr::V6(Ipv6Addr::from(VIP6))])
+        {
+            dataplane.insert_vip(LOOPBACK, address, vip)?;
+            rings.push(serve(&dataplane, number, address)?);
+        }
+        let id = dataplane.program_id();
+        let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
+        let info = info.context("no program")?;
+        let viplane = Xdp::from_program_info(info, "viplane".into(), XdpAttachType::Interface)?;
+        Ok(Self { dataplane, viplane, _rings: rings })
+    }
+
+    /// Lets new flows be noted again.
+    fn open_gate(&self) -> Result<()> {
+        let mut gates: PerCpuArray<_, [u64; 2]> =
+            PerCpuArray::try_from(Map::PerCpuArray(map(&self.dataplane, "NEW_FLOWS")?))?;
+        let cpus = nr_cpus().map_err(|(_, error)| error)?;
+        let open: [u64; 2] = bytemuck::cast(Gate::default());
+        Ok(gates.set(0, PerCpuValues::try_from(vec![open; cpus])?, 0)?)
+    }
+
+    /// Nanoseconds per frame.
+    fn run(&self, program: &Xdp, frame: &[u8], repeat: u32, verdict: u32) -> Result<i64> {
+        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+        let result = program.test_run(options).context("BPF_PROG_TEST_RUN (root is needed)")?;
+        let expected = if std::ptr::eq(program, &raw const self.viplane) { verdict } else { PASS };
+        ensure!(result.return_value == expected, "the frame came to {}", result.return_value);
+        Ok(i64::try_from(result.duration.as_nanos())?)
+    }
+}
+
+fn map(dataplane: &Dataplane, name: &str) -> Result<MapData> {
+    let map: BorrowedFd<'_> = dataplane.steering_map(name).with_context(|| format!("no map {name}"))?;
+    Ok(MapData::from_fd(map.try_clone_to_owned()?)?)
+}
+
+/// A service on TCP port 80 of the VIP; the slots of its backends begin at 1 + 100 for each.
+fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr) -> Result<Array<MapData, u32>> {
+    let (address, family) = match vip {
+        IpAddr::V4(vip) => {
+            let mut wide = [0; 16];
+            wide[..4].copy_from_slice(&vip.octets());
+            (wide, 4)
+        }
+        IpAddr::V6(vip) => (vip.octets(), 6),
+    };
+    let key = ServiceKey { vip: address, port: PORT.to_be_bytes(), protocol: 6, family };
+    let mut ports: HashMap<_, [u8; 20], [u8; 4]> =
+        HashMap::try_from(Map::HashMap(map(dataplane, "SERVICE_PORTS")?))?;
+    let port = ServicePort { service, shift: 0 };
+    ports.insert(bytemuck::cast::<_, [u8; 20]>(key), bytemuck::cast::<_, [u8; 4]>(port), 0)?;
+    let mut candidates = Vec::new();
+    for number in 1..=BACKENDS {
+        let slot = u32::from(service) * 100 + u32::from(number);
+        let backend = Backend {
+            address: [number; 16],
+            ifindex: LOOPBACK,
+            mac: [2, 0, 0, 0, 0xbb, number],
+            own: OWN,
+            mtu: 1500,
+            service,
+            flags: backend_flags::UP,
+            family,
+            ..Backend::zeroed()
+        };
+        set(dataplane, "BACKENDS", slot, bytemuck::cast::<_, [u64; 8]>(backend))?;
+        candidates.push(Candidate::new([number; 16], NonZeroU32::new(slot).context("slot 0")?, 1));
+    }
+    let size = RingSize::DEFAULT;
+    let mut entries = vec![0; size.get() as usize];
+    fill(&mut entries, size, &mut candidates).map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
+    let mut ring: Array<MapData, u32> = Array::create(size.get(), MMAPABLE)?;
+    for (index, entry) in (0..).zip(&entries) {
+        ring.set(index, entry, 0)?;
+    }
+    let mut rings: ArrayOfMaps<_, Array<MapData, u32>> =
+        ArrayOfMaps::try_from(Map::ArrayOfMaps(map(dataplane, "RINGS")?))?;
+    rings.set(service.into(), &ring, 0)?;
+    let definition = Service { ring_size: size.get(), mode: Mode::Direct as u8, ..Service::zeroed() };
+    set(dataplane, "SERVICES", service.into(), bytemuck::cast::<_, [u8; 16]>(definition))?;
+    Ok(ring)
+}
+
+fn set<T: Pod>(dataplane: &Dataplane, array: &str, index: u32, value: T) -> Result<()> {
+    Ok(Array::try_from(Map::Array(map(dataplane, array)?))?.set(index, value, 0)?)
+}
+
+fn tcp(flags: u8, port: u16) -> [u8; 20] {
+    let [high, low] = port.to_be_bytes();
+    [0x9c, 0x40, high, low, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]
+}
+
+fn segment4(flags: u8, port: u16) -> Vec<u8> {
+    let [a, b, c, d] = VIP4;
+    let header = [0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 9, a, b, c, d];
+    ethernet(0x0800, &[&header[..], &tcp(flags, port)].concat())
+}
+
+fn segment6(flags: u8, port: u16) -> Vec<u8> {
+    let start = [0x60, 0, 0, 0, 0, 20, 6, 64];
+    ethernet(0x86dd, &[&start[..], &[0x20; 16], &VIP6, &tcp(flags, port)].concat())
+}

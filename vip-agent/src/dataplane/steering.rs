@@ -1,0 +1,97 @@
+//! Steering's programs and maps, which an agent without services does without: they take 40 MiB of kernel memory.
+//!
+//! They come beside a running program and change nothing for packets until a VIP has the bit that says so
+//! ([`vip_common::maps::vip_flags::SERVICES`]) and the maps are filled.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use aya::maps::MapType;
+use vip_common::steering::handoff::Step;
+use vip_common::steering::maglev::RingSize;
+use vip_common::steering::reason::{BackendCounters, ServiceCounters};
+use vip_common::steering::tables::{
+    AffinityKey, Backend, Choice, FragmentKey, Gate, Service, ServiceKey, ServicePort, Source4Key,
+    Source6Key, SteeredFlowKey,
+};
+
+use super::checks::{Feature, diagnose};
+use super::loader::{self, Request};
+use super::object::STEERING_OBJECT;
+use super::world::{INDEX, MapSpec, Maps, map_error, misfit, release_heap, summary};
+use super::{DataplaneError, sys};
+
+/// Bytes of the prefix length in front of the key of a longest-prefix match.
+const PREFIX: usize = size_of::<u32>();
+
+/// The maps that come with steering (docs/steering.md), all of which are pinned.
+pub(super) static MAPS: [MapSpec; 13] = [
+    MapSpec::new("SERVICE_PORTS", MapType::Hash, size_of::<ServiceKey>(), size_of::<ServicePort>()),
+    MapSpec::new("SERVICES", MapType::Array, INDEX, size_of::<Service>()),
+    MapSpec::new("RINGS", MapType::ArrayOfMaps, INDEX, INDEX),
+    MapSpec::new("BACKENDS", MapType::Array, INDEX, size_of::<Backend>()),
+    MapSpec::new("FLOWS", MapType::LruHash, size_of::<SteeredFlowKey>(), size_of::<Choice>()),
+    MapSpec::new("AFFINITIES", MapType::LruHash, size_of::<AffinityKey>(), size_of::<Choice>()),
+    MapSpec::new("FRAGMENTS", MapType::LruHash, size_of::<FragmentKey>(), size_of::<Choice>()),
+    MapSpec::new("SOURCES4", MapType::LpmTrie, PREFIX + size_of::<Source4Key>(), INDEX),
+    MapSpec::new("SOURCES6", MapType::LpmTrie, PREFIX + size_of::<Source6Key>(), INDEX),
+    MapSpec::new("NEW_FLOWS", MapType::PerCpuArray, INDEX, size_of::<Gate>()),
+    MapSpec::new("ANSWERS", MapType::PerCpuArray, INDEX, size_of::<Gate>()),
+    MapSpec::new("SERVICE_COUNTERS", MapType::PerCpuArray, INDEX, size_of::<ServiceCounters>()),
+    MapSpec::new("BACKEND_COUNTERS", MapType::PerCpuArray, INDEX, size_of::<BackendCounters>()),
+];
+
+/// The programs of the steps, in the order of [`Step::ALL`].
+const PROGRAMS: [&str; Step::ALL.len()] = {
+    let mut names = [""; Step::ALL.len()];
+    let mut at = 0;
+    while at < names.len() {
+        names[at] = Step::ALL[at].program();
+        at += 1;
+    }
+    names
+};
+
+/// Steering as it was loaded.
+#[derive(Debug)]
+pub(super) struct Steering {
+    pub(super) maps: Vec<(&'static str, OwnedFd)>,
+    pub(super) ring_size: RingSize,
+    verified_instructions: Vec<(&'static str, Option<u32>)>,
+}
+
+impl Steering {
+    /// Loads it beside the maps that the program has already; `steering` is its map of programs.
+    pub(super) fn load(
+        shared: &[(&'static str, BorrowedFd<'_>)],
+        ring_size: RingSize,
+    ) -> Result<Self, DataplaneError> {
+        let steering = Self::build(shared, ring_size);
+        release_heap();
+        steering
+    }
+
+    fn build(shared: &[(&'static str, BorrowedFd<'_>)], ring_size: RingSize) -> Result<Self, DataplaneError> {
+        let request = Request { programs: &PROGRAMS, shared, inner_entries: Some(ring_size.get()) };
+        let loaded = loader::load(STEERING_OBJECT, &request)
+            .map_err(|failure| diagnose(failure, Feature::is_present))?;
+        let maps = Maps(loaded.maps).check(&MAPS)?;
+        let steps = shared.iter().find(|(name, _)| *name == "STEERING").map(|(_, map)| *map);
+        let steps = steps.ok_or_else(|| misfit("no map STEERING".to_owned()))?;
+        let mut verified_instructions = Vec::new();
+        for (step, (name, program)) in Step::ALL.into_iter().zip(&loaded.programs) {
+            sys::set_program(steps, step as u32, program.as_fd()).map_err(map_error("STEERING"))?;
+            verified_instructions.push((*name, summary(program.as_fd())?.verified_instructions));
+        }
+        Ok(Self { maps, ring_size, verified_instructions })
+    }
+
+    /// The maps as they are pinned.
+    pub(super) fn pinnable(&self) -> Vec<(&'static str, BorrowedFd<'_>)> {
+        self.maps.iter().map(|(name, fd)| (*name, fd.as_fd())).collect()
+    }
+
+    /// What the verifier went through for each program; `None` before Linux 5.16.
+    pub(super) fn verified_instructions(&self) -> &[(&'static str, Option<u32>)] {
+        &self.verified_instructions
+    }
+}

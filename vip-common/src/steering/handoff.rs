@@ -1,0 +1,459 @@
+//! What the programs of steering hand to each other: which there are, and what stands in `SCRATCH` meanwhile.
+//!
+//! Each step is a program of its own, reached by a tail call: the verifier judges it alone, it has a stack of its own, and what
+//! one mode needs costs the packets of no other. Nothing comes back from a tail call, so whoever calls has counted before.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::answer::Error;
+use super::link::Hop;
+use super::packet::{Fragment, Packet};
+use super::reason::Outcome;
+use super::steer::{Action, Answer, Arrived, Next, Way};
+use super::tables::{Closed, MAX_SERVICES, Mode};
+use crate::decision::Family;
+use crate::packet::ethernet::{self, Mac};
+
+/// A program that another one goes on with: the index into `STEERING`. An empty place there means that the packet passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Step {
+    /// [`sort`](super::steer::sort) of IPv4, and mode `dr`.
+    Steer4 = 0,
+    /// Of IPv6.
+    Steer6 = 1,
+    /// [`fragment`](super::steer::fragment) of IPv4.
+    Fragment4 = 2,
+    /// Of IPv6.
+    Fragment6 = 3,
+    /// [`icmp`](super::steer::icmp) of IPv4.
+    Icmp4 = 4,
+    /// Of IPv6.
+    Icmp6 = 5,
+    /// [`icmp_error`](super::steer::icmp_error) of IPv4.
+    Error4 = 6,
+    /// Of IPv6.
+    Error6 = 7,
+    /// Mode `tunnel`.
+    Tunnel = 8,
+    /// Mode `nat`.
+    Translate = 9,
+    /// Tells the client something.
+    Answer = 10,
+    /// Does what an owner without services does: for what goes up the stack while a handover runs.
+    Local = 11,
+}
+
+impl Step {
+    /// All, in the order of `STEERING`.
+    pub const ALL: [Self; 12] = [
+        Self::Steer4,
+        Self::Steer6,
+        Self::Fragment4,
+        Self::Fragment6,
+        Self::Icmp4,
+        Self::Icmp6,
+        Self::Error4,
+        Self::Error6,
+        Self::Tunnel,
+        Self::Translate,
+        Self::Answer,
+        Self::Local,
+    ];
+
+    /// Places of `STEERING`.
+    pub const COUNT: u32 = 16;
+
+    /// The name of its program, at most 15 characters.
+    pub const fn program(self) -> &'static str {
+        match self {
+            Self::Steer4 => "vip_steer4",
+            Self::Steer6 => "vip_steer6",
+            Self::Fragment4 => "vip_fragment4",
+            Self::Fragment6 => "vip_fragment6",
+            Self::Icmp4 => "vip_icmp4",
+            Self::Icmp6 => "vip_icmp6",
+            Self::Error4 => "vip_error4",
+            Self::Error6 => "vip_error6",
+            Self::Tunnel => "vip_tunnel",
+            Self::Translate => "vip_translate",
+            Self::Answer => "vip_answer",
+            Self::Local => "vip_local",
+        }
+    }
+}
+
+/// What is to be done with a packet, as a number: the details stand in the [`Handoff`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Task {
+    /// Up the stack.
+    Pass = 0,
+    /// Nobody sees it.
+    Drop = 1,
+    /// To [`Handoff::hop`].
+    Direct = 2,
+    /// [`Step::Answer`]
+    Answer = 3,
+    /// [`Step::Fragment4`], [`Step::Fragment6`]
+    Fragment = 4,
+    /// [`Step::Icmp4`], [`Step::Icmp6`]
+    Icmp = 5,
+    /// [`Step::Error4`], [`Step::Error6`]
+    Error = 6,
+    /// [`Handoff::way`], by mode `dr`.
+    Send = 7,
+    /// [`Step::Translate`]
+    Translate = 8,
+    /// [`Step::Tunnel`]
+    Tunnel = 9,
+}
+
+/// Value of `SCRATCH`, one for each CPU: what one program knows and the next one needs. Valid during one packet only.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Handoff {
+    /// CLOCK_MONOTONIC nanoseconds, behind by up to a tick.
+    pub now: u64,
+    ifindex: u32,
+    network: u32,
+    own: [u8; 6],
+    echo: u8,
+    closed: u8,
+    handed_over: u8,
+    answer: u8,
+    mtu: u16,
+    service: u16,
+    shift: u16,
+    slot: u32,
+    outcome: u32,
+    packet: Place,
+    quoted: Place,
+    hop_own: [u8; 6],
+    hop_next: [u8; 6],
+    served: u32,
+}
+
+/// A [`Packet`] in memory.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+struct Place {
+    /// Behind an Ethernet header without tags.
+    network: u32,
+    transport: u32,
+    end: u32,
+    id: u32,
+    protocol: u8,
+    /// 4 or 6; 0 = no packet.
+    family: u8,
+    /// 0 = whole, 1 = first, 2 = later.
+    part: u8,
+    reserved: u8,
+}
+
+/// Behind an Ethernet header with two tags.
+const LAST_NETWORK: usize = 22;
+/// Bits of what [`LAST_NETWORK`] is behind the first place at most.
+const NETWORK_BITS: usize = 15;
+/// Bits of an offset behind it: no header begins later, not even a quoted one behind all its extensions.
+const OFFSET_BITS: usize = 2047;
+
+impl Place {
+    #[inline(always)]
+    const fn of(packet: &Packet) -> Self {
+        let (part, id) = match packet.fragment {
+            Fragment::Whole => (0, 0),
+            Fragment::First(id) => (1, id),
+            Fragment::Later(id) => (2, id),
+        };
+        Self {
+            network: packet.network.wrapping_sub(ethernet::HEADER) as u32,
+            transport: packet.transport as u32,
+            end: packet.end as u32,
+            id,
+            protocol: packet.protocol,
+            family: number(packet.family),
+            part,
+            reserved: 0,
+        }
+    }
+
+    /// `None` if there is none. The bits are the verifier's: it believes nothing that stands in memory, and LLVM may load a number
+    /// once more behind a comparison, but not without its mask.
+    #[inline(always)]
+    fn packet(&self, network_bits: usize) -> Option<Packet> {
+        let Self { end, id, protocol, .. } = *self;
+        let network = ethernet::HEADER + (self.network as usize & network_bits);
+        let transport = self.transport as usize & OFFSET_BITS;
+        let fragment = match self.part {
+            0 => Fragment::Whole,
+            1 => Fragment::First(id),
+            _ => Fragment::Later(id),
+        };
+        let family = family(self.family)?;
+        Some(Packet { family, network, transport, protocol, end: end as usize, fragment })
+    }
+}
+
+#[inline(always)]
+const fn number(family: Family) -> u8 {
+    match family {
+        Family::V4 => 4,
+        Family::V6 => 6,
+    }
+}
+
+#[inline(always)]
+const fn family(number: u8) -> Option<Family> {
+    match number {
+        4 => Some(Family::V4),
+        6 => Some(Family::V6),
+        _ => None,
+    }
+}
+
+impl Handoff {
+    /// Takes down what steering must know.
+    #[inline(always)]
+    pub fn arrive(&mut self, arrived: &Arrived, now: u64) {
+        self.now = now;
+        self.ifindex = arrived.ifindex;
+        self.network = arrived.network as u32;
+        self.own = arrived.own.bytes();
+        self.echo = arrived.echo.into();
+        self.closed = arrived.closed as u8;
+        self.handed_over = arrived.handed_over.into();
+    }
+
+    /// What [`Self::arrive`] took down; `None` if it did not.
+    #[inline(always)]
+    pub fn arrived(&self, family: Family) -> Option<Arrived> {
+        let network = self.network as usize;
+        (network <= LAST_NETWORK).then_some(Arrived {
+            family,
+            network,
+            ifindex: self.ifindex,
+            own: Mac::new(self.own),
+            echo: self.echo != 0,
+            closed: Closed::of(self.closed),
+            handed_over: self.handed_over != 0,
+        })
+    }
+
+    /// Takes down what was decided, and says what is to be done.
+    #[inline(always)]
+    pub fn leave(&mut self, next: &Next) -> Task {
+        match next {
+            Next::Done(steered) => {
+                self.outcome = steered.outcome as u32;
+                self.slot = steered.backend;
+                self.served = match steered.service {
+                    Some(service) => service.into(),
+                    None => MAX_SERVICES,
+                };
+                match &steered.action {
+                    Action::Pass => Task::Pass,
+                    Action::Direct(hop) => {
+                        (self.hop_own, self.hop_next) = (hop.own.bytes(), hop.next.bytes());
+                        Task::Direct
+                    }
+                    Action::Answer(packet, answer, own) => {
+                        self.tell(packet, *answer, *own);
+                        Task::Answer
+                    }
+                    // Those who rewrite do so where they decide it.
+                    Action::Drop | Action::Encapsulate { .. } | Action::Translate(..) => Task::Drop,
+                }
+            }
+            Next::Fragment(packet) => {
+                self.packet = Place::of(packet);
+                Task::Fragment
+            }
+            Next::Icmp(packet) => {
+                self.packet = Place::of(packet);
+                Task::Icmp
+            }
+            Next::Error(packet, quoted) => {
+                (self.packet, self.quoted) = (Place::of(packet), Place::of(quoted));
+                Task::Error
+            }
+            Next::Send(way, mode) => {
+                self.send(way);
+                match mode {
+                    Mode::Local => Task::Pass,
+                    Mode::Direct => Task::Send,
+                    Mode::Nat => Task::Translate,
+                    Mode::Tunnel => Task::Tunnel,
+                }
+            }
+        }
+    }
+
+    /// Whose packet it was, for the counters: the service ([`MAX_SERVICES`]: nobody's), the backend (0 = none), and the outcome
+    /// as a number.
+    #[inline(always)]
+    pub const fn counted(&self) -> (u32, u32, u32) {
+        (self.served, self.slot, self.outcome)
+    }
+
+    /// The way of [`Task::Direct`].
+    #[inline(always)]
+    pub const fn hop(&self) -> Hop {
+        Hop { own: Mac::new(self.hop_own), next: Mac::new(self.hop_next) }
+    }
+
+    /// What the packet of [`Task::Error`] quotes.
+    #[inline(always)]
+    pub fn quoted(&self) -> Option<Packet> {
+        self.quoted.packet(OFFSET_BITS)
+    }
+
+    /// The packet that was taken down.
+    #[inline(always)]
+    pub fn packet(&self) -> Option<Packet> {
+        self.packet.packet(NETWORK_BITS)
+    }
+
+    #[inline(always)]
+    fn send(&mut self, way: &Way) {
+        self.packet = Place::of(&way.packet);
+        match &way.quoted {
+            Some(quoted) => self.quoted = Place::of(quoted),
+            None => self.quoted.family = 0,
+        }
+        (self.service, self.shift, self.slot) = (way.service, way.shift, way.slot);
+        self.outcome = way.outcome as u32;
+    }
+
+    /// The way of [`Task::Tunnel`] and its like.
+    #[inline(always)]
+    pub fn way(&self) -> Option<Way> {
+        if self.quotes() { self.way_of_error() } else { self.way_of_packet() }
+    }
+
+    /// Whether it is an ICMP error's.
+    #[inline(always)]
+    pub const fn quotes(&self) -> bool {
+        self.quoted.family != 0
+    }
+
+    /// The way of an ICMP error.
+    #[inline(always)]
+    pub fn way_of_error(&self) -> Option<Way> {
+        Some(Way { quoted: Some(self.quoted()?), ..self.way_of_packet()? })
+    }
+
+    /// The way of any other packet.
+    #[inline(always)]
+    pub fn way_of_packet(&self) -> Option<Way> {
+        let Self { service, shift, slot, .. } = *self;
+        let outcome = Outcome::of(self.outcome)?;
+        Some(Way { packet: self.packet()?, quoted: None, service, shift, slot, outcome })
+    }
+
+    #[inline(always)]
+    fn tell(&mut self, packet: &Packet, answer: Answer, own: Mac) {
+        self.packet = Place::of(packet);
+        (self.answer, self.mtu) = code(answer);
+        self.own = own.bytes();
+    }
+
+    /// The answer of [`Task::Answer`].
+    #[inline(always)]
+    pub fn answer(&self) -> Option<Action> {
+        Some(Action::Answer(self.packet()?, answer(self.answer, self.mtu)?, Mac::new(self.own)))
+    }
+}
+
+#[inline(always)]
+const fn code(answer: Answer) -> (u8, u16) {
+    match answer {
+        Answer::Echo => (0, 0),
+        Answer::Reset => (1, 0),
+        Answer::Error(Error::PortUnreachable) => (2, 0),
+        Answer::Error(Error::Prohibited) => (3, 0),
+        Answer::Error(Error::TooBig(mtu)) => (4, mtu),
+        Answer::Error(Error::TimeExceeded) => (5, 0),
+    }
+}
+
+#[inline(always)]
+const fn answer(code: u8, mtu: u16) -> Option<Answer> {
+    Some(match code {
+        0 => Answer::Echo,
+        1 => Answer::Reset,
+        2 => Answer::Error(Error::PortUnreachable),
+        3 => Answer::Error(Error::Prohibited),
+        4 => Answer::Error(Error::TooBig(mtu)),
+        5 => Answer::Error(Error::TimeExceeded),
+        _ => return None,
+    })
+}
+
+const _: () = assert!(size_of::<Handoff>() == 96);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PACKET: Packet = Packet {
+        family: Family::V6,
+        network: 22,
+        transport: 830,
+        protocol: 17,
+        end: 65_597,
+        fragment: Fragment::First(0xdead_beef),
+    };
+
+    #[test]
+    fn what_is_taken_down_is_what_the_next_one_reads() {
+        let mut handoff = Handoff::zeroed();
+        let arrived = Arrived {
+            family: Family::V6,
+            network: 18,
+            ifindex: 7,
+            own: Mac::new([2, 0, 0, 0, 0, 1]),
+            echo: true,
+            closed: Closed::Reject,
+            handed_over: true,
+        };
+        handoff.arrive(&arrived, 77);
+        assert_eq!((handoff.arrived(Family::V6), handoff.now), (Some(arrived), 77));
+        let quoted = Packet { network: 900, transport: 1646, fragment: Fragment::Later(3), ..PACKET };
+        for quoted in [Some(quoted), None] {
+            let outcome = Outcome::ErrorSteered;
+            let way = Way { packet: PACKET, quoted, service: 4095, shift: 65_535, slot: 32_767, outcome };
+            handoff.send(&way);
+            assert_eq!(handoff.way(), Some(way));
+        }
+        for told in [
+            Answer::Echo,
+            Answer::Reset,
+            Answer::Error(Error::PortUnreachable),
+            Answer::Error(Error::Prohibited),
+            Answer::Error(Error::TooBig(1360)),
+            Answer::Error(Error::TimeExceeded),
+        ] {
+            handoff.tell(&PACKET, told, arrived.own);
+            assert_eq!(handoff.answer(), Some(Action::Answer(PACKET, told, arrived.own)));
+        }
+    }
+
+    #[test]
+    fn no_offset_is_read_that_no_packet_has() {
+        let mut handoff = Handoff::zeroed();
+        let far = Packet { network: usize::MAX, transport: usize::MAX, ..PACKET };
+        handoff.leave(&Next::Icmp(far));
+        let read = handoff.packet();
+        assert!(read.is_some_and(
+            |read| read.network <= ethernet::HEADER + NETWORK_BITS && read.transport <= OFFSET_BITS
+        ));
+    }
+
+    #[test]
+    fn the_steps_are_in_the_order_of_their_places() {
+        assert!((0..).zip(Step::ALL).all(|(place, step): (u32, Step)| step as u32 == place));
+        assert!(Step::ALL.into_iter().all(|step| step.program().len() <= 15));
+        assert!(Step::ALL.len() <= Step::COUNT as usize);
+    }
+}

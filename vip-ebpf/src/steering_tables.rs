@@ -1,0 +1,222 @@
+//! The steering maps, and steering's tables over them.
+
+use core::ptr;
+
+use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC};
+use aya_ebpf::btf_maps::lpm_trie::Key;
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use vip_common::steering::maglev::RingSize;
+use vip_common::steering::reason::{BackendCounters, Outcome, ServiceCounters};
+use vip_common::steering::tables::{
+    ANSWERS_ADMITTED, AffinityKey, Backend, Choice, FragmentKey, Gate, MAX_AFFINITIES, MAX_BACKENDS,
+    MAX_FLOWS, MAX_FRAGMENTS, MAX_SERVICE_PORTS, MAX_SERVICES, MAX_SOURCES, NEW_FLOWS_ADMITTED, Service,
+    ServiceKey, ServicePort, Source4Key, Source6Key, SteeredFlowKey, SteeringTables,
+};
+
+const SERVICE_SLOTS: usize = MAX_SERVICES as usize;
+const BACKEND_SLOTS: usize = MAX_BACKENDS as usize;
+const SOURCES: usize = MAX_SOURCES as usize;
+const MMAPABLE: usize = BPF_F_MMAPABLE as usize;
+const LISTS_PER_CPU: usize = BPF_F_NO_COMMON_LRU as usize;
+const BY_USE: usize = BPF_F_NO_PREALLOC as usize;
+
+/// The loader gives it as many entries as the agent's rings have.
+type Ring = Array<u32, { RingSize::DEFAULT.get() as usize }, MMAPABLE>;
+
+#[btf_map]
+static SERVICE_PORTS: HashMap<ServiceKey, ServicePort, { MAX_SERVICE_PORTS as usize }, BY_USE> =
+    HashMap::new();
+#[btf_map]
+static SERVICES: Array<Service, SERVICE_SLOTS> = Array::new();
+#[btf_map]
+static RINGS: ArrayOfMaps<Ring, SERVICE_SLOTS> = ArrayOfMaps::new();
+#[btf_map]
+static BACKENDS: Array<Backend, BACKEND_SLOTS> = Array::new();
+#[btf_map]
+static FLOWS: LruHashMap<SteeredFlowKey, Choice, { MAX_FLOWS as usize }, LISTS_PER_CPU> = LruHashMap::new();
+#[btf_map]
+static AFFINITIES: LruHashMap<AffinityKey, Choice, { MAX_AFFINITIES as usize }, LISTS_PER_CPU> =
+    LruHashMap::new();
+#[btf_map]
+static FRAGMENTS: LruHashMap<FragmentKey, Choice, { MAX_FRAGMENTS as usize }> = LruHashMap::new();
+#[btf_map]
+static SOURCES4: LpmTrie<Source4Key, u32, SOURCES> = LpmTrie::new();
+#[btf_map]
+static SOURCES6: LpmTrie<Source6Key, u32, SOURCES> = LpmTrie::new();
+#[btf_map]
+static NEW_FLOWS: PerCpuArray<Gate, 1> = PerCpuArray::new();
+#[btf_map]
+static ANSWERS: PerCpuArray<Gate, 1> = PerCpuArray::new();
+#[btf_map]
+static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { SERVICE_SLOTS + 1 }> = PerCpuArray::new();
+#[btf_map]
+static BACKEND_COUNTERS: PerCpuArray<BackendCounters, BACKEND_SLOTS> = PerCpuArray::new();
+
+/// Where keys and values stand when the kernel is asked for them: on the stack, those of all maps together would not find room,
+/// and the verifier would tell states apart by what is left of them there.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Arguments {
+    key: [u64; 6],
+    value: [u64; 2],
+}
+#[btf_map]
+static ARGUMENTS: PerCpuArray<Arguments, 1> = PerCpuArray::new();
+
+/// The maps, as one packet sees them.
+pub(crate) struct SteeringMaps {
+    now: u64,
+    arguments: *mut Arguments,
+}
+
+impl SteeringMaps {
+    /// At a time of the coarse clock, which the decision has read.
+    #[inline(always)]
+    pub(crate) fn at(now: u64) -> Option<Self> {
+        Some(Self { now, arguments: ARGUMENTS.get_ptr_mut(0)? })
+    }
+
+    /// The key, where the kernel reads it; until the next one.
+    #[inline(always)]
+    fn key<K>(&self, key: K) -> &K {
+        const { assert!(size_of::<K>() <= size_of::<[u64; 6]>() && align_of::<K>() <= align_of::<u64>()) };
+        // SAFETY: this CPU's own element, with room for it, which nothing else uses while this packet is looked at.
+        unsafe {
+            let place = (&raw mut (*self.arguments).key).cast::<K>();
+            place.write(key);
+            &*place
+        }
+    }
+
+    /// Likewise a choice.
+    #[inline(always)]
+    fn value(&self, choice: Choice) -> &Choice {
+        const { assert!(size_of::<Choice>() == size_of::<[u64; 2]>()) };
+        // SAFETY: as above.
+        unsafe {
+            let place = (&raw mut (*self.arguments).value).cast::<Choice>();
+            place.write(choice);
+            &*place
+        }
+    }
+
+    /// Counts a packet of `bytes` from the IP header on, as [`Handoff::counted`] says.
+    #[inline(always)]
+    pub(crate) fn count(&self, (service, backend, outcome): (u32, u32, u32), bytes: u64) {
+        if let Some(counters) = SERVICE_COUNTERS.get_ptr_mut(service)
+            && outcome < Outcome::COUNT as u32
+        {
+            // SAFETY: this CPU's own element; the outcome is below the number of counters.
+            unsafe {
+                (*counters).bytes += bytes;
+                let outcomes = (&raw mut (*counters).outcomes).cast::<u64>();
+                *outcomes.add(outcome as usize) += 1;
+            }
+        }
+        if backend != 0
+            && let Some(counters) = BACKEND_COUNTERS.get_ptr_mut(backend)
+        {
+            // SAFETY: this CPU's own element.
+            unsafe {
+                (*counters).packets += 1;
+                (*counters).bytes += bytes;
+                (*counters).new_flows += u64::from(outcome == Outcome::NewFlow as u32);
+            }
+        }
+    }
+}
+
+/// A copy of a choice. Values of an LRU map may be replaced while they are read: then it is another flow's, of which the
+/// generation and the service tell most, and the next packet the rest.
+#[inline(always)]
+fn copied(choice: Option<*const Choice>) -> Option<Choice> {
+    // SAFETY: an element of a map, within which reading is always sound.
+    choice.map(|choice| unsafe { ptr::read_volatile(choice) })
+}
+
+impl SteeringTables for SteeringMaps {
+    #[inline(always)]
+    fn service_port(&self, key: &ServiceKey) -> Option<ServicePort> {
+        // SAFETY: copied at once.
+        unsafe { SERVICE_PORTS.get(self.key(*key)) }.copied()
+    }
+
+    #[inline(always)]
+    fn service(&self, service: u16) -> Option<&Service> {
+        SERVICES.get(service.into())
+    }
+
+    #[inline(always)]
+    fn ring(&self, service: u16, position: u32) -> u32 {
+        RINGS.get_value(service.into(), &position).copied().unwrap_or(0)
+    }
+
+    #[inline(always)]
+    fn backend(&self, slot: u32) -> Option<&Backend> {
+        BACKENDS.get(slot)
+    }
+
+    #[inline(always)]
+    fn flow(&self, key: &SteeredFlowKey) -> Option<Choice> {
+        copied(FLOWS.get_ptr(self.key(*key)))
+    }
+
+    #[inline(always)]
+    fn note_flow(&self, key: &SteeredFlowKey, choice: Choice) {
+        let _ = FLOWS.insert(self.key(*key), self.value(choice), BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn affinity(&self, key: &AffinityKey) -> Option<Choice> {
+        copied(AFFINITIES.get_ptr(self.key(*key)))
+    }
+
+    #[inline(always)]
+    fn note_affinity(&self, key: &AffinityKey, choice: Choice) {
+        let _ = AFFINITIES.insert(self.key(*key), self.value(choice), BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn fragment(&self, key: &FragmentKey) -> Option<Choice> {
+        copied(FRAGMENTS.get_ptr(self.key(*key)))
+    }
+
+    #[inline(always)]
+    fn note_fragment(&self, key: &FragmentKey, choice: Choice) {
+        let _ = FRAGMENTS.insert(self.key(*key), self.value(choice), BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn is_allowed(&self, service: u16, family: u8, client: &[u8; 16]) -> bool {
+        let service = service.into();
+        match family {
+            4 => {
+                let [a, b, c, d, ..] = *client;
+                SOURCES4.get(self.key(Key::new(64, Source4Key { service, address: [a, b, c, d] }))).is_some()
+            }
+            _ => SOURCES6.get(self.key(Key::new(160, Source6Key { service, address: *client }))).is_some(),
+        }
+    }
+
+    #[inline(always)]
+    fn admits_flow(&self, now: u64) -> bool {
+        admits(NEW_FLOWS.get_ptr_mut(0), now, NEW_FLOWS_ADMITTED)
+    }
+
+    #[inline(always)]
+    fn admits_answer(&self, now: u64) -> bool {
+        admits(ANSWERS.get_ptr_mut(0), now, ANSWERS_ADMITTED)
+    }
+
+    #[inline(always)]
+    fn now_coarse(&self) -> u64 {
+        self.now
+    }
+}
+
+#[inline(always)]
+fn admits(gate: Option<*mut Gate>, now: u64, limit: u64) -> bool {
+    // SAFETY: this CPU's own element.
+    gate.is_some_and(|gate| unsafe { (*gate).admits(now, limit) })
+}
