@@ -1,5 +1,6 @@
 //! The command line (clap): `vip-agent --help`.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -57,6 +58,18 @@ pub enum Command {
     Undrain(InstanceName),
     /// Apply the configuration file anew; returns when applied, or says why the old one stays
     Reload,
+    /// List the flows of services: client, VIP and backend of each
+    Flows {
+        /// Of this VIP
+        #[arg(long, value_name = "IP")]
+        vip: Option<IpAddr>,
+        /// To this backend
+        #[arg(long, value_name = "IP")]
+        backend: Option<IpAddr>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Look at host and network, and say what is not as the agent needs it. Changes nothing. Exit code 0: ok, 1:
     /// warnings, 2: errors
     Preflight {

@@ -19,7 +19,7 @@ use vip_agent::control::{self, Request};
 use vip_agent::errors;
 use vip_agent::import::{chart_values, configmap, keepalived};
 use vip_agent::preflight;
-use vip_agent::status::Status;
+use vip_agent::status::{FlowList, Status};
 use vip_agent::upgrade;
 use vip_agent::watcher;
 
@@ -82,6 +82,16 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             ask(Request::Undrain { instance: which.instance }).map(drop).map_err(Into::into)
         }
         Command::Reload => say_text(&ask(Request::Reload)?),
+        Command::Flows { vip, backend, json } => {
+            let value = ask(Request::Flows { vip, backend })?;
+            if json {
+                say(format_args!("{}\n", serde_json::to_string_pretty(&value)?))
+            } else {
+                let flows: FlowList =
+                    serde_json::from_value(value).context("flows of another version's agent")?;
+                say(flows.table())
+            }
+        }
         Command::Import(import) => {
             let imported = match import {
                 Import::Keepalived { file, config_id } => {

@@ -30,8 +30,8 @@ pub struct Status {
     pub map_memory: u64,
     /// In the order of the configuration.
     pub instances: Vec<InstanceStatus>,
-    /// None in this version.
-    pub services: Vec<serde_json::Value>,
+    /// In the order of the configuration.
+    pub services: Vec<ServiceStatus>,
     /// What an operator should look at now.
     pub alarms: Vec<Alarm>,
     /// How often each kind of alarm was raised since the agent started.
@@ -166,6 +166,106 @@ pub struct AuthTrailerStatus {
     pub accept_unsigned: bool,
 }
 
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceStatus {
+    /// Its name.
+    pub name: String,
+    /// Its VIP.
+    pub vip: IpAddr,
+    /// `local`, `dr`, `nat`, `tunnel` or `proxy`.
+    pub mode: String,
+    /// `80/tcp`, `8000-8100/udp`, `all/sctp`.
+    pub ports: Vec<String>,
+    /// Why the program does not steer it as configured; null: it does.
+    pub reason: Option<String>,
+    /// Packets to it that this node saw as the owner.
+    pub packets: u64,
+    /// Their bytes from the IP header on.
+    pub bytes: u64,
+    /// Flows that were noted.
+    pub new_flows: u64,
+    /// Flows that are not over, as they were counted last: every few seconds.
+    pub active_flows: u64,
+    /// Its packets by what became of them.
+    pub outcomes: BTreeMap<String, u64>,
+    /// In the order of the configuration, and those that were removed and still have flows.
+    pub backends: Vec<BackendStatus>,
+}
+
+/// One backend of a service.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendStatus {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Share of new flows; 0: it drains.
+    pub weight: u16,
+    /// Whether packets may go to it.
+    pub up: bool,
+    /// Why not, or why it gets no new flows.
+    pub reason: Option<String>,
+    /// Packets that went to it.
+    pub packets: u64,
+    /// Flows of it that are not over, as they were counted last.
+    pub active_flows: u64,
+}
+
+/// What `vip-agent flows` shows.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowList {
+    /// The first of them, by VIP and client.
+    pub flows: Vec<FlowStatus>,
+    /// How many there are.
+    pub total: usize,
+}
+
+/// A flow that the program has noted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowStatus {
+    /// Its service.
+    pub service: String,
+    /// The service's VIP.
+    pub vip: IpAddr,
+    /// The port that the client sends to.
+    pub vip_port: u16,
+    /// `tcp`, `udp` or `sctp`.
+    pub protocol: String,
+    /// The client.
+    pub client: IpAddr,
+    /// Its port.
+    pub client_port: u16,
+    /// Who serves it.
+    pub backend: IpAddr,
+    /// `opening`, `established` or `closing`.
+    pub state: String,
+    /// Seconds without a packet.
+    pub idle_s: u64,
+}
+
+impl FlowList {
+    /// The table for people.
+    pub fn table(&self) -> String {
+        let mut table = Table::new(&["SERVICE", "PROTO", "CLIENT", "VIP", "BACKEND", "STATE", "IDLE"]);
+        for flow in &self.flows {
+            table.row(&[
+                flow.service.clone(),
+                flow.protocol.clone(),
+                SocketAddr::new(flow.client, flow.client_port).to_string(),
+                SocketAddr::new(flow.vip, flow.vip_port).to_string(),
+                flow.backend.to_string(),
+                flow.state.clone(),
+                format!("{} s", flow.idle_s),
+            ]);
+        }
+        let mut text = table.render();
+        if self.total > self.flows.len() {
+            let _ =
+                writeln!(text, "and {} more: choose by --vip or --backend", self.total - self.flows.len());
+        }
+        text
+    }
+}
+
 /// How long each step of a takeover took, in microseconds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Takeover {
@@ -281,6 +381,7 @@ impl Status {
         if let Some(ApiStatus { reason: Some(reason), .. }) = &self.api {
             let _ = writeln!(text, "HTTP API: {reason}");
         }
+        self.services_in(&mut text);
         for alarm in &self.alarms {
             let Alarm { kind, instance, address, mac, since, last_seen, count } = alarm;
             let _ = writeln!(
@@ -289,6 +390,39 @@ impl Status {
             );
         }
         text
+    }
+}
+
+impl Status {
+    fn services_in(&self, text: &mut String) {
+        if self.services.is_empty() {
+            return;
+        }
+        let mut table = Table::new(&["SERVICE", "MODE", "VIP", "PORTS", "BACKENDS", "FLOWS", "PACKETS"]);
+        for service in &self.services {
+            let up = service.backends.iter().filter(|backend| backend.up).count();
+            let backends = service.backends.len();
+            table.row(&[
+                service.name.clone(),
+                service.mode.clone(),
+                service.vip.to_string(),
+                service.ports.join(" "),
+                if backends == 0 { "-".into() } else { format!("{up}/{backends} up") },
+                service.active_flows.to_string(),
+                service.packets.to_string(),
+            ]);
+        }
+        let _ = write!(text, "\n{}", table.render());
+        for service in &self.services {
+            if let Some(reason) = &service.reason {
+                let _ = writeln!(text, "service {}: {reason}", service.name);
+            }
+            for backend in &service.backends {
+                if let Some(reason) = &backend.reason {
+                    let _ = writeln!(text, "service {}: {} {reason}", service.name, backend.address);
+                }
+            }
+        }
     }
 }
 

@@ -70,7 +70,7 @@ impl Agent {
         let refusal = self.refuses_successor(protocol);
         let said = match &refusal {
             Some(why) => conversation.say(&Answer::Error(why.clone()), &[]).await,
-            None => match serde_json::to_value(self.greeting()) {
+            None => match serde_json::to_value(self.greeting().await) {
                 Ok(greeting) => conversation.say(&Answer::Ok(greeting), &[]).await,
                 Err(error) => Err(error.into()),
             },
@@ -115,7 +115,9 @@ impl Agent {
         }
     }
 
-    fn greeting(&self) -> Greeting {
+    async fn greeting(&mut self) -> Greeting {
+        // The successor reads the tables, and nothing is changed here from now on.
+        self.services.rest().await;
         let (notify_socket, feed_every) = self.supervisor.place();
         Greeting {
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -124,6 +126,7 @@ impl Agent {
             config: self.source.clone(),
             notify_socket,
             feed_every,
+            services: self.services.estate(),
         }
     }
 

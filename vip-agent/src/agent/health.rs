@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::instance::{Exit, Managed};
+use super::services::asked;
 use super::{Agent, BEAT};
 use crate::config::{self, AllFailed, Check};
 use crate::events::{Events, Occurrence};
@@ -19,7 +20,8 @@ const SLACK: Duration = Duration::from_secs(1);
 impl Agent {
     /// Tracks the probes of the configuration from now on.
     pub(super) fn set_probes(&mut self) {
-        self.tracker.set_probes(self.config.probes.iter().map(|probe| Probe {
+        let asked = asked(&self.config);
+        self.tracker.set_probes(asked.iter().map(|probe| Probe {
             name: probe.name().to_owned(),
             weight: probe.weight,
             thresholds: probe.check.thresholds(),
@@ -30,7 +32,7 @@ impl Agent {
                 }
             },
         }));
-        self.probers.set(&self.config.probes);
+        self.probers.set(&asked);
         self.observe_links();
     }
 
@@ -55,6 +57,8 @@ impl Agent {
             tell_verdict(self.tracker.view(probe), &self.events);
             self.turned = Some(probe.to_owned());
             self.apply_verdicts().await;
+            self.services.touch();
+            self.keep_services();
         } else if self.tracker.view(probe).is_some_and(|view| !view.up) {
             // The reason may be another one.
             self.apply_verdicts().await;
@@ -74,6 +78,8 @@ impl Agent {
         if let Some(probe) = expired.into_iter().next() {
             self.turned = Some(probe);
             self.apply_verdicts().await;
+            self.services.touch();
+            self.keep_services();
         }
     }
 

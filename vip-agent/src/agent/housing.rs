@@ -36,6 +36,9 @@ impl Agent {
             self.settle(index).await;
         }
         self.tidy().await;
+        // MACs, MTUs and carriers of next hops.
+        self.services.touch();
+        self.keep_services();
     }
 
     /// Default routes matter only where somebody chooses an interface by them.
@@ -137,9 +140,12 @@ impl Agent {
         let managed = &self.instances[index];
         let answering = answering(&config, &place);
         let value = |mac| vip_value(managed, link, &place, router, mac);
+        let flags = |vip| self.services.flags(vip, &config);
         let vips: Vec<IpAddr> = config.vips.iter().map(|vip| vip.address).collect();
         for &vip in &vips {
-            self.dataplane.insert_vip(place.vip.index, vip, value(answering.mac(Family::of(vip))))?;
+            let value = value(answering.mac(Family::of(vip)));
+            let value = Vip { flags: value.flags | flags(vip), ..value };
+            self.dataplane.insert_vip(place.vip.index, vip, value)?;
         }
         for &mac in &virtual_macs {
             self.dataplane.insert_virtual_mac(place.vip.index, mac, value(mac))?;
@@ -157,6 +163,7 @@ impl Agent {
         self.keep_detecting().await;
         self.keep_peers_resolved();
         self.give(index, binding).await;
+        self.services.touch();
         Ok(())
     }
 
@@ -189,6 +196,8 @@ impl Agent {
         let answering = answering(&managed.config, &home.place);
         for vip in &home.vips {
             let value = vip_value(managed, link, &home.place, router, answering.mac(Family::of(*vip)));
+            let flags = value.flags | self.services.flags(*vip, &managed.config);
+            let value = Vip { flags, ..value };
             self.dataplane.insert_vip(home.place.vip.index, *vip, value)?;
         }
         silence_arp(&managed.config, &home.place, &self.journal)

@@ -23,6 +23,7 @@ mod readiness;
 mod reload;
 mod reports;
 mod requests;
+mod services;
 mod signing;
 pub(crate) mod sockets;
 mod start;
@@ -109,6 +110,7 @@ pub struct Agent {
     /// What happens, for whoever follows it.
     events: Events,
     meters: Meters,
+    services: services::Services,
     api: Api,
     supervisor: Supervisor,
     tracker: Tracker,
@@ -214,6 +216,7 @@ impl Agent {
                 pending = inputs.control.request() => self.on_request(pending).await,
                 said = Self::successor_says(&mut self.successor) => self.on_successor(said).await,
                 event = self.watch.event() => self.on_watcher(event),
+                event = self.services.event() => self.on_services(event),
                 Some(event) = inputs.foreign_owners.next() => self.on_foreign_owner(event),
                 Some(Ok(answers)) = self.inquiries.join_next() => self.on_answers(answers).await,
                 () = tokio::time::sleep_until(lingers) => self.end_lingering().await,
@@ -228,6 +231,7 @@ impl Agent {
                     self.retry_faults().await;
                     self.keep_watched().await;
                     self.keep_signing().await;
+                    self.look_after_services();
                     self.alarms.expire();
                 }
                 // Last, as there is no end of what strangers may ask.

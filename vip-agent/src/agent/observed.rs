@@ -49,6 +49,7 @@ impl Agent {
             adverts: self.meters.adverts(self.instances.iter().map(|managed| &managed.adverts)),
             probes: self.tracker.measured().map(probe).collect(),
             packets: self.meters.packets(self.packets()),
+            services: self.service_metrics(),
             alarms: self.alarms.totals(),
             attached: self
                 .dataplane

@@ -118,13 +118,16 @@ impl Agent {
 
     /// Everything that can be known beforehand.
     pub(super) async fn can_apply(&mut self, old: &Config, new: &Config) -> anyhow::Result<()> {
+        self.load_services(&new.services)?;
         self.read_routes().await;
         let fresh: Vec<config::Instance> = config::diff(old, new)
             .into_iter()
             .filter_map(|change| match change {
                 Change::Added(instance) => Some(instance.clone()),
                 Change::Changed { new, .. } => Some(new.clone()),
-                Change::Process(_) | Change::Removed(_) | Change::Api | Change::Probes => None,
+                Change::Process(_) | Change::Removed(_) | Change::Api | Change::Probes | Change::Services => {
+                    None
+                }
             })
             .collect();
         check_places(&fresh, &self.links, &self.routes, &self.dataplane)?;
@@ -161,6 +164,10 @@ impl Agent {
                 Change::Added(instance) => self.reload.arriving.push(instance.clone()),
                 Change::Api => self.api.serve(new.api.clone()),
                 Change::Probes => self.set_probes(),
+                Change::Services => {
+                    self.set_probes();
+                    self.set_services();
+                }
             }
         }
         if new.runs_commands() && privilege::is_without_commands() {
@@ -386,9 +393,9 @@ impl Agent {
         self.driver.send(Command::Tell(id, Event::Startup)).await;
     }
 
-    fn answer_reload(&mut self) {
+    pub(super) fn answer_reload(&mut self) {
         let leaving = self.instances.iter().any(|managed| managed.exit == Exit::Leaving);
-        if leaving || !self.reload.arriving.is_empty() {
+        if leaving || !self.reload.arriving.is_empty() || self.services.is_settling() {
             return;
         }
         let Reload { waiting, complaints, deferred, untold, .. } = &mut self.reload;

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Agent;
+use super::services::Which;
 use crate::config;
 use crate::control::{Answer, Pending, Request};
 
@@ -12,7 +13,7 @@ impl Agent {
         if let (Request::TakeOver { protocol }, Some(successor)) = (&request, successor) {
             return self.on_take_over(*protocol, successor).await;
         }
-        let changes = !matches!(request, Request::Status | Request::Config);
+        let changes = !matches!(request, Request::Status | Request::Config | Request::Flows { .. });
         if let Some(why) = self.is_being_succeeded().filter(|_| changes) {
             let _ = answer.send(Answer::Error(why));
             return;
@@ -26,6 +27,7 @@ impl Agent {
             Request::Drain { instance } => return self.drain(instance.as_deref(), answer).await,
             Request::Undrain { instance } => self.undrain(instance.as_deref()).await,
             Request::Reload => return self.reload(Some(answer)).await,
+            Request::Flows { vip, backend } => return self.list_flows(Which { vip, backend }, answer),
             // Dealt with above.
             Request::TakeOver { .. } => return,
         };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use vip_common::steering::maglev::RingSize;
 
 use super::file_watch::FileWatch;
 use super::housing::{check_clashes, check_places};
@@ -127,14 +128,17 @@ async fn come_up(
     }
     let (links, routes) = (watcher.snapshot(), DefaultRoutes::read(&rtnetlink).await?);
     let fits = [&config.instances, &wanted.instances].into_iter().try_for_each(|instances| {
+        super::services::check(&wanted.services)?;
         check_places(instances, &links, &routes, &dataplane)?;
         check_clashes(instances, &links, &routes)
     });
     // Before the first thread. What was looked at above is more than may be looked at from here on: whose a program is,
     // and what ours logs.
     let commands = config.runs_commands() || wanted.runs_commands();
-    if let Err(error) = fits.context(Unfit).and_then(|()| Ok(privilege::give_up(wanted.security, commands)?))
-    {
+    let services = !config.services.is_empty() || !wanted.services.is_empty();
+    let steering = if services { dataplane.load_steering(RingSize::DEFAULT) } else { Ok(()) };
+    let loaded_all = fits.context(Unfit).and_then(|()| steering.context("services"));
+    if let Err(error) = loaded_all.and_then(|()| Ok(privilege::give_up(wanted.security, commands)?)) {
         if predecessor.is_some() {
             dataplane.abandon();
         }
@@ -168,6 +172,7 @@ async fn come_up(
         alarms: super::Alarms::telling(events.clone()),
         events,
         meters: super::Meters::default(),
+        services: super::services::Services::default(),
         api,
         supervisor: Supervisor::from_environment(),
         tracker: Tracker::default(),
@@ -239,6 +244,8 @@ impl Agent {
         }
         self.prepare_addresses(&self.config.instances).await?;
         self.set_probes();
+        self.load_services(&self.config.services.clone())?;
+        self.set_services();
         for instance in self.config.instances.clone() {
             let name = instance.name.clone();
             self.bring_up(instance, false, None).await.with_context(|| format!("instance {name}"))?;

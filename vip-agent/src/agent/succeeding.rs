@@ -97,10 +97,10 @@ impl Predecessor {
         Ok(())
     }
 
-    /// What to begin with: its instances and probes, all else as wanted.
+    /// What to begin with: its instances, probes and services, all else as wanted.
     pub(super) fn serves(&self, wanted: &Config) -> Config {
-        let Config { instances, probes, .. } = self.config.clone();
-        Config { instances, probes, ..wanted.clone() }
+        let Config { instances, probes, services, .. } = self.config.clone();
+        Config { instances, probes, services, ..wanted.clone() }
     }
 }
 
@@ -110,8 +110,10 @@ impl Agent {
     /// # Errors
     /// It goes on itself; this one is to be abandoned.
     pub(super) async fn succeed_to(&mut self, mut predecessor: Predecessor) -> anyhow::Result<()> {
-        let Greeting { notify_socket, feed_every, pid, version, .. } = predecessor.greeting.clone();
+        let Greeting { notify_socket, feed_every, pid, version, services, .. } = predecessor.greeting.clone();
         self.supervisor.inherit(notify_socket, feed_every);
+        self.load_services(&self.config.services.clone())?;
+        self.inherit_services(services)?;
         for instance in self.config.instances.clone() {
             self.driver.beat();
             let name = instance.name.clone();

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
+use std::num::NonZeroU16;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::str::FromStr;
@@ -17,6 +18,7 @@ use serde::ser::{Serialize, SerializeMap, SerializeSeq, SerializeStruct, Seriali
 use super::duration::Span;
 use super::interface::InterfaceName;
 use super::model::{Name, Probe};
+use super::template::{self, ADDRESS};
 use crate::health::Thresholds;
 use crate::vrrp::auth::MASK;
 
@@ -36,6 +38,8 @@ pub enum Question {
     Http(Box<Http>),
     /// `tcp`: whether a connection is accepted.
     Tcp(SocketAddr),
+    /// The same, of this port of a backend.
+    TcpPort(NonZeroU16),
     /// `exec`: whether a command ends with exit status 0.
     Exec(CommandLine),
     /// `file`: whether there is something at this absolute path.
@@ -138,8 +142,8 @@ pub enum UrlError {
     /// `user:password@`. Not repeated: it may be a secret.
     #[error("must not hold a user or password: use `headers` or `token_file`")]
     User,
-    /// `{address}`.
-    #[error("`{{address}}` is for the backends of services, which are not available in this version")]
+    /// `{address}` as a part of a host's name.
+    #[error("`{{address}}` stands for a backend's address: it is the whole host, or a part of the path")]
     Backend,
 }
 
@@ -147,16 +151,18 @@ impl FromStr for Url {
     type Err = UrlError;
 
     fn from_str(text: &str) -> Result<Self, UrlError> {
-        if text.contains("{address}") {
-            return Err(UrlError::Backend);
-        }
         let authority = text.split_once("://").map_or(text, |(_, rest)| rest);
         let authority = authority.split(['/', '?', '#']).next().unwrap_or_default();
         if authority.contains('@') {
             return Err(UrlError::User);
         }
+        if !template::is_whole_host(authority) {
+            return Err(UrlError::Backend);
+        }
         let malformed = || UrlError::Malformed(text.to_owned());
-        let uri: Uri = text.parse().map_err(|_| malformed())?;
+        // Any address will do to see whether the rest is right.
+        let example = text.replace(&format!("[{ADDRESS}]"), ADDRESS).replace(ADDRESS, "192.0.2.1");
+        let uri: Uri = example.parse().map_err(|_| malformed())?;
         if !matches!(uri.scheme_str(), Some("http" | "https")) {
             return Err(UrlError::Scheme);
         }
@@ -390,6 +396,9 @@ impl Serialize for Probe {
                 match question {
                     Question::Http(http) => probe.serialize_entry("http", http)?,
                     Question::Tcp(address) => probe.serialize_entry("tcp", &Keyed("address", address))?,
+                    Question::TcpPort(port) => {
+                        probe.serialize_entry("tcp", &Keyed("address", format!("{ADDRESS}:{port}")))?;
+                    }
                     Question::Exec(command) => probe.serialize_entry("exec", &Keyed("command", command))?,
                     Question::File(path) => probe.serialize_entry("file", &Keyed("path", path))?,
                     Question::Preset(preset) => probe.serialize_entry("preset", preset.as_str())?,

@@ -1,6 +1,6 @@
 //! Checks across instances: what must not stand twice, and how much there can be.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 
 use vip_common::maps::{MAX_ROUTERS, MAX_VIPS};
@@ -11,6 +11,7 @@ use super::interface::InterfaceSelector;
 use super::model::{AllFailed, Instance, Name};
 use super::probe;
 use super::problem::Path;
+use super::service;
 use crate::types::Family;
 
 /// Reports what two instances share and must not, and totals that the maps cannot hold.
@@ -23,8 +24,9 @@ pub(super) fn across_instances(list: &Field<'_>, drafts: &[Draft<'_>]) {
     detection_keys(drafts);
 }
 
-/// Probes have names of their own, instances track probes that there are, and every probe is tracked.
-pub(super) fn tracking(probes: &[probe::Draft<'_>], drafts: &[Draft<'_>]) {
+/// Probes have names of their own, instances and backends name probes that there are and that can be asked of them, and
+/// every probe is named.
+pub(super) fn tracking(probes: &[probe::Draft<'_>], drafts: &[Draft<'_>], services: &[service::Draft<'_>]) {
     let mut first = Firsts::default();
     let named = || probes.iter().filter_map(|probe| probe.name.as_ref());
     for (field, name) in named() {
@@ -33,7 +35,9 @@ pub(super) fn tracking(probes: &[probe::Draft<'_>], drafts: &[Draft<'_>]) {
         }
     }
     let tracked = || drafts.iter().flat_map(|draft| &draft.track);
-    for (field, name) in tracked().filter(|(_, name)| named().all(|(_, known)| known != name)) {
+    let of_backends = || services.iter().flat_map(service::Draft::probes);
+    let known: HashSet<&Name> = named().map(|(_, name)| name).collect();
+    for (field, name) in tracked().chain(of_backends()).filter(|(_, name)| !known.contains(name)) {
         let known: Vec<&str> = named().map(|(_, name)| name.as_str()).collect();
         let known = if known.is_empty() {
             "there is none".to_owned()
@@ -42,8 +46,17 @@ pub(super) fn tracking(probes: &[probe::Draft<'_>], drafts: &[Draft<'_>]) {
         };
         field.error(format_args!("{name} is no probe; {known}"));
     }
-    for (field, name) in named().filter(|(_, name)| tracked().all(|(_, known)| known != name)) {
+    let named_by: HashSet<&Name> = tracked().chain(of_backends()).map(|(_, name)| name).collect();
+    for (field, name) in named().filter(|(_, name)| !named_by.contains(name)) {
         field.warn(format_args!("no instance tracks {name}"));
+    }
+    let templates = probes.iter().filter(|probe| probe.is_of_backends());
+    let templates: HashSet<&Name> =
+        templates.filter_map(|probe| probe.name.as_ref()).map(|(_, name)| name).collect();
+    for (field, name) in tracked().filter(|(_, name)| templates.contains(name)) {
+        field.error(format_args!(
+            "{name} asks `{{address}}`, which backends have: only their `probe` can name it"
+        ));
     }
 }
 

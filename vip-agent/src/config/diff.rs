@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::model::{Auth, Config, Instance, Protocol, VipAddress};
 use crate::types::ChecksumMode;
 
-/// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file; probes last.
+/// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file; probes and services last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change<'a> {
     /// A setting of the whole process: it stays as it was until a restart.
@@ -28,6 +28,8 @@ pub enum Change<'a> {
     Api,
     /// Other probes. Those whose name and kind stay keep their verdicts.
     Probes,
+    /// Other services. What is the same in the tables is not touched ([`crate::dataplane::services`]).
+    Services,
 }
 
 impl Change<'_> {
@@ -158,6 +160,7 @@ pub fn diff<'a>(old: &'a Config, new: &'a Config) -> Vec<Change<'a>> {
     changes.extend(added);
     changes.extend((old.api != new.api).then_some(Change::Api));
     changes.extend((old.probes != new.probes).then_some(Change::Probes));
+    changes.extend((old.services != new.services).then_some(Change::Services));
     changes
 }
 
@@ -193,6 +196,7 @@ fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessFie
         xdp_mode,
         probes: _,
         instances: _,
+        services: _,
     } = old;
     [
         (ProcessField::Node, *node != new.node),

@@ -25,6 +25,8 @@ mod protocol;
 mod schema;
 mod secrets;
 mod security;
+mod service;
+mod template;
 pub(crate) mod tree;
 mod unavailable;
 mod unicast;
@@ -56,6 +58,8 @@ pub use secrets::{
     read_password_file, read_server_identity, read_token_file,
 };
 pub use security::{Capabilities, Security};
+pub(crate) use service::MOST_BACKENDS;
+pub use service::{Backend, NoBackend, PortRange, ProxyProtocol, Service, ServiceMode, Transport};
 
 pub use crate::types::XdpModeChoice;
 

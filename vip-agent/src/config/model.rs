@@ -16,6 +16,7 @@ use super::detect::Detect;
 use super::duration::Span;
 use super::interface::InterfaceSelector;
 use super::security::Security;
+use super::service::Service;
 use crate::health::Weight;
 use crate::types::{
     AdvertInterval, Centiseconds, ChecksumMode, OutOfRange, Priority, Seconds, Version, VirtualRouterId,
@@ -49,6 +50,8 @@ pub struct Config {
     pub probes: Vec<Probe>,
     /// Virtual routers, by their names in the file's order.
     pub instances: Vec<Instance>,
+    /// Who serves ports of their VIPs, by their names in the file's order.
+    pub services: Vec<Service>,
 }
 
 impl Config {
@@ -369,6 +372,11 @@ impl Name {
     /// The name.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The name of what is asked of a backend by this probe: `ingress@10.0.1.7`. No name in a file looks like it.
+    pub(super) fn at(&self, backend: IpAddr) -> Self {
+        Self(format!("{}@{backend}", self.0))
     }
 }
 

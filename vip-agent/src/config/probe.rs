@@ -10,6 +10,7 @@ use super::http::http;
 use super::interface::InterfaceName;
 use super::model::{Name, Probe};
 use super::schema::UP_TO_AN_HOUR;
+use super::template::ADDRESS;
 use crate::health::{Thresholds, Weight};
 
 pub(super) const KEYS: [&str; 14] = [
@@ -45,6 +46,11 @@ pub(super) struct Draft<'a> {
 }
 
 impl Draft<'_> {
+    /// Whether it can only be asked of backends.
+    pub(super) fn is_of_backends(&self) -> bool {
+        self.probe.as_ref().is_some_and(Probe::is_of_backends)
+    }
+
     /// The probe, if nothing in it was wrong.
     pub(super) fn finish(self) -> Option<Probe> {
         self.probe
@@ -139,9 +145,11 @@ fn question(mapping: &Mapping<'_>) -> Option<Asked> {
         "tcp" => {
             let address = field.mapping(&["address"])?.required("address")?;
             let text = address.text()?;
-            match text.parse() {
-                Ok(address) => Question::Tcp(address),
-                Err(_) => {
+            let of_backend = text.strip_prefix(ADDRESS).and_then(|rest| rest.strip_prefix(':'));
+            match (of_backend.and_then(|port| port.parse().ok()), text.parse()) {
+                (Some(port), _) => Question::TcpPort(port),
+                (None, Ok(address)) => Question::Tcp(address),
+                (None, Err(_)) => {
                     return address.refuse(format_args!(
                         "must be IP:PORT as in \"127.0.0.1:443\" or \"[::1]:443\", not {text:?}"
                     ));

@@ -11,7 +11,7 @@ use super::model::{Config, Log, LogFormat, LogLevel};
 use super::secrets::Secrets;
 use super::security::Capabilities;
 use super::tree::Value;
-use super::{api, checks, probe, security, unavailable};
+use super::{api, checks, probe, security, service, unavailable};
 use crate::types::XdpModeChoice;
 
 pub(super) const KEYS: [&str; 15] = [
@@ -64,7 +64,14 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
     if security.is_some_and(|security| security.capabilities == Capabilities::Drop) {
         probe::warn_of_what_is_given_up(probes.as_deref().unwrap_or_default());
     }
-    let drafts = instances(&file, interface.as_ref(), probes.as_deref(), secrets);
+    let services = service::services(&file);
+    let drafts = instances(
+        &file,
+        interface.as_ref(),
+        probes.as_deref(),
+        services.as_deref().unwrap_or_default(),
+        secrets,
+    );
     Some(Config {
         node: node?,
         runtime_dir: runtime_dir?,
@@ -77,6 +84,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
         xdp_mode: xdp_mode?,
         probes: probes?.into_iter().map(probe::Draft::finish).collect::<Option<_>>()?,
         instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,
+        services: services?.into_iter().map(service::Draft::finish).collect::<Option<_>>()?,
     })
 }
 
@@ -84,6 +92,7 @@ fn instances<'a>(
     file: &Mapping<'a>,
     interface: Option<&InterfaceSelector>,
     probes: Option<&[probe::Draft<'a>]>,
+    services: &[service::Draft<'a>],
     secrets: &Secrets<'_>,
 ) -> Option<Vec<Draft<'a>>> {
     let field = file.required("instances")?;
@@ -93,8 +102,9 @@ fn instances<'a>(
     }
     checks::across_instances(&field, &drafts);
     if let Some(probes) = probes {
-        checks::tracking(probes, &drafts);
+        checks::tracking(probes, &drafts, services);
     }
+    service::across_services(services, &drafts);
     Some(drafts)
 }
 

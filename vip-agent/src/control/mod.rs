@@ -6,6 +6,8 @@ mod client;
 mod server;
 pub(crate) mod succession;
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::client::{ControlError, ask};
@@ -34,6 +36,13 @@ pub enum Request {
     },
     /// Read the configuration file again.
     Reload,
+    /// The flows of services; answered with a [`crate::status::FlowList`].
+    Flows {
+        /// Of this VIP; `None` = of all.
+        vip: Option<IpAddr>,
+        /// To this backend; `None` = to all.
+        backend: Option<IpAddr>,
+    },
     /// Hand everything over to the process that asks, by this protocol (`succession`); the connection is its from then on.
     TakeOver {
         /// That of who asks.

@@ -53,6 +53,9 @@ pub(crate) struct Greeting {
     /// The service manager that it reports to, and how often its watchdog is fed.
     pub(crate) notify_socket: Option<String>,
     pub(crate) feed_every: Option<Duration>,
+    /// The slots that services have in its tables, by name.
+    #[serde(default)]
+    pub(crate) services: BTreeMap<String, u16>,
 }
 
 /// What the successor asks for after the greeting.

@@ -18,6 +18,7 @@ mod object;
 mod ownership;
 mod peers;
 mod pins;
+pub mod services;
 mod steering;
 mod sys;
 mod tables;
@@ -365,7 +366,12 @@ impl Dataplane {
                 Err(world::misfit(format!("rings have {} entries already", steering.ring_size.get())))
             };
         }
-        let steering = Steering::load(&self.world.pinnable(), ring_size)?;
+        let inherited = match &self.pins {
+            // Flows and all that belongs to them: the agent that runs goes on writing to them until it yields.
+            Some(pins) if self.put_off.is_some() => pins.steering_maps()?,
+            _ => Vec::new(),
+        };
+        let steering = Steering::load(&self.world.pinnable(), inherited, ring_size)?;
         if let Some(pins) = &self.pins {
             pins.add(&steering.pinnable(), self.committed)?;
         }

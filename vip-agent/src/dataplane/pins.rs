@@ -216,6 +216,19 @@ impl PinDir {
         sys::pin(program, &path).map_err(DataplaneError::file("pin", path))
     }
 
+    /// The maps of steering that are in charge: all of them, or none.
+    pub(super) fn steering_maps(&self) -> Result<Vec<(&'static str, OwnedFd)>, DataplaneError> {
+        let directory = self.layout("").join(MAPS_DIR);
+        if steering::MAPS.iter().any(|map| !directory.join(map.name).exists()) {
+            return Ok(Vec::new());
+        }
+        let open = |map: &'static super::world::MapSpec| {
+            let path = directory.join(map.name);
+            Ok((map.name, sys::open_pin(&path).map_err(DataplaneError::file("open", path))?))
+        };
+        steering::MAPS.iter().map(open).collect()
+    }
+
     /// Pins more maps beside those of the set that is staged, or in charge if it is `committed`.
     pub(super) fn add(
         &self,

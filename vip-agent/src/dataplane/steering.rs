@@ -60,21 +60,29 @@ pub(super) struct Steering {
 }
 
 impl Steering {
-    /// Loads it beside the maps that the program has already; `steering` is its map of programs.
+    /// Loads it beside the maps that the program has already; `inherited`: all of [`MAPS`], of an agent that this one goes on
+    /// in place of, or none.
     pub(super) fn load(
         shared: &[(&'static str, BorrowedFd<'_>)],
+        inherited: Vec<(&'static str, OwnedFd)>,
         ring_size: RingSize,
     ) -> Result<Self, DataplaneError> {
-        let steering = Self::build(shared, ring_size);
+        let steering = Self::build(shared, inherited, ring_size);
         release_heap();
         steering
     }
 
-    fn build(shared: &[(&'static str, BorrowedFd<'_>)], ring_size: RingSize) -> Result<Self, DataplaneError> {
+    fn build(
+        shared: &[(&'static str, BorrowedFd<'_>)],
+        inherited: Vec<(&'static str, OwnedFd)>,
+        ring_size: RingSize,
+    ) -> Result<Self, DataplaneError> {
+        let there: Vec<_> =
+            inherited.iter().map(|(name, map)| (*name, map.as_fd())).chain(shared.iter().copied()).collect();
+        let shared = there.as_slice();
         let request = Request { programs: &PROGRAMS, shared, inner_entries: Some(ring_size.get()) };
         let loaded = loader::load(STEERING_OBJECT, &request)
             .map_err(|failure| diagnose(failure, Feature::is_present))?;
-        let maps = Maps(loaded.maps).check(&MAPS)?;
         let steps = shared.iter().find(|(name, _)| *name == "STEERING").map(|(_, map)| *map);
         let steps = steps.ok_or_else(|| misfit("no map STEERING".to_owned()))?;
         let mut verified_instructions = Vec::new();
@@ -82,6 +90,8 @@ impl Steering {
             sys::set_program(steps, step as u32, program.as_fd()).map_err(map_error("STEERING"))?;
             verified_instructions.push((*name, summary(program.as_fd())?.verified_instructions));
         }
+        // What was inherited was looked at where it was pinned.
+        let maps = if inherited.is_empty() { Maps(loaded.maps).check(&MAPS)? } else { inherited };
         Ok(Self { maps, ring_size, verified_instructions })
     }
 

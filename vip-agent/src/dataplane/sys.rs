@@ -13,6 +13,10 @@ use std::path::Path;
 use aya_obj::generated::bpf_prog_info;
 use bytemuck::{Pod, Zeroable};
 
+pub(super) use batch::{Cursor, create_ring, delete_all, look_up, look_up_batch, next_key, update_all};
+
+mod batch;
+
 const MAP_CREATE: u32 = 0;
 const MAP_UPDATE_ELEM: u32 = 2;
 const PROG_LOAD: u32 = 5;

@@ -63,6 +63,14 @@ families! {
         "How long probing took the last time.";
     XDP_PACKETS Counter "viplane_xdp_packets_total" Some("packets"), ["interface", "reason"],
         "Packets about VIPs that the XDP program saw, by what it did and why.";
+    SERVICE_PACKETS Counter "viplane_service_packets_total" Some("packets"), ["service", "backend"],
+        "Packets to services, by the backend that they went to; those that went to none have an empty one.";
+    SERVICE_BYTES Counter "viplane_service_bytes_total" Some("bytes"), ["service", "backend"],
+        "The same in bytes, from the IP header on.";
+    SERVICE_FLOWS Gauge "viplane_service_flows" None, ["service", "backend"],
+        "Flows that the backend has, as they were counted last (every few seconds).";
+    SERVICE_OUTCOMES Counter "viplane_service_outcomes_total" None, ["service", "outcome"],
+        "Packets to services, by what became of them.";
     ALARMS Counter "viplane_alarms_total" None, ["kind"],
         "Alarms raised, repeated ones included.";
     XDP_MODE Gauge "viplane_xdp_mode" None, ["interface", "mode"],

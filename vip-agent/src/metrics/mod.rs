@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub probes: Vec<Probe>,
     /// By interface and reason.
     pub packets: BTreeMap<(String, Reason), u64>,
+    /// In the order of the configuration.
+    pub services: Vec<Service>,
     /// By kind.
     pub alarms: BTreeMap<String, u64>,
     /// How the program is attached, by interface.
@@ -90,6 +92,28 @@ pub struct Probe {
     pub took: Option<Duration>,
 }
 
+/// One service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// By the backends' addresses; what went to none has an empty one.
+    pub backends: BTreeMap<String, Counted>,
+    /// Its packets by what became of them.
+    pub outcomes: BTreeMap<&'static str, u64>,
+}
+
+/// What was counted of a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// Packets that went to it.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Flows that it has; `None`: it can have none.
+    pub flows: Option<u64>,
+}
+
 const STATES: [(State, &str); 5] = [
     (State::Initialize, "initialize"),
     (State::Backup, "backup"),
@@ -117,6 +141,7 @@ pub fn render(snapshot: &Snapshot, format: Format) -> String {
     for ((interface, reason), count) in &snapshot.packets {
         packets.whole([interface, reason.name()], *count);
     }
+    services(&mut text, &snapshot.services);
     let mut alarms = text.family(&families::ALARMS);
     for (kind, count) in &snapshot.alarms {
         alarms.whole([kind], *count);
@@ -126,6 +151,37 @@ pub fn render(snapshot: &Snapshot, format: Format) -> String {
         modes.whole([interface, &mode.to_string()], 1);
     }
     text.finish()
+}
+
+fn services(text: &mut Text, services: &[Service]) {
+    let all = || {
+        services.iter().flat_map(|service| {
+            service
+                .backends
+                .iter()
+                .map(|(backend, counted)| (service.name.as_str(), backend.as_str(), counted))
+        })
+    };
+    let mut packets = text.family(&families::SERVICE_PACKETS);
+    for (service, backend, counted) in all() {
+        packets.whole([service, backend], counted.packets);
+    }
+    let mut bytes = text.family(&families::SERVICE_BYTES);
+    for (service, backend, counted) in all() {
+        bytes.whole([service, backend], counted.bytes);
+    }
+    let mut flows = text.family(&families::SERVICE_FLOWS);
+    for (service, backend, counted) in all() {
+        if let Some(count) = counted.flows {
+            flows.whole([service, backend], count);
+        }
+    }
+    let mut outcomes = text.family(&families::SERVICE_OUTCOMES);
+    for service in services {
+        for (outcome, count) in &service.outcomes {
+            outcomes.whole([&service.name, outcome], *count);
+        }
+    }
 }
 
 fn instances(text: &mut Text, snapshot: &Snapshot) {

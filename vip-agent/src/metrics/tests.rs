@@ -37,6 +37,15 @@ fn snapshot() -> Snapshot {
             Probe { name: "uplink".into(), up: false, took: None },
         ],
         packets: [(("eth0".to_owned(), Reason::ArpAnswered), 41)].into(),
+        services: vec![Service {
+            name: "web".into(),
+            backends: [
+                (String::new(), Counted { packets: 2, bytes: 80, flows: None }),
+                ("10.0.1.7".to_owned(), Counted { packets: 40, bytes: 4000, flows: Some(3) }),
+            ]
+            .into(),
+            outcomes: [("steered", 40), ("rejected", 2)].into(),
+        }],
         alarms: [("foreign_owner".to_owned(), 2)].into(),
         attached: [("eth0".to_owned(), XdpMode::Skb)].into(),
     }
@@ -78,6 +87,8 @@ fn each_format_has_its_own_names_types_and_end() {
             "# UNIT viplane_timer_lateness_seconds seconds",
             "# UNIT viplane_probe_duration_seconds seconds",
             "# UNIT viplane_xdp_packets packets",
+            "# UNIT viplane_service_packets packets",
+            "# UNIT viplane_service_bytes bytes",
         ]
     );
     assert!(!plain.contains("# UNIT"));
@@ -116,6 +127,24 @@ fn an_instance_has_one_state_out_of_five() {
     assert_eq!(states.len(), 5);
     let on: Vec<_> = states.into_iter().filter(|line| line.ends_with(" 1")).collect();
     assert_eq!(on, ["viplane_instance_state{instance=\"edge\",state=\"active\"} 1"]);
+}
+
+#[test]
+fn packets_of_a_service_add_up_over_its_backends_and_none() {
+    let text = render(&snapshot(), Format::Prometheus);
+    assert_eq!(
+        lines(&text, "viplane_service_packets_total{"),
+        [
+            "viplane_service_packets_total{service=\"web\",backend=\"\"} 2",
+            "viplane_service_packets_total{service=\"web\",backend=\"10.0.1.7\"} 40",
+        ]
+    );
+    assert_eq!(
+        lines(&text, "viplane_service_flows{"),
+        ["viplane_service_flows{service=\"web\",backend=\"10.0.1.7\"} 3"]
+    );
+    let rejected = "viplane_service_outcomes_total{service=\"web\",outcome=\"rejected\"} 2";
+    assert!(lines(&text, "viplane_service_outcomes_total{").contains(&rejected));
 }
 
 #[test]

@@ -194,6 +194,12 @@ impl LinkTable {
         Ok(table)
     }
 
+    /// These links, for tests of other modules.
+    #[cfg(test)]
+    pub(crate) fn of(links: impl IntoIterator<Item = LinkState>) -> Self {
+        Self { links: links.into_iter().map(|link| (link.ifindex, link)).collect() }
+    }
+
     /// All links by ascending index.
     pub fn iter(&self) -> impl Iterator<Item = &LinkState> {
         self.links.values()

@@ -11,6 +11,7 @@ pub mod journal;
 pub mod links;
 pub mod neighbors;
 mod netlink;
+pub mod next_hops;
 pub mod offload;
 pub mod sysctl;
 

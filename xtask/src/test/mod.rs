@@ -95,6 +95,8 @@ const PATIENT: &[&str] = &[
     "program",
     "proxy",
     "reload",
+    "services",
+    "services_scale",
     "sockets",
     "steering",
     "topology",

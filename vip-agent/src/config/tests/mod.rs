@@ -9,6 +9,7 @@ mod probes;
 mod properties;
 mod refused;
 mod reload;
+mod services;
 mod tracking;
 mod version_2;
 

@@ -147,8 +147,8 @@ fn a_url_is_http_or_https_with_a_host_and_no_password() {
         ("http://a b/", "\"http://a b/\" is no URL: write it as in \"http://127.0.0.1:10254/healthz\""),
         ("http://me:secret@a/", "must not hold a user or password: use `headers` or `token_file`"),
         (
-            "http://{address}/",
-            "`{address}` is for the backends of services, which are not available in this version",
+            "http://a.{address}/",
+            "`{address}` stands for a backend's address: it is the whole host, or a part of the path",
         ),
     ] {
         let found = errors(&probed(&format!("http: {{url: \"{url}\"}}")));

@@ -14,11 +14,12 @@ use proptest::sample::select;
 use regex_lite::Regex;
 
 use super::super::{
-    AllFailed, Announce, Api, Auth, AuthTrailer, BodyMatch, Capabilities, Check, CommandLine, Config,
-    Headers, HostHeader, Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern,
-    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, OnConflict, Polling, Preset, Probe,
-    Protocol, Question, Secrets, Security, StatusSet, TokenFile, Unicast, Url, VipAddress, XdpModeChoice,
-    diff, effective, parse, parse_with,
+    AllFailed, Announce, Api, Auth, AuthTrailer, Backend, BodyMatch, Capabilities, Check, CommandLine,
+    Config, Headers, HostHeader, Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern,
+    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name,
+    NoBackend, OnConflict, Polling, PortRange, Preset, Probe, Protocol, Question, Secrets,
+    Security, Service, ServiceMode, StatusSet, TokenFile, Transport, Unicast, Url, VipAddress,
+    XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
 use crate::api::Token;
@@ -280,6 +281,55 @@ fn api() -> impl Strategy<Value = Api> {
     (listen, token).prop_map(|(listen, token)| Api { listen, tls: None, token })
 }
 
+/// What a service is made of: its ports, how they are served, and how many backends there are of what weight.
+type Asked = (Vec<(u16, u16)>, ServiceMode, Option<u64>, NoBackend, Vec<u16>);
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let modes = [ServiceMode::Local, ServiceMode::Direct, ServiceMode::Nat, ServiceMode::Tunnel];
+    let closed = [NoBackend::Reject, NoBackend::Drop, NoBackend::Pass];
+    (
+        btree_set(0..200_u16, 1..4)
+            .prop_map(|firsts| firsts.into_iter().map(|first| (first * 300 + 1, first)).collect()),
+        select(modes.to_vec()),
+        option::of(1..86_400_u64),
+        select(closed.to_vec()),
+        vec(any::<u16>(), 0..4),
+    )
+}
+
+/// One for each VIP that takes traffic, as long as there are any.
+fn services(instances: &[Instance], probes: &[Probe], asked: Vec<Asked>) -> Vec<Service> {
+    let vips = instances.iter().filter(|instance| instance.accepts()).flat_map(|instance| &instance.vips);
+    let service = |(number, (vip, asked)): (usize, (&VipAddress, Asked))| {
+        let (ports, mode, affinity, no_backend, weights) = asked;
+        let port = |number| NonZeroU16::new(number).expect("not 0");
+        let range = |(first, more): (u16, u16)| {
+            let (last, target) = (first + more, if mode.maps_ports() { first / 2 + 1 } else { first });
+            PortRange::new(Transport::Udp, port(first), port(last), port(target)).expect("fits")
+        };
+        // Of networks that have no VIP.
+        let backend = |(host, weight): (u16, u16)| Backend {
+            address: match vip.address {
+                IpAddr::V4(_) => Ipv4Addr::from_bits(0xac10_0001 + u32::from(host)).into(),
+                IpAddr::V6(_) => Ipv6Addr::from_bits((0xfc00 << 112) + 1 + u128::from(host)).into(),
+            },
+            weight,
+            probe: probes.get(usize::from(host)).map(|probe| probe.name.clone()),
+        };
+        Service {
+            name: Name::new(&format!("s{number}")).expect("valid"),
+            vip: vip.address,
+            ports: ports.into_iter().map(range).collect(),
+            mode,
+            affinity: affinity.map(Duration::from_secs),
+            source_ranges: if number == 0 { vec![vip.address.into()] } else { Vec::new() },
+            no_backend,
+            backends: (0..).zip(weights).map(backend).collect(),
+        }
+    };
+    vips.zip(asked).enumerate().map(service).collect()
+}
+
 prop_compose! {
     fn any_config()(
         node in tricky_word(),
@@ -292,6 +342,7 @@ prop_compose! {
         (seccomp, reload_on_change) in (any::<bool>(), any::<bool>()),
         mut instances in vec(instance(), 0..5),
         (mut probes, tracks, group) in (vec(probe(), 0..4), 0..3_usize, option::of(tricky_word())),
+        asked in vec(asked(), 0..4),
     ) -> Config {
         let (mut names, mut ids, mut vips) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
         instances.retain(|instance: &Instance| {
@@ -303,6 +354,7 @@ prop_compose! {
         probes.retain(|probe| probe_names.insert(probe.name.clone()));
         track_and_group(&mut instances, &probes, tracks, group);
         let log = Log { level, format };
+        let services = services(&instances, &probes, asked);
         Config {
             node,
             runtime_dir,
@@ -315,6 +367,7 @@ prop_compose! {
             xdp_mode,
             probes,
             instances,
+            services,
         }
     }
 }

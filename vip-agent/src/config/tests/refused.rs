@@ -423,11 +423,10 @@ fn what_this_version_does_not_serve_yet() {
         ("all_failed: no", "6:17: instances[0].all_failed: must be `close` or `open`, not the text \"no\""),
     ]);
     refused(&[(
-        "instances: []\nservices: [{name: web}]\nkubernetes: {}\nflow_sync: {listen: a}\n",
+        "instances: []\nkubernetes: {}\nflow_sync: {listen: a}\n",
         &[
-            "2:11: services: `services` is not available in this version",
-            "3:13: kubernetes: `kubernetes` is not available in this version",
-            "4:12: flow_sync: `flow_sync` is not available in this version",
+            "2:13: kubernetes: `kubernetes` is not available in this version",
+            "3:12: flow_sync: `flow_sync` is not available in this version",
         ],
     )]);
 }

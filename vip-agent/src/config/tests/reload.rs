@@ -18,6 +18,7 @@ fn changes(old: &str, new: &str) -> Vec<String> {
         }
         Change::Api => "another API".to_owned(),
         Change::Probes => "other probes".to_owned(),
+        Change::Services => "other services".to_owned(),
     };
     diff(&old, &new).iter().map(words).collect()
 }

@@ -209,6 +209,9 @@ impl Asker {
         match question {
             Question::Http(http) => Self::Http(Box::new(http::Asker::new((**http).clone()))),
             Question::Tcp(address) => Self::Tcp(*address),
+            Question::TcpPort(port) => {
+                Self::Never(format!("port {port} is a backend's, and no backend names this probe"))
+            }
             Question::Exec(command) => Self::Exec(exec::Asker::new(name, command.clone())),
             Question::File(path) => Self::File(file::Asker::new(path.clone())),
             Question::Preset(preset) => match preset::request(*preset, |name| std::env::var(name).ok()) {

@@ -1,0 +1,5 @@
+//! Plans, carried out on tables of plain collections.
+
+mod plans;
+mod properties;
+mod world;

@@ -1,0 +1,260 @@
+//! Follows routes and neighbours: events are taken in as they come, and everything is read again where some were lost.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_util::stream::{BoxStream, StreamExt};
+use rtnetlink::MulticastGroup;
+use rtnetlink::packet_core::{NetlinkMessage, NetlinkPayload};
+use rtnetlink::packet_route::{AddressFamily, RouteNetlinkMessage};
+use rtnetlink::proto::sys::{AsyncSocket, SocketAddr, TokioSocket, protocols};
+use tokio::sync::watch;
+use tokio::task::AbortHandle;
+
+use super::{NextHop, Reached, Route, Unreached, decode, route};
+use crate::net::neighbors::{Neighbor, NeighborKeeper};
+use crate::net::{NetlinkError, Rtnetlink};
+use crate::types::MacAddr;
+
+/// How often the neighbours are used, so that the kernel finds out that one is gone: steered packets pass it by.
+const USE_EVERY: Duration = Duration::from_secs(5);
+
+/// How long news wait for more of it.
+const DEBOUNCE: Duration = Duration::from_millis(10);
+
+/// Looking all routes up again takes at most this part of the time, whatever happens to them.
+const REST: u32 = 10;
+
+/// Bytes of events that may wait in the kernel; beyond it they are lost and everything is read again.
+const RECEIVE_BUFFER: usize = 1 << 20;
+
+/// How long until something is tried again that failed.
+const AGAIN: Duration = Duration::from_millis(500);
+
+type Events = BoxStream<'static, NetlinkMessage<RouteNetlinkMessage>>;
+
+pub(super) struct Follower {
+    /// Not the connection that the events come by: an overflow there would lose answers as well.
+    rtnetlink: Rtnetlink,
+    events: Events,
+    connection: AbortHandle,
+    keeper: NeighborKeeper,
+    hosts: BTreeSet<IpAddr>,
+    routes: BTreeMap<IpAddr, Option<Route>>,
+    neighbors: HashMap<(u32, IpAddr), MacAddr>,
+    /// Whether routes are to be looked up again.
+    stale: bool,
+    /// Not before then.
+    rested: Instant,
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.connection.abort();
+    }
+}
+
+impl Follower {
+    pub(super) fn subscribe() -> Result<Self, NetlinkError> {
+        let (events, connection) = open()?;
+        Ok(Self {
+            rtnetlink: Rtnetlink::connect()?,
+            events,
+            connection,
+            keeper: NeighborKeeper::start(USE_EVERY)?,
+            hosts: BTreeSet::new(),
+            routes: BTreeMap::new(),
+            neighbors: HashMap::new(),
+            stale: true,
+            rested: Instant::now(),
+        })
+    }
+
+    pub(super) async fn run(
+        mut self,
+        mut wanted: watch::Receiver<BTreeSet<IpAddr>>,
+        publisher: watch::Sender<Arc<Reached>>,
+    ) {
+        self.read_neighbors_until_it_works().await;
+        loop {
+            self.hosts.clone_from(&wanted.borrow_and_update());
+            let hosts = &self.hosts;
+            self.routes.retain(|host, _| hosts.contains(host));
+            if self.stale && self.rested <= Instant::now() {
+                self.stale = false;
+                self.routes.clear();
+            }
+            if let Err(error) = self.look_up().await {
+                tracing::warn!(%error, "cannot look routes to backends up; trying again");
+                self.stale = true;
+                self.rested = Instant::now() + AGAIN;
+            }
+            self.publish(&publisher);
+            tokio::select! {
+                changed = wanted.changed() => if changed.is_err() {
+                    return;
+                },
+                event = self.events.next() => self.collect(event).await,
+                () = tokio::time::sleep_until(self.rested.into()), if self.stale => {}
+            }
+        }
+    }
+
+    /// Takes an event in, and those that follow soon.
+    async fn collect(&mut self, first: Option<NetlinkMessage<RouteNetlinkMessage>>) {
+        let until = tokio::time::Instant::now() + DEBOUNCE;
+        let mut event = first;
+        loop {
+            match event.map(|event| event.payload) {
+                None => self.resubscribe().await,
+                Some(NetlinkPayload::Overrun(_)) => {
+                    self.stale = true;
+                    self.read_neighbors_until_it_works().await;
+                }
+                Some(NetlinkPayload::InnerMessage(message)) => self.take_in(&message),
+                Some(_) => {}
+            }
+            match tokio::time::timeout_at(until, self.events.next()).await {
+                Ok(next) => event = next,
+                Err(_) => return,
+            }
+        }
+    }
+
+    fn take_in(&mut self, message: &RouteNetlinkMessage) {
+        match message {
+            RouteNetlinkMessage::NewNeighbour(entry) => match decode::neighbor(entry) {
+                Some((key, Some(mac))) => drop(self.neighbors.insert(key, mac)),
+                Some((key, None)) => drop(self.neighbors.remove(&key)),
+                None => {}
+            },
+            RouteNetlinkMessage::DelNeighbour(entry) => {
+                if let Some((key, _)) = decode::neighbor(entry) {
+                    self.neighbors.remove(&key);
+                }
+            }
+            RouteNetlinkMessage::NewRoute(route) | RouteNetlinkMessage::DelRoute(route) => {
+                let of_another = |address| !self.hosts.contains(&address);
+                self.stale |= !decode::of_local_address(route).is_some_and(of_another);
+            }
+            // Rules, and links: with one that goes down routes go without a word.
+            _ => self.stale = true,
+        }
+    }
+
+    /// Looks the routes up that are not known.
+    async fn look_up(&mut self) -> Result<(), NetlinkError> {
+        let unknown: Vec<IpAddr> =
+            self.hosts.iter().filter(|host| !self.routes.contains_key(host)).copied().collect();
+        if unknown.is_empty() {
+            return Ok(());
+        }
+        let begun = Instant::now();
+        for host in unknown {
+            let found = route(&self.rtnetlink, host).await?;
+            self.routes.insert(host, found);
+        }
+        self.rested = Instant::now() + begun.elapsed() * REST;
+        let neighbor = |(host, route): (&IpAddr, &Option<Route>)| match route {
+            Some(Route::Via { ifindex, router, .. }) => {
+                Some(Neighbor { ifindex: *ifindex, address: router.unwrap_or(*host) })
+            }
+            _ => None,
+        };
+        self.keeper.set(self.routes.iter().filter_map(neighbor).collect());
+        Ok(())
+    }
+
+    fn publish(&self, publisher: &watch::Sender<Arc<Reached>>) {
+        let reached: Reached = self.hosts.iter().map(|host| (*host, self.reach(*host))).collect();
+        publisher.send_if_modified(|current| {
+            let differs = **current != reached;
+            if differs {
+                *current = Arc::new(reached);
+            }
+            differs
+        });
+    }
+
+    fn reach(&self, host: IpAddr) -> Result<NextHop, Unreached> {
+        match self.routes.get(&host) {
+            None => Err(Unreached::Unknown),
+            Some(None) => Err(Unreached::NoRoute),
+            Some(Some(Route::Here)) => Ok(NextHop::Here),
+            Some(Some(Route::Via { ifindex, router, source, mtu })) => {
+                let neighbor = router.unwrap_or(host);
+                match self.neighbors.get(&(*ifindex, neighbor)) {
+                    None => Err(Unreached::NoNeighbor { neighbor }),
+                    Some(mac) => Ok(NextHop::Via {
+                        ifindex: *ifindex,
+                        mac: *mac,
+                        router: *router,
+                        source: *source,
+                        mtu: *mtu,
+                    }),
+                }
+            }
+        }
+    }
+
+    async fn read_neighbors(&mut self) -> Result<(), NetlinkError> {
+        let mut neighbors = HashMap::new();
+        for family in [AddressFamily::Inet, AddressFamily::Inet6] {
+            let entries = self.rtnetlink.dump("list the neighbours", decode::list_neighbors(family)).await?;
+            for entry in entries {
+                if let RouteNetlinkMessage::NewNeighbour(entry) = entry
+                    && let Some((key, Some(mac))) = decode::neighbor(&entry)
+                {
+                    neighbors.insert(key, mac);
+                }
+            }
+        }
+        self.neighbors = neighbors;
+        Ok(())
+    }
+
+    async fn read_neighbors_until_it_works(&mut self) {
+        while let Err(error) = self.read_neighbors().await {
+            tracing::warn!(%error, "cannot read the neighbours; trying again");
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    async fn resubscribe(&mut self) {
+        self.stale = true;
+        loop {
+            match open() {
+                Ok((events, connection)) => {
+                    self.events = events;
+                    std::mem::replace(&mut self.connection, connection).abort();
+                    return self.read_neighbors_until_it_works().await;
+                }
+                Err(error) => tracing::warn!(%error, "cannot follow routes and neighbours; trying again"),
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+}
+
+fn open() -> Result<(Events, AbortHandle), NetlinkError> {
+    let mut socket = TokioSocket::new(protocols::NETLINK_ROUTE).map_err(NetlinkError::Open)?;
+    let sized = rustix::net::sockopt::set_socket_recv_buffer_size_force(socket.socket_ref(), RECEIVE_BUFFER);
+    if let Err(error) = sized {
+        tracing::debug!(%error, "the receive buffer for events of routes stays at its default");
+    }
+    let groups = [
+        MulticastGroup::Link,
+        MulticastGroup::Neigh,
+        MulticastGroup::Ipv4Route,
+        MulticastGroup::Ipv4Rule,
+        MulticastGroup::Ipv6Route,
+        MulticastGroup::Ipv6Rule,
+    ];
+    let mask = groups.iter().fold(0, |mask, group| mask | 1 << (*group as u32 - 1));
+    socket.socket_mut().bind(&SocketAddr::new(0, mask)).map_err(NetlinkError::Open)?;
+    let (connection, _, events) = rtnetlink::from_socket(socket);
+    let connection = tokio::spawn(connection).abort_handle();
+    Ok((events.map(|(message, _)| message).boxed(), connection))
+}
