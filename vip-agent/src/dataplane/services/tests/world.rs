@@ -46,7 +46,7 @@ impl World {
                     let before = self.backends.insert(*slot, *value);
                     let services = [before.map(|before| before.service), Some(value.service)];
                     self.touched.extend(services.into_iter().flatten().filter(|_| value.family != 0));
-                    self.check();
+                    self.check_slot(*slot);
                 }
             }
             Step::Allow(ranges) => {
@@ -96,12 +96,27 @@ impl World {
                 );
             }
             for slot in self.rings.get(&port.service).into_iter().flatten() {
-                let backend = self.backends.get(slot).expect("a ring leads to a backend");
-                assert!(backend.is(backend_flags::UP), "a ring leads to a backend that is down: {slot}");
-                assert_eq!(backend.service, port.service, "a ring leads to another service's backend");
-                assert!(!backend.is(backend_flags::DRAINING), "a ring leads to one that drains");
+                self.check_way(port.service, *slot);
             }
         }
+    }
+
+    /// The part of [`Self::check`] that a write of this slot concerns: there may be thousands of them.
+    fn check_slot(&self, slot: u32) {
+        let open: BTreeSet<u16> = self.ports.values().map(|port| port.service).collect();
+        for service in open {
+            if self.rings.get(&service).is_some_and(|ring| ring.contains(&slot)) {
+                self.check_way(service, slot);
+            }
+        }
+    }
+
+    /// A ring leads to this slot.
+    fn check_way(&self, service: u16, slot: u32) {
+        let backend = self.backends.get(&slot).expect("a ring leads to a backend");
+        assert!(backend.is(backend_flags::UP), "a ring leads to a backend that is down: {slot}");
+        assert_eq!(backend.service, service, "a ring leads to another service's backend");
+        assert!(!backend.is(backend_flags::DRAINING), "a ring leads to one that drains");
     }
 
     /// The table says what is wanted, and nothing else.
@@ -117,9 +132,10 @@ impl World {
                 self.sources.iter().filter(|(of, _)| *of == index).map(|(_, range)| *range).collect();
             assert_eq!(ranges, service.source_ranges.iter().copied().collect(), "{}", service.name);
             let mut serving = BTreeSet::new();
+            let holders: BTreeMap<_, _> =
+                book.holders(&service.name).map(|holder| (holder.address, holder)).collect();
             for backend in &service.backends {
-                let mut holders = book.holders(&service.name);
-                let holder = holders.find(|holder| holder.address == backend.address).expect("it has a slot");
+                let holder = holders.get(&backend.address).expect("it has a slot");
                 let slot = holder.slot.number.get();
                 assert!(!holder.leaving);
                 assert_eq!(self.backends.get(&slot), Some(&backend.value(holder.slot, index)));
