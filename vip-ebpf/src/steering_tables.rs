@@ -10,8 +10,8 @@ use vip_common::steering::maglev::RingSize;
 use vip_common::steering::reason::{BackendCounters, Outcome, ServiceCounters};
 use vip_common::steering::tables::{
     ANSWERS_ADMITTED, AffinityKey, Backend, Choice, FragmentKey, Gate, MAX_AFFINITIES, MAX_BACKENDS,
-    MAX_FLOWS, MAX_FRAGMENTS, MAX_SERVICE_PORTS, MAX_SERVICES, MAX_SOURCES, NEW_FLOWS_ADMITTED, Service,
-    ServiceKey, ServicePort, Source4Key, Source6Key, SteeredFlowKey, SteeringTables,
+    MAX_FLOWS, MAX_FRAGMENTS, MAX_SERVICE_PORTS, MAX_SERVICES, MAX_SOURCES, NEW_FLOWS_ADMITTED, RingPair,
+    Service, ServiceKey, ServicePort, Source4Key, Source6Key, SteeredFlowKey, SteeringTables,
 };
 
 const SERVICE_SLOTS: usize = MAX_SERVICES as usize;
@@ -22,7 +22,7 @@ const LISTS_PER_CPU: usize = BPF_F_NO_COMMON_LRU as usize;
 const BY_USE: usize = BPF_F_NO_PREALLOC as usize;
 
 /// The loader gives it as many entries as the agent's rings have.
-type Ring = Array<u32, { RingSize::DEFAULT.get() as usize }, MMAPABLE>;
+type Ring = Array<RingPair, { RingSize::DEFAULT.pairs() as usize }, MMAPABLE>;
 
 #[btf_map]
 static SERVICE_PORTS: HashMap<ServiceKey, ServicePort, { MAX_SERVICE_PORTS as usize }, BY_USE> =
@@ -149,7 +149,8 @@ impl SteeringTables for SteeringMaps {
 
     #[inline(always)]
     fn ring(&self, service: u16, position: u32) -> u32 {
-        RINGS.get_value(service.into(), &position).copied().unwrap_or(0)
+        let pair = RINGS.get_value(service.into(), &(position / 2)).copied();
+        pair.map_or(0, |[even, odd]| if position.is_multiple_of(2) { even } else { odd })
     }
 
     #[inline(always)]

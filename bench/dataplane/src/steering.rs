@@ -21,7 +21,7 @@ use vip_agent::types::MonotonicTime;
 use vip_common::maps::{Vip, vip_flags};
 use vip_common::steering::maglev::{Candidate, RingSize, fill};
 use vip_common::steering::tables::{
-    Backend, Gate, Mode, NEW_FLOWS_ADMITTED, Service, ServiceKey, ServicePort, backend_flags,
+    Backend, Gate, Mode, NEW_FLOWS_ADMITTED, RingPair, Service, ServiceKey, ServicePort, backend_flags,
 };
 
 use crate::cost::{Cost, LOOPBACK, ethernet};
@@ -36,6 +36,9 @@ const TRANSMIT: u32 = 3;
 /// The other port has no service.
 const PORT: u16 = 80;
 const BACKENDS: u8 = 10;
+
+/// Two entries in each element.
+type Ring = Array<MapData, RingPair>;
 
 /// A program of steering, and how many instructions the verifier went through.
 #[derive(Serialize)]
@@ -95,7 +98,7 @@ struct Node {
     dataplane: Dataplane,
     viplane: Xdp,
     /// The kernel keeps only those rings that are in the map, which needs their descriptors once.
-    _rings: Vec<Array<MapData, u32>>,
+    _rings: Vec<Ring>,
 }
 
 impl Node {
@@ -145,7 +148,7 @@ fn map(dataplane: &Dataplane, name: &str) -> Result<MapData> {
 }
 
 /// A service on TCP port 80 of the VIP; the slots of its backends begin at 1 + 100 for each.
-fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr) -> Result<Array<MapData, u32>> {
+fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr) -> Result<Ring> {
     let (address, family) = match vip {
         IpAddr::V4(vip) => {
             let mut wide = [0; 16];
@@ -179,12 +182,11 @@ fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr) -> Result<Array<MapDa
     let size = RingSize::DEFAULT;
     let mut entries = vec![0; size.get() as usize];
     fill(&mut entries, size, &mut candidates).map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
-    let mut ring: Array<MapData, u32> = Array::create(size.get(), MMAPABLE)?;
-    for (index, entry) in (0..).zip(&entries) {
-        ring.set(index, entry, 0)?;
+    let mut ring: Ring = Array::create(size.pairs(), MMAPABLE)?;
+    for (index, pair) in (0..).zip(entries.chunks(2)) {
+        ring.set(index, [pair[0], pair.get(1).copied().unwrap_or(0)], 0)?;
     }
-    let mut rings: ArrayOfMaps<_, Array<MapData, u32>> =
-        ArrayOfMaps::try_from(Map::ArrayOfMaps(map(dataplane, "RINGS")?))?;
+    let mut rings: ArrayOfMaps<_, Ring> = ArrayOfMaps::try_from(Map::ArrayOfMaps(map(dataplane, "RINGS")?))?;
     rings.set(service.into(), &ring, 0)?;
     let definition = Service { ring_size: size.get(), mode: Mode::Direct as u8, ..Service::zeroed() };
     set(dataplane, "SERVICES", service.into(), bytemuck::cast::<_, [u8; 16]>(definition))?;

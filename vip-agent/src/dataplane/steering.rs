@@ -80,7 +80,7 @@ impl Steering {
         let there: Vec<_> =
             inherited.iter().map(|(name, map)| (*name, map.as_fd())).chain(shared.iter().copied()).collect();
         let shared = there.as_slice();
-        let request = Request { programs: &PROGRAMS, shared, inner_entries: Some(ring_size.get()) };
+        let request = Request { programs: &PROGRAMS, shared, inner_entries: Some(ring_size.pairs()) };
         let loaded = loader::load(STEERING_OBJECT, &request)
             .map_err(|failure| diagnose(failure, Feature::is_present))?;
         let steps = shared.iter().find(|(name, _)| *name == "STEERING").map(|(_, map)| *map);

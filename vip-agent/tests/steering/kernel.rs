@@ -17,7 +17,7 @@ use vip_common::maps::{Vip, VlanKey, vip_flags};
 use vip_common::rewrite::Verdict;
 use vip_common::steering::maglev::RingSize;
 use vip_common::steering::reason::Outcome;
-use vip_common::steering::tables::{Choice, Closed, Gate, MAX_SERVICES, SteeredFlowKey};
+use vip_common::steering::tables::{Choice, Closed, Gate, MAX_SERVICES, RingPair, SteeredFlowKey};
 
 use crate::packets::{ENDS4, ENDS6, Ends, OWN};
 use crate::world::{IFINDEX, RING, World, slot};
@@ -28,6 +28,9 @@ const MMAPABLE: u32 = 1 << 10;
 const POISON: [u8; 32] = [0xff; 32];
 /// Room for what is put in front of a frame.
 const GROWTH: usize = 256;
+
+/// Two entries in each element.
+type Ring = Array<MapData, RingPair>;
 
 /// What became of a frame.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,7 +48,7 @@ pub(crate) struct Kernel {
     pub(crate) dataplane: Dataplane,
     viplane: Xdp,
     /// The kernel keeps only those rings that are in the map, which needs their descriptors once.
-    rings: Vec<Array<MapData, u32>>,
+    rings: Vec<Ring>,
     services: u32,
     backends: Vec<u32>,
 }
@@ -118,12 +121,13 @@ impl Kernel {
     }
 
     fn set_ring(&mut self, service: u32, entries: &[Option<usize>]) -> Result<()> {
-        let mut ring: Array<MapData, u32> = Array::create(RING, MMAPABLE)?;
-        for (index, member) in (0..).zip(entries) {
-            ring.set(index, member.map_or(0, |member| slot(service as usize, member)), 0)?;
+        let mut ring: Ring = Array::create(RingSize::new(RING).context("a prime")?.pairs(), MMAPABLE)?;
+        let slot = |member: &Option<usize>| member.map_or(0, |member| slot(service as usize, member));
+        for (index, pair) in (0..).zip(entries.chunks(2)) {
+            let [even, odd] = [pair.first(), pair.get(1)].map(|member| member.map_or(0, slot));
+            ring.set(index, [even, odd], 0)?;
         }
-        let mut rings: ArrayOfMaps<_, Array<MapData, u32>> =
-            ArrayOfMaps::try_from(Map::ArrayOfMaps(self.map("RINGS")?))?;
+        let mut rings: ArrayOfMaps<_, Ring> = ArrayOfMaps::try_from(Map::ArrayOfMaps(self.map("RINGS")?))?;
         rings.set(service, &ring, 0)?;
         self.rings.push(ring);
         Ok(())

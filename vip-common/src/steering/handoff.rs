@@ -182,7 +182,9 @@ impl Place {
     /// once more behind a comparison, but not without its mask.
     #[inline(always)]
     fn packet(&self, network_bits: usize) -> Option<Packet> {
-        let Self { end, id, protocol, .. } = *self;
+        let Self { end, protocol, .. } = *self;
+        // Read whatever the part is: where only some arms had it, LLVM would leave a register unset that it saves in all of them.
+        let id = core::hint::black_box(self.id);
         let network = ethernet::HEADER + (self.network as usize & network_bits);
         let transport = self.transport as usize & OFFSET_BITS;
         let fragment = match self.part {

@@ -50,6 +50,11 @@ impl RingSize {
     pub const fn get(self) -> u32 {
         self.0
     }
+
+    /// Elements of a ring's map, of two entries each ([`super::tables::RingPair`]).
+    pub const fn pairs(self) -> u32 {
+        self.0.div_ceil(2)
+    }
 }
 
 /// A backend that may be in a ring.

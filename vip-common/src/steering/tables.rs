@@ -134,6 +134,10 @@ impl Closed {
     }
 }
 
+/// Element of a ring's map in `RINGS`: two of its entries, slots of `BACKENDS`. The kernel rounds each element of an array up to
+/// eight bytes: with one entry in each, a ring would take twice the memory, half of it empty.
+pub type RingPair = [u32; 2];
+
 /// Value of `BACKENDS`: a cache line. Slot 0 is nobody's.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]

@@ -16,10 +16,9 @@ use regex_lite::Regex;
 use super::super::{
     AllFailed, Announce, Api, Auth, AuthTrailer, Backend, BodyMatch, Capabilities, Check, CommandLine,
     Config, Headers, HostHeader, Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern,
-    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name,
-    NoBackend, OnConflict, Polling, PortRange, Preset, Probe, Protocol, Question, Secrets,
-    Security, Service, ServiceMode, StatusSet, TokenFile, Transport, Unicast, Url, VipAddress,
-    XdpModeChoice, diff, effective, parse, parse_with,
+    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, NoBackend, OnConflict, Polling,
+    PortRange, Preset, Probe, Protocol, Question, Secrets, Security, Service, ServiceMode, StatusSet,
+    TokenFile, Transport, Unicast, Url, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
 use crate::api::Token;

@@ -7,6 +7,7 @@ use std::thread;
 
 use rustix::mm::{MapFlags, ProtFlags, mmap, munmap};
 use vip_common::steering::maglev::{self, Candidate};
+use vip_common::steering::tables::RingPair;
 
 use super::super::sys;
 use super::wanted::RING;
@@ -25,7 +26,7 @@ impl Ring {
     }
 
     fn new(candidates: &[Candidate]) -> io::Result<Self> {
-        let map = sys::create_ring(RING.get())?;
+        let map = sys::create_ring(RING)?;
         let mut memory = Memory::of(map.as_fd())?;
         let mut candidates = candidates.to_vec();
         maglev::fill(memory.words(), RING, &mut candidates)
@@ -65,7 +66,7 @@ struct Memory {
 }
 
 impl Memory {
-    const BYTES: usize = RING.get() as usize * size_of::<u32>();
+    const BYTES: usize = RING.pairs() as usize * size_of::<RingPair>();
 
     fn of(map: BorrowedFd<'_>) -> io::Result<Self> {
         // SAFETY: a new mapping at an address of the kernel's choice disturbs no other memory.
@@ -83,7 +84,7 @@ impl Memory {
     }
 
     fn words(&mut self) -> &mut [u32] {
-        // SAFETY: the mapping holds as many words for as long as `self` lives and is page aligned; the map is in no other
+        // SAFETY: the mapping holds as many words, without gaps between its pairs, for as long as `self` lives and is page aligned; the map is in no other
         // map and known to nobody else, so that nothing else reads or writes it.
         unsafe { std::slice::from_raw_parts_mut(self.start, RING.get() as usize) }
     }

@@ -5,6 +5,8 @@ use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 use bytemuck::{Pod, Zeroable};
+use vip_common::steering::maglev::RingSize;
+use vip_common::steering::tables::RingPair;
 
 use super::{ElementAttributes, F_MMAPABLE, MAP_TYPE_ARRAY, MAP_UPDATE_ELEM, MapShape, bpf, create_map, raw};
 
@@ -176,13 +178,13 @@ pub(in super::super) fn look_up_batch(
     Ok(Some(attributes.count as usize))
 }
 
-/// Makes a map of that many 32-bit words, to be filled through its memory and put into an array of maps.
-pub(in super::super) fn create_ring(entries: u32) -> io::Result<OwnedFd> {
+/// Makes a map of a ring, to be filled through its memory and put into an array of maps.
+pub(in super::super) fn create_ring(size: RingSize) -> io::Result<OwnedFd> {
     let shape = MapShape {
         map_type: MAP_TYPE_ARRAY,
         key_size: 4,
-        value_size: 4,
-        max_entries: entries,
+        value_size: size_of::<RingPair>() as u32,
+        max_entries: size.pairs(),
         flags: F_MMAPABLE,
     };
     create_map("RING", &shape, None)
