@@ -221,7 +221,7 @@ fn interface_outcome(links: &LinkTable, name: &str) -> Outcome {
 }
 
 fn tell_verdict(view: Option<View<'_>>, events: &Events) {
-    let Some(View { name, up, last_error }) = view else { return };
+    let Some(View { name, up, last_error, .. }) = view else { return };
     events.publish(&Occurrence::Verdict {
         probe: name.to_owned(),
         up,

@@ -112,6 +112,8 @@ pub struct View<'a> {
     pub name: &'a str,
     /// The verdict.
     pub up: bool,
+    /// Whether it rests on an outcome; before the first one it is but what the configuration presumes.
+    pub proven: bool,
     /// Why the last outcome was not up.
     pub last_error: Option<&'a str>,
 }
@@ -264,7 +266,12 @@ impl Tracker {
     /// How a probe is.
     pub fn view(&self, probe: &str) -> Option<View<'_>> {
         let (name, Tracked { verdict, .. }) = self.probes.get_key_value(probe)?;
-        Some(View { name, up: verdict.is_up(), last_error: verdict.last_error() })
+        Some(View {
+            name,
+            up: verdict.is_up(),
+            proven: verdict.is_proven(),
+            last_error: verdict.last_error(),
+        })
     }
 }
 

@@ -93,6 +93,11 @@ impl Verdict {
         self.up
     }
 
+    /// Whether there was an outcome.
+    pub fn is_proven(&self) -> bool {
+        self.probed
+    }
+
     /// Why the last outcome was not up.
     pub fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()

@@ -182,7 +182,7 @@ impl Agent {
         let steered = self.config.services.iter().filter(|service| service.mode.is_steered());
         let mut hosts: BTreeSet<IpAddr> =
             steered.flat_map(|service| &service.backends).map(|backend| backend.address).collect();
-        hosts.extend(self.services.book.leaving());
+        hosts.extend(self.services.book.addresses());
         if hosts.is_empty() {
             self.services.hops = None;
             return;
@@ -368,10 +368,17 @@ impl Agent {
     }
 
     fn wanted_of(&self, service: &Service, reached: &Reached, carriers: &BTreeMap<IpAddr, u32>) -> Wanted {
-        let backend = |backend: &config::Backend| WantedBackend {
-            address: backend.address,
-            weight: backend.weight,
-            way: self.way_to(service, backend, reached, carriers).ok(),
+        let backend = |backend: &config::Backend| {
+            // What it has it keeps until its probe says that it is down: it may have been left out and come back.
+            let unproven = self.probe_of(backend).is_some_and(|view| !view.up && !view.proven);
+            let way = if unproven {
+                let carrier = carriers.get(&service.vip).copied();
+                judge::way(service.mode, carrier, reached.get(&backend.address), &self.links)
+            } else {
+                self.way_to(service, backend, reached, carriers)
+            };
+            let weight = if unproven { 0 } else { backend.weight };
+            WantedBackend { address: backend.address, weight, way: way.ok() }
         };
         let (mode, backends) = match service.mode {
             // A proxy is a local listener to the program.

@@ -199,10 +199,9 @@ impl Book {
         })
     }
 
-    /// The backends that are not wanted any more: their next hops matter until their flows have ended.
-    pub fn leaving(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        let backends = self.services.values().flat_map(|entry| &entry.backends);
-        backends.filter(|(_, held)| held.leaving.is_some()).map(|(address, _)| *address)
+    /// The backends that hold slots: also those that are not wanted any more, whose next hops matter until their flows have ended.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.services.values().flat_map(|entry| entry.backends.keys()).copied()
     }
 
     /// Goes on with tables that another process filled: its services' slots, its ports, and the slots of `BACKENDS` from 1 up
