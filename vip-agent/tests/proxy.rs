@@ -1,11 +1,16 @@
 //! `mode: proxy` between real hosts: nginx believes the PROXY header, a Backup is ready before it owns, and what moves is served.
 
+#[path = "support/agents.rs"]
+mod agents;
+
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpStream};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use agents::{Ask as _, agent, pair};
 use anyhow::{Context as _, Result, ensure};
+use serde_json::json;
 use vip_agent::proxy::{HeaderVersion, Limits, PortMap, Proxy, ProxyBackend, ProxyService};
 use vip_lab::{Lab, Node, Process, wait};
 
@@ -17,12 +22,14 @@ const VIP6: &str = "fd00::50";
 fn nginx(node: &Node) -> Result<Process> {
     let files = node.file_path("nginx-files").display().to_string();
     node.command("mkdir").arg(&files).read()?;
+    node.command("truncate").args(["-s", "900K", &format!("{files}/slow")]).read()?;
     let temporary = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
         .map(|kind| format!("{kind}_temp_path {files}/{kind};"))
         .join(" ");
     let config = format!(
         "daemon off; user root; pid {files}/pid; error_log stderr; events {{}}\nhttp {{ access_log off; {temporary}\n\
          server {{ listen 8080 proxy_protocol; listen [::]:8080 proxy_protocol;\n\
+         location /slow {{ limit_rate 300k; root {files}; }}\n\
          location / {{ return 200 '$proxy_protocol_addr $proxy_protocol_server_addr {}'; }} }} }}\n",
         node.name()
     );
@@ -151,5 +158,37 @@ fn a_backup_is_ready_before_it_owns_and_meanwhile_a_client_like_others() -> Resu
     ensure!(new(&heir) > 0 && new(&former) == before, "the heir serves what comes now");
     let served: u64 = heir.counts().iter().flat_map(|counts| counts.backends.values()).map(|b| b.sent).sum();
     ensure!(served > 0, "{:?}", heir.counts());
+    Ok(())
+}
+
+#[test]
+fn agents_pass_connections_on_and_the_former_owner_sees_its_own_through() -> Result<()> {
+    let lab = Lab::builder().nodes(4).clients(1).vips([VIP, VIP6]).build()?;
+    let _servers = [nginx(lab.node(3))?, nginx(lab.node(4))?];
+    let service = |name: &str, vip: &str| {
+        json!({
+            "name": name, "vip": vip, "mode": "proxy", "proxy_protocol": "v2",
+            "ports": [{"port": 80, "target": 8080, "protocol": "tcp"}],
+            "backends": [{"address": lab.node(3).ipv4()}, {"address": lab.node(4).ipv4()}],
+        })
+    };
+    let services = json!([service("web", VIP), service("web6", VIP6)]);
+    let with = |number| agent(&lab, number).set("services", services.clone()).grace(Duration::from_secs(10));
+    let [first, _second] = pair(with(1), with(2))?;
+    let client = lab.client();
+    wait::until(SOON, || get(client, VIP).is_ok() && get(client, VIP6).is_ok())?;
+    ensure!(get(client, VIP)?.starts_with(&format!("{} {VIP} node", client.ipv4())));
+    ensure!(get(client, VIP6)?.starts_with(&format!("{} {VIP6} node", client.ipv6())));
+    first.wait_for("counted", |status| status["services"][0]["new_flows"].as_u64() > Some(0))?;
+
+    // 3 s long, begun before the VIPs move.
+    let mut under_way = connect(client, VIP)?;
+    under_way.write_all(b"GET /slow HTTP/1.0\r\n\r\n")?;
+    under_way.read_exact(&mut [0; 1])?;
+    first.drain()?;
+    ensure!(get(client, VIP)?.starts_with(&format!("{} {VIP} node", client.ipv4())), "the heir serves");
+    let mut rest = Vec::new();
+    under_way.read_to_end(&mut rest)?;
+    ensure!(rest.len() > 900 << 10, "only {} bytes came after the move", rest.len());
     Ok(())
 }

@@ -59,6 +59,7 @@ impl Agent {
             self.apply_verdicts().await;
             self.services.touch();
             self.keep_services();
+            self.serve_proxied();
         } else if self.tracker.view(probe).is_some_and(|view| !view.up) {
             // The reason may be another one.
             self.apply_verdicts().await;
@@ -80,6 +81,7 @@ impl Agent {
             self.apply_verdicts().await;
             self.services.touch();
             self.keep_services();
+            self.serve_proxied();
         }
     }
 

@@ -19,6 +19,7 @@ mod observed;
 mod owners;
 pub(crate) mod place;
 mod provenance;
+mod proxied;
 mod readiness;
 mod reload;
 mod reports;

@@ -210,6 +210,7 @@ async fn come_up(
         Ok(control) => {
             agent.say_how_it_runs();
             agent.api.serve(agent.config.api.clone());
+            agent.serve_proxied();
             agent.keep_watched().await;
             let begun = if succeeds {
                 agent.settle_in(wanted, loaded.source).await

@@ -45,7 +45,7 @@ impl Agent {
             api: self.api.status(),
             map_memory: self.dataplane.map_memory(),
             instances,
-            services: self.service_statuses(),
+            services: self.with_proxied(self.service_statuses()),
             alarms: self.alarms.list(),
             alarms_total: self.alarms.totals(),
         }

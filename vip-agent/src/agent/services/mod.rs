@@ -159,6 +159,7 @@ impl Agent {
 
     /// Serves what the configuration says from now on.
     pub(super) fn set_services(&mut self) {
+        self.serve_proxied();
         if self.services.tables.is_none() {
             return;
         }
@@ -417,12 +418,16 @@ impl Agent {
             let why = view.last_error.unwrap_or("not up for long enough");
             return Err(format!("probe {} is down: {why}", view.name));
         }
+        if !service.mode.is_steered() {
+            // By the kernel's routes, as any connection of this node.
+            return Ok(Way::Here);
+        }
         let carrier = carriers.get(&service.vip).copied();
         judge::way(service.mode, carrier, reached.get(&backend.address), &self.links)
     }
 
     /// What is known of the probe that a backend names.
-    fn probe_of(&self, backend: &config::Backend) -> Option<crate::health::View<'_>> {
+    pub(super) fn probe_of(&self, backend: &config::Backend) -> Option<crate::health::View<'_>> {
         let name = backend.probe.as_ref()?;
         let probe = self.config.probes.iter().find(|probe| probe.name == *name)?;
         self.tracker.view(probe.at(backend.address).name())
