@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use aya::Ebpf;
 use aya::programs::XdpMode;
 use nix::net::if_::if_nametoindex;
@@ -15,6 +15,7 @@ use crate::bench_object::{arrived, load, program_mut};
 use crate::generator::{PORT, Traffic, send};
 use crate::netns::{Namespace, run, set};
 use crate::record::{Cell, Run};
+use crate::steering::{self, Steering};
 
 /// The VIP, and a backend's address and MAC.
 pub(crate) const VIP: [u8; 4] = [10, 0, 0, 50];
@@ -48,15 +49,10 @@ impl Contender {
     pub(crate) const ALL: [Self; 6] =
         [Self::Discard, Self::Reflect, Self::Viplane, Self::Forward, Self::Nftables, Self::Ipvs];
 
-    /// Those that this version and this kernel can set up.
+    /// Those that this kernel has.
     pub(crate) fn usual() -> Vec<Self> {
         let has_ipvs = Path::new("/proc/net/ip_vs").exists();
-        let is_there = |contender: &Self| match contender {
-            Self::Viplane => false,
-            Self::Ipvs => has_ipvs,
-            _ => true,
-        };
-        Self::ALL.into_iter().filter(is_there).collect()
+        Self::ALL.into_iter().filter(|contender| *contender != Self::Ipvs || has_ipvs).collect()
     }
 
     /// Its name in the JSON, and as a class in the picture.
@@ -85,6 +81,14 @@ impl fmt::Display for Contender {
     }
 }
 
+/// What is attached at the node's end.
+enum Node {
+    /// One of the benchmark's programs; `discard` counts what it gets.
+    Program(Ebpf),
+    /// viplane.
+    Steering { _attached: Steering },
+}
+
 /// A wire with a contender at its end.
 pub(crate) struct Topology {
     contender: Contender,
@@ -92,8 +96,7 @@ pub(crate) struct Topology {
     clients_end: u32,
     /// Generates, and counts what comes to the backend.
     outside: std::cell::RefCell<Ebpf>,
-    /// At the node; counts what it gets, where it is `discard`.
-    node: Ebpf,
+    node: Node,
     _node_namespace: Namespace,
 }
 
@@ -130,18 +133,18 @@ impl Topology {
     }
 
     /// What stands at the node's end. Live frames come in by driver mode only where a program is attached so, whichever.
-    fn node(contender: Contender) -> Result<Ebpf> {
-        let attached = |name: &str| -> Result<Ebpf> {
+    fn node(contender: Contender) -> Result<Node> {
+        let attached = |name: &str| -> Result<Node> {
             let mut ebpf = load(&[name])?;
             program_mut(&mut ebpf, name)?
                 .attach(ETH0, XdpMode::Driver)
                 .context("attaching to the node's end")?;
-            Ok(ebpf)
+            Ok(Node::Program(ebpf))
         };
         match contender {
             Contender::Discard => attached("discard"),
             Contender::Reflect => attached("reflect"),
-            Contender::Viplane => bail!("this version's program does not steer"),
+            Contender::Viplane => Ok(Node::Steering { _attached: steering::attach(ETH0)? }),
             Contender::Forward => {
                 forward()?;
                 attached("pass_up")
@@ -186,9 +189,9 @@ impl Topology {
     }
 
     fn arrived(&self) -> Result<u64> {
-        match self.contender {
-            Contender::Discard => arrived(&self.node),
-            _ => arrived(&self.outside.borrow()),
+        match &self.node {
+            Node::Program(discard) if self.contender == Contender::Discard => arrived(discard),
+            Node::Program(_) | Node::Steering { .. } => arrived(&self.outside.borrow()),
         }
     }
 }

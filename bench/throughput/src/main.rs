@@ -10,6 +10,7 @@ mod generator;
 mod netns;
 mod plot;
 mod record;
+mod steering;
 mod table;
 
 use std::fs;
