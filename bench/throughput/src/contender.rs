@@ -86,7 +86,7 @@ enum Node {
     /// One of the benchmark's programs; `discard` counts what it gets.
     Program(Ebpf),
     /// viplane.
-    Steering { _attached: Steering },
+    Steering { _attached: Box<Steering> },
 }
 
 /// A wire with a contender at its end.
@@ -144,7 +144,7 @@ impl Topology {
         match contender {
             Contender::Discard => attached("discard"),
             Contender::Reflect => attached("reflect"),
-            Contender::Viplane => Ok(Node::Steering { _attached: steering::attach(ETH0)? }),
+            Contender::Viplane => Ok(Node::Steering { _attached: Box::new(steering::attach(ETH0)?) }),
             Contender::Forward => {
                 forward()?;
                 attached("pass_up")

@@ -15,7 +15,9 @@ use vip_common::maps::{Vip, vip_flags};
 use vip_common::packet::ipv4::widen;
 use vip_common::steering::maglev::{Candidate, RingSize, fill};
 use vip_common::steering::packet::protocol;
-use vip_common::steering::tables::{Backend, Mode, Service, ServiceKey, ServicePort, backend_flags};
+use vip_common::steering::tables::{
+    Backend, Mode, RingPair, Service, ServiceKey, ServicePort, backend_flags,
+};
 
 use crate::contender::VIP;
 use crate::generator::{NODE, PORT};
@@ -28,10 +30,13 @@ const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 0xbb];
 /// Longer than any measurement.
 const LEASE: Duration = Duration::from_secs(24 * 3600);
 
+/// Two entries in each element.
+type Ring = Array<MapData, RingPair>;
+
 /// An owner of the VIP.
 pub(crate) struct Steering {
     _dataplane: Dataplane,
-    _ring: Array<MapData, u32>,
+    _ring: Ring,
 }
 
 /// Attaches the program to an interface of this thread's namespace.
@@ -57,7 +62,7 @@ pub(crate) fn attach(interface: &str) -> Result<Steering> {
 }
 
 /// Service 0, on the UDP port that is sent to.
-fn serve(dataplane: &Dataplane, ifindex: u32) -> Result<Array<MapData, u32>> {
+fn serve(dataplane: &Dataplane, ifindex: u32) -> Result<Ring> {
     let key = ServiceKey { vip: widen(VIP), port: PORT.to_be_bytes(), protocol: protocol::UDP, family: 4 };
     let mut ports: HashMap<_, [u8; 20], [u8; 4]> =
         HashMap::try_from(Map::HashMap(map(dataplane, "SERVICE_PORTS")?))?;
@@ -82,12 +87,11 @@ fn serve(dataplane: &Dataplane, ifindex: u32) -> Result<Array<MapData, u32>> {
     let size = RingSize::DEFAULT;
     let mut entries = vec![0; size.get() as usize];
     fill(&mut entries, size, &mut candidates).map_err(|refused| anyhow::anyhow!("{refused:?}"))?;
-    let mut ring: Array<MapData, u32> = Array::create(size.get(), MMAPABLE)?;
-    for (index, entry) in (0..).zip(&entries) {
-        ring.set(index, entry, 0)?;
+    let mut ring: Ring = Array::create(size.pairs(), MMAPABLE)?;
+    for (index, pair) in (0..).zip(entries.chunks(2)) {
+        ring.set(index, [pair[0], pair.get(1).copied().unwrap_or(0)], 0)?;
     }
-    let mut rings: ArrayOfMaps<_, Array<MapData, u32>> =
-        ArrayOfMaps::try_from(Map::ArrayOfMaps(map(dataplane, "RINGS")?))?;
+    let mut rings: ArrayOfMaps<_, Ring> = ArrayOfMaps::try_from(Map::ArrayOfMaps(map(dataplane, "RINGS")?))?;
     rings.set(0, &ring, 0)?;
     let service = Service { ring_size: size.get(), mode: Mode::Direct as u8, ..Service::zeroed() };
     set(dataplane, "SERVICES", 0, bytemuck::cast::<_, [u8; 16]>(service))?;

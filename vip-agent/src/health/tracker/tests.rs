@@ -133,7 +133,7 @@ fn a_late_round_that_began_before_the_last_one_is_counted_and_not_judged() {
     for began in [0, 100] {
         assert!(!tracker.observe("web", round(off(), began, 1000)));
     }
-    assert_eq!(tracker.view("web"), Some(View { name: "web", up: true, last_error: None }));
+    assert_eq!(tracker.view("web"), Some(View { name: "web", up: true, proven: true, last_error: None }));
     let (_, up, measured) = tracker.measured().next().unwrap();
     assert!(up);
     assert_eq!((measured.up, measured.down, measured.rounds()), (1, 2, 3));
