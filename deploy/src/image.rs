@@ -1,6 +1,6 @@
-//! An image with nothing in it but the agent, assembled by buildah: `FROM scratch`, without a Docker engine.
+//! An image with nothing in it but the agent and its `vip-kube`, assembled by buildah: `FROM scratch`, without a Docker engine.
 //!
-//! The agent is linked statically and needs no file of a distribution. It has no shell, so commands of `exec` probes need an
+//! Both are linked statically and need no file of a distribution. It has no shell, so commands of `exec` probes need an
 //! image that is made of this one.
 
 use std::fs;
@@ -9,12 +9,14 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::PROGRAMS;
+
 /// What goes into an image.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The agent.
-    pub agent: PathBuf,
-    /// Further files, and where they go: libraries of an agent that is not static.
+    /// The folder of [`crate::PROGRAMS`].
+    pub programs: PathBuf,
+    /// Further files, and where they go: libraries of programs that are not static.
     pub files: Vec<(PathBuf, PathBuf)>,
     /// The processors it is for, as Docker calls them.
     pub arch: String,
@@ -23,25 +25,25 @@ pub struct Image {
 }
 
 impl Image {
-    /// An image of a static agent for this machine's processors.
-    pub fn of(agent: PathBuf) -> Self {
+    /// An image of static programs for this machine's processors.
+    pub fn of(programs: PathBuf) -> Self {
         let arch = if std::env::consts::ARCH == "aarch64" { "arm64" } else { "amd64" };
         let tag = format!("viplane:{}", env!("CARGO_PKG_VERSION"));
-        Self { agent, files: Vec::new(), arch: arch.to_owned(), tag }
+        Self { programs, files: Vec::new(), arch: arch.to_owned(), tag }
     }
 }
 
 /// How large things are, in bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct Sizes {
-    /// The agent alone.
-    pub agent: u64,
+    /// The programs alone, in the order of [`crate::PROGRAMS`].
+    pub programs: [u64; 2],
     /// The archive that is loaded on nodes.
     pub archive: u64,
 }
 
-/// Where the agent is in the image.
-pub const AGENT: &str = "usr/bin/vip-agent";
+/// Where the programs are in the image.
+const FOLDER: &str = "usr/bin";
 
 /// Assembles an image as the archive that `docker load`, `kind load image-archive`, `ctr images import` and k3s read. What is
 /// made on the way is in `folder`, and removed.
@@ -77,13 +79,14 @@ pub fn assemble(image: &Image, folder: &Path, archive: &Path) -> Result<Sizes> {
     // An archive that is there already is refused.
     let _ = fs::remove_file(archive);
     let to = format!("docker-archive:{}:{}", archive.display(), image.tag);
-    // The same agent makes the same image.
+    // The same programs make the same image.
     store.buildah(&["commit", "--quiet", "--timestamp", "0", &container, &to])?;
     fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
     let size = |path: &Path| {
         fs::metadata(path).map(|file| file.len()).with_context(|| format!("cannot read {}", path.display()))
     };
-    Ok(Sizes { agent: size(&image.agent)?, archive: size(archive)? })
+    let [agent, kube] = PROGRAMS.map(|name| image.programs.join(name));
+    Ok(Sizes { programs: [size(&agent)?, size(&kube)?], archive: size(archive)? })
 }
 
 /// The image's root file system.
@@ -93,8 +96,8 @@ fn lay_out(image: &Image, root: &Path) -> Result<()> {
     }
     let repository = crate::root();
     let licences = ["LICENSE-MIT", "LICENSE-APACHE"].map(|name| (repository.join(name), PathBuf::from(name)));
-    let agent = (image.agent.clone(), PathBuf::from(AGENT));
-    for (from, to) in image.files.iter().cloned().chain([agent]).chain(licences) {
+    let programs = PROGRAMS.map(|name| (image.programs.join(name), Path::new(FOLDER).join(name)));
+    for (from, to) in image.files.iter().cloned().chain(programs).chain(licences) {
         let to = root.join(to.strip_prefix("/").unwrap_or(&to));
         let folder = to.parent().context("a file needs a folder")?;
         fs::create_dir_all(folder).with_context(|| format!("cannot create {}", folder.display()))?;

@@ -11,6 +11,9 @@ pub use rendered::Rendered;
 
 use std::path::{Path, PathBuf};
 
+/// What an image or a package has: the agent, and beside it the program that it starts where its configuration names a cluster.
+pub const PROGRAMS: [&str; 2] = ["vip-agent", "vip-kube"];
+
 /// The folder deploy/ of this repository.
 pub fn folder() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))

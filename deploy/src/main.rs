@@ -27,11 +27,11 @@ enum Command {
         #[arg(long, value_name = "FOLDER")]
         package: Option<PathBuf>,
     },
-    /// Assemble an image of a static agent, into target/image
+    /// Assemble an image of static programs, into target/image
     Image {
-        /// The agent
-        #[arg(long)]
-        agent: PathBuf,
+        /// The folder of vip-agent and vip-kube
+        #[arg(long, value_name = "FOLDER")]
+        programs: PathBuf,
         /// The processors it is for, as Docker calls them
         #[arg(long)]
         arch: String,
@@ -39,11 +39,11 @@ enum Command {
         #[arg(long)]
         tag: Option<String>,
     },
-    /// Pack a Debian package of a static agent, into target/debian
+    /// Pack a Debian package of static programs, into target/debian
     Deb {
-        /// The agent
-        #[arg(long)]
-        agent: PathBuf,
+        /// The folder of vip-agent and vip-kube
+        #[arg(long, value_name = "FOLDER")]
+        programs: PathBuf,
         /// The processors it is for, as Debian calls them
         #[arg(long)]
         arch: String,
@@ -53,10 +53,10 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Options::parse().command {
         Command::Manifests { check, package } => make_manifests(check, package),
-        Command::Image { agent, arch, tag } => make_image(agent, arch, tag),
-        Command::Deb { agent, arch } => {
+        Command::Image { programs, arch, tag } => make_image(programs, arch, tag),
+        Command::Deb { programs, arch } => {
             let folder = vip_deploy::root().join("target/debian");
-            package::assemble(&agent, &arch, &folder).map(|package| {
+            package::assemble(&programs, &arch, &folder).map(|package| {
                 println!("{}", package.display());
                 ExitCode::SUCCESS
             })
@@ -81,17 +81,18 @@ fn make_manifests(check: bool, package: Option<PathBuf>) -> Result<ExitCode> {
     Ok(if check && !files.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn make_image(agent: PathBuf, arch: String, tag: Option<String>) -> Result<ExitCode> {
+fn make_image(programs: PathBuf, arch: String, tag: Option<String>) -> Result<ExitCode> {
     let folder = vip_deploy::root().join("target/image");
     let tag = tag.unwrap_or_else(|| format!("viplane:{}", env!("CARGO_PKG_VERSION")));
-    let image = Image { arch, tag, ..Image::of(agent) };
+    let image = Image { arch, tag, ..Image::of(programs) };
     let archive = folder.join(format!("viplane-{}.tar", image.arch));
     let sizes = image::assemble(&image, &folder, &archive)?;
     println!(
-        "{}: {}, agent {} KiB, archive {} KiB",
+        "{}: {}, vip-agent {} KiB, vip-kube {} KiB, archive {} KiB",
         image.tag,
         archive.display(),
-        sizes.agent >> 10,
+        sizes.programs[0] >> 10,
+        sizes.programs[1] >> 10,
         sizes.archive >> 10
     );
     Ok(ExitCode::SUCCESS)

@@ -1,4 +1,4 @@
-//! The Debian package: the agent, its unit, examples, and scripts that keep a running VIP through an upgrade. Packed by dpkg-deb.
+//! The Debian package: the agent, its `vip-kube`, its unit, examples, and scripts that keep a running VIP through an upgrade. Packed by dpkg-deb.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,21 +7,25 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::PROGRAMS;
+
 /// Scripts of deploy/deb that dpkg runs.
 pub const SCRIPTS: [&str; 3] = ["postinst", "prerm", "postrm"];
 
-/// Packs a statically linked agent for `arch`, as Debian calls it, into `folder`; yields the package.
+/// Packs the statically linked programs of a folder, for `arch`, as Debian calls it, into `folder`; yields the package.
 ///
 /// # Errors
 /// dpkg-deb is missing or refuses; the folder cannot be written.
-pub fn assemble(agent: &Path, arch: &str, folder: &Path) -> Result<PathBuf> {
+pub fn assemble(programs: &Path, arch: &str, folder: &Path) -> Result<PathBuf> {
     let version = env!("CARGO_PKG_VERSION");
     let root = folder.join("root");
     if root.exists() {
         fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
     }
     let repository = crate::root();
-    place(agent, &root.join("usr/bin/vip-agent"), 0o755)?;
+    for name in PROGRAMS {
+        place(&programs.join(name), &root.join("usr/bin").join(name), 0o755)?;
+    }
     let unit = crate::folder().join("systemd/vip-agent.service");
     place(&unit, &root.join("usr/lib/systemd/system/vip-agent.service"), 0o644)?;
     let docs = root.join("usr/share/doc/viplane");
@@ -34,7 +38,7 @@ pub fn assemble(agent: &Path, arch: &str, folder: &Path) -> Result<PathBuf> {
     for script in SCRIPTS {
         place(&crate::folder().join("deb").join(script), &root.join("DEBIAN").join(script), 0o755)?;
     }
-    write(&root.join("DEBIAN/control"), &control(version, arch, agent)?, 0o644)?;
+    write(&root.join("DEBIAN/control"), &control(version, arch, programs)?, 0o644)?;
 
     let package = folder.join(format!("viplane_{version}_{arch}.deb"));
     let mut pack = Command::new("dpkg-deb");
@@ -47,9 +51,13 @@ pub fn assemble(agent: &Path, arch: &str, folder: &Path) -> Result<PathBuf> {
     Ok(package)
 }
 
-/// What dpkg knows of it. It depends on nothing: the agent is linked statically.
-fn control(version: &str, arch: &str, agent: &Path) -> Result<String> {
-    let size = fs::metadata(agent).with_context(|| format!("cannot read {}", agent.display()))?.len();
+/// What dpkg knows of it. It depends on nothing: the programs are linked statically.
+fn control(version: &str, arch: &str, programs: &Path) -> Result<String> {
+    let mut size = 0;
+    for name in PROGRAMS {
+        let program = programs.join(name);
+        size += fs::metadata(&program).with_context(|| format!("cannot read {}", program.display()))?.len();
+    }
     Ok(format!(
         "Package: viplane
 Version: {version}

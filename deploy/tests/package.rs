@@ -86,15 +86,21 @@ fn a_removal_hands_over_and_leaves_nothing() -> Result<()> {
     Ok(())
 }
 
-/// What `cargo xtask deb` makes of the static agent, here with a program that is at hand.
+/// What `cargo xtask deb` makes of the static programs, here with one that is at hand.
 #[test]
 fn the_package_has_the_agent_its_unit_and_these_scripts() -> Result<()> {
     let folder = tempfile::tempdir()?;
-    let package = package::assemble(Path::new("/bin/true"), "amd64", folder.path())?;
+    let programs = folder.path().join("programs");
+    fs::create_dir(&programs)?;
+    for name in vip_deploy::PROGRAMS {
+        fs::copy("/bin/true", programs.join(name))?;
+    }
+    let package = package::assemble(&programs, "amd64", folder.path())?;
     let listed = Command::new("dpkg-deb").arg("--contents").arg(&package).output()?;
     let listed = String::from_utf8(listed.stdout)?;
     for (mode, file) in [
         ("-rwxr-xr-x root/root", "./usr/bin/vip-agent"),
+        ("-rwxr-xr-x root/root", "./usr/bin/vip-kube"),
         ("-rw-r--r-- root/root", "./usr/lib/systemd/system/vip-agent.service"),
         ("-rw-r--r-- root/root", "./usr/share/doc/viplane/examples/minimal.yaml"),
         ("-rw-r--r-- root/root", "./usr/share/doc/viplane/copyright"),

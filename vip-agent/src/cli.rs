@@ -83,6 +83,8 @@ pub enum Command {
     /// Print another program's configuration as ours, with remarks on what has no equivalent
     #[command(subcommand)]
     Import(Import),
+    /// The cluster role (Kubernetes): not in this version
+    Controller,
     /// Remove what a dead agent left: pins, addresses, sysctls. Refuses while one runs
     Cleanup(ConfigFile),
 }

@@ -14,6 +14,7 @@ pub mod flow_sync;
 pub mod health;
 pub mod idle;
 pub mod import;
+pub mod kube;
 pub mod metrics;
 pub mod net;
 pub mod preflight;

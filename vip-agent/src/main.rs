@@ -103,6 +103,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             imported.problems().iter().for_each(|problem| eprintln!("warning: {problem}"));
             say(imported.yaml)
         }
+        Command::Controller => Err(anyhow::anyhow!(
+            "`vip-agent controller` is not in this version: the nodes decide by themselves, without a controller (docs/kubernetes.md)"
+        )),
         Command::Cleanup(file) => {
             let places = cleanup_places(file.config.as_deref())?;
             let removed = runtime()?.block_on(cleanup::cleanup(&places))?;

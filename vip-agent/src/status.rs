@@ -26,6 +26,9 @@ pub struct Status {
     /// The HTTP API; `None`: it is off.
     #[serde(default)]
     pub api: Option<ApiStatus>,
+    /// The cluster whose objects make instances; `None`: none does.
+    #[serde(default)]
+    pub kubernetes: Option<KubernetesStatus>,
     /// Bytes of memory that the BPF maps take.
     pub map_memory: u64,
     /// In the order of the configuration.
@@ -60,6 +63,31 @@ pub struct WatcherStatus {
     pub starts: u64,
     /// Why there is none, or what it lacks.
     pub reason: Option<String>,
+}
+
+/// What is known of the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KubernetesStatus {
+    /// Whether it comes from the API server, and not from what was last known.
+    pub in_sync: bool,
+    /// Process id of `vip-kube`, while it runs.
+    #[serde(default)]
+    pub pid: Option<u32>,
+    /// What keeps the agent from following it.
+    pub troubles: Vec<String>,
+    /// Objects that do not get what they ask for.
+    pub objects: Vec<ObjectStatus>,
+}
+
+/// An object in trouble.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectStatus {
+    /// As in `Service default/web`.
+    pub object: String,
+    /// `Conflict`, `Invalid`, `Pending` or `Exhausted`.
+    pub reason: String,
+    /// What is wrong, and what to do.
+    pub message: String,
 }
 
 /// The HTTP API.
@@ -374,6 +402,17 @@ impl Status {
                 "probe {name} is down: {}",
                 last_error.as_deref().unwrap_or("not up for long enough")
             );
+        }
+        if let Some(kubernetes) = &self.kubernetes {
+            if !kubernetes.in_sync {
+                text.push_str("Kubernetes: served by what was last known\n");
+            }
+            for trouble in &kubernetes.troubles {
+                let _ = writeln!(text, "Kubernetes: {trouble}");
+            }
+            for ObjectStatus { object, reason, message } in &kubernetes.objects {
+                let _ = writeln!(text, "{object}: {reason}: {message}");
+            }
         }
         if let Some(reason) = &self.watcher.reason {
             let _ = writeln!(text, "watcher: {reason}");

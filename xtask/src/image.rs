@@ -1,4 +1,4 @@
-//! `cargo xtask image`: a static agent, and the image of it that vip-deploy assembles.
+//! `cargo xtask image`: static programs, and the image of them that vip-deploy assembles.
 
 use std::path::PathBuf;
 
@@ -22,7 +22,7 @@ pub(crate) struct Image {
 /// A processor: Docker's and Debian's name of it, and Rust's.
 pub(crate) const ARCHITECTURES: [(&str, &str); 2] = [("amd64", "x86_64"), ("arm64", "aarch64")];
 
-/// Builds agent and image.
+/// Builds programs and image.
 pub(crate) fn build(image: &Image) -> Result<()> {
     let own = std::env::consts::ARCH;
     let wanted = image.arch.as_deref();
@@ -32,22 +32,28 @@ pub(crate) fn build(image: &Image) -> Result<()> {
     let Some((docker, rust)) = found else {
         bail!("an image is for amd64 or arm64, not {}", wanted.unwrap_or(own));
     };
-    let agent = static_agent(rust)?;
+    let programs = static_programs(rust)?;
     let mut deploy = cargo();
     // As root: whatever is in the image belongs to root, and no user may map that.
     deploy.args(["run", "--quiet"]).args(elevate::cargo_runner()?);
-    deploy.args(["--package", "vip-deploy", "--", "image", "--arch", docker, "--agent"]).arg(agent);
+    deploy.args(["--package", "vip-deploy", "--", "image", "--arch", docker, "--programs"]).arg(programs);
     deploy.args(image.tag.iter().flat_map(|tag| ["--tag", tag]));
     run(&mut deploy, "making the image")
 }
 
-/// The agent as a program that needs no library of the system that it runs on, for `arch` as Rust calls it.
-pub(crate) fn static_agent(arch: &str) -> Result<PathBuf> {
+/// The folder of the agent and its `vip-kube` as programs that need no library of the system that they run on, for `arch` as Rust calls it.
+pub(crate) fn static_programs(arch: &str) -> Result<PathBuf> {
+    // One after the other: what the one needs of a library must not make the other larger.
+    static_program("vip-agent", arch)?;
+    static_program("vip-kube", arch)
+}
+
+fn static_program(name: &str, arch: &str) -> Result<PathBuf> {
     let target = format!("{arch}-unknown-linux-gnu");
     let variable = |name: &str| format!("CARGO_TARGET_{}_{name}", target.to_uppercase().replace('-', "_"));
     let mut build = cargo();
     // By a target of its own, so that build scripts are none of its business.
-    build.args(["rustc", "--release", "--package", "vip-agent", "--bin", "vip-agent", "--target", &target]);
+    build.args(["rustc", "--release", "--package", name, "--bin", name, "--target", &target]);
     // Names of functions stay, for backtraces; lines are three quarters of the file.
     build.args(["--", "-Cstrip=debuginfo"]);
     build.env(variable("RUSTFLAGS"), "-Ctarget-feature=+crt-static");
@@ -58,6 +64,6 @@ pub(crate) fn static_agent(arch: &str) -> Result<PathBuf> {
         }
         build.env(variable("LINKER"), &compiler);
     }
-    run(&mut build, "building a static agent")?;
-    Ok(root().join("target").join(target).join("release/vip-agent"))
+    run(&mut build, "building a static program")?;
+    Ok(root().join("target").join(target).join("release"))
 }

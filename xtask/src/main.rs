@@ -87,7 +87,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         options: Vec<String>,
     },
-    /// Build a static agent and an image of it, without a Docker engine, into target/image
+    /// Build static programs and an image of them, without a Docker engine, into target/image
     Image(image::Image),
     /// Build a Debian package into target/debian
     Deb,

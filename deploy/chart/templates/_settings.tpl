@@ -102,8 +102,6 @@ true
 
 {{/* The agents' file. */}}
 {{- define "viplane.config" -}}
-{{- /* Until the agent serves the key. */ -}}
-{{- if .Values.kubernetes }}{{ fail "kubernetes: is not available in this version of the agent: give the VIPs as `instances`" }}{{ end -}}
 {{- $old := dict -}}
 {{- if include "viplane.isPredecessor" . }}{{ $old = include "viplane.oldConfig" . | fromYaml }}{{ end -}}
 {{- $api := dict "listen" .Values.api.listen -}}

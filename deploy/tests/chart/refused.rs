@@ -46,17 +46,6 @@ fn what_no_schema_can_say_the_templates_do() {
     }
 }
 
-/// A value that the chart renders, and the agent's version beside it does not know, would stop every node.
-#[test]
-fn the_chart_offers_nothing_that_the_agent_does_not_serve() {
-    let kubernetes = "kubernetes: { sources: [service] }\n";
-    if let Err(problems) = config::parse(&format!("instances: []\n{kubernetes}"), "x", "node") {
-        assert!(problems.to_string().contains("not available"), "{problems}");
-        let message = refused(kubernetes);
-        assert!(message.contains("is not available in this version of the agent"), "{message}");
-    }
-}
-
 /// The schema refuses unknown keys, so it must know every one that the agent serves.
 #[test]
 fn the_schema_knows_every_key_of_the_agents() {

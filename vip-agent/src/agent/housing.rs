@@ -328,7 +328,7 @@ impl Agent {
     }
 
     /// An expired neighbour entry would delay a unicast advertisement by its resolution. Peers behind a router have none.
-    fn keep_peers_resolved(&self) {
+    pub(super) fn keep_peers_resolved(&self) {
         let peers = self.instances.iter().filter_map(|managed| {
             let (home, unicast) = (managed.home.as_ref()?, managed.config.unicast.as_ref()?);
             let ifindex = home.place.advert.index;

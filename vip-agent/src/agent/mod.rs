@@ -5,6 +5,7 @@
 
 mod alarms;
 pub(crate) mod binding;
+mod cluster;
 mod detecting;
 mod drain;
 mod file_watch;
@@ -58,6 +59,7 @@ use crate::dataplane::{Dataplane, ForeignOwnerStream};
 use crate::events::Events;
 use crate::health::Tracker;
 use crate::health::probes::Probers;
+use crate::kube::Kube;
 use crate::net::Rtnetlink;
 use crate::net::addresses::LocalAddresses;
 use crate::net::connections::Connections;
@@ -85,7 +87,13 @@ const SLACK: Duration = Duration::from_secs(5);
 /// A running agent. Made by [`start`].
 #[derive(Debug)]
 pub struct Agent {
+    /// In force: the file's, completed by what the cluster wants.
     config: Config,
+    /// What the file says.
+    file: Config,
+    kube: Kube,
+    /// Whether the cluster wants something that could not be applied when it was heard.
+    behind_cluster: bool,
     config_file: PathBuf,
     /// What became of the file when it was read last.
     provenance: provenance::Provenance,
@@ -213,6 +221,7 @@ impl Agent {
                 _ = inputs.signals.interrupt.recv() => self.stop("SIGINT").await,
                 _ = inputs.signals.reload.recv() => self.reload_by_signal().await,
                 () = self.file_watch.changed() => self.reload_by_change().await,
+                () = self.kube.changed() => self.on_cluster().await,
                 (probe, round) = self.probers.round() => self.on_round(&probe, round).await,
                 pending = inputs.control.request() => self.on_request(pending).await,
                 said = Self::successor_says(&mut self.successor) => self.on_successor(said).await,
@@ -230,6 +239,7 @@ impl Agent {
                 }
                 _ = retry.tick() => {
                     self.retry_faults().await;
+                    self.catch_up_with_cluster().await;
                     self.keep_watched().await;
                     self.keep_signing().await;
                     self.look_after_services();

@@ -95,9 +95,10 @@ impl Agent {
         for line in loaded.warnings.lines() {
             tracing::warn!("{line}");
         }
-        let new = loaded.config;
+        let file = loaded.config;
+        let new = self.completed(&file);
         let old = std::mem::replace(&mut self.config, new.clone());
-        let possible = match self.can_apply(&old, &new).await {
+        let possible = match self.can_apply(&old, &new, &file).await {
             Ok(()) => self.prepare_addresses(&new.instances).await,
             Err(error) => Err(error),
         };
@@ -105,8 +106,12 @@ impl Agent {
             self.config = old;
             return Err(error);
         }
+        self.reload.deferred.clear();
+        self.reload.bars_upgrade = None;
         self.apply(&old, &new).await;
         self.config = new.clone().within_the_process_of(&old);
+        self.file = file.within_the_process_of(&old);
+        self.follow_cluster();
         self.file_watch.follow(new.reload_on_change);
         self.provenance.applied();
         if let Err(error) = LastGood::in_dir(&self.config.state_dir).save(&loaded.source) {
@@ -117,7 +122,12 @@ impl Agent {
     }
 
     /// Everything that can be known beforehand.
-    pub(super) async fn can_apply(&mut self, old: &Config, new: &Config) -> anyhow::Result<()> {
+    pub(super) async fn can_apply(
+        &mut self,
+        old: &Config,
+        new: &Config,
+        file: &Config,
+    ) -> anyhow::Result<()> {
         self.load_services(&new.services)?;
         self.read_routes().await;
         let fresh: Vec<config::Instance> = config::diff(old, new)
@@ -129,9 +139,10 @@ impl Agent {
                     None
                 }
             })
+            .filter(|instance| Self::is_of_file(file, instance))
             .collect();
         check_places(&fresh, &self.links, &self.routes, &self.dataplane)?;
-        check_clashes(&new.instances, &self.links, &self.routes)
+        check_clashes(&file.instances, &self.links, &self.routes)
     }
 
     /// Writes all addresses down at once: each time waits for the disk.
@@ -142,8 +153,6 @@ impl Agent {
     }
 
     pub(super) async fn apply(&mut self, old: &Config, new: &Config) {
-        self.reload.deferred.clear();
-        self.reload.bars_upgrade = None;
         self.reload.complaints.clear();
         for change in config::diff(old, new) {
             let restarts = change.restarts_instance();
@@ -202,12 +211,18 @@ impl Agent {
         let gone: Vec<_> = config::vips_removed(old, new).map(|vip| vip.address).collect();
         let come: Vec<_> = config::vips_added(old, new).map(|vip| vip.address).collect();
         let had_addresses = old.stands_on_lo() != LocalAddress::Never;
+        let other_peers = fields.contains(&InstanceField::Unicast);
         self.instances[index].config = new.clone();
         let id = self.instances[index].id;
         if let Err(error) = self.rebind(index, &gone, &come).await {
             self.complain(new, &error);
             // What is half done is tried again.
             self.fault(index, in_full(&error)).await;
+        }
+        if other_peers {
+            // It may speak from another address.
+            self.settle(index).await;
+            self.keep_peers_resolved();
         }
         if had_addresses && !gone.is_empty() {
             self.take_off_lo(&gone).await;

@@ -171,6 +171,7 @@ impl Agent {
         } else if from == State::Active {
             managed.last_release = Some(takeover);
         }
+        self.tell_what_is_owned();
         self.answer_drain(index).await;
         self.remove_left().await;
     }

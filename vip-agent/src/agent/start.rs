@@ -22,6 +22,7 @@ use crate::errors::in_full;
 use crate::events::Events;
 use crate::health::Tracker;
 use crate::health::probes::Probers;
+use crate::kube::{self, Kube};
 use crate::net::Rtnetlink;
 use crate::net::addresses::{Lifetime, LocalAddresses};
 use crate::net::connections::Connections;
@@ -92,7 +93,8 @@ async fn come_up(
     for line in loaded.warnings.lines() {
         tracing::warn!("{line}");
     }
-    let wanted = loaded.config;
+    let file = loaded.config;
+    let (wanted, last_known) = kube::with_last_known(&file);
     crate::dataplane::check_privileges()?;
     let signals = Signals::listen().context("listening to signals")?;
     let socket = control.unwrap_or_else(|| wanted.control_socket());
@@ -129,8 +131,10 @@ async fn come_up(
     let (links, routes) = (watcher.snapshot(), DefaultRoutes::read(&rtnetlink).await?);
     let fits = [&config.instances, &wanted.instances].into_iter().try_for_each(|instances| {
         super::services::check(&wanted.services)?;
-        check_places(instances, &links, &routes, &dataplane)?;
-        check_clashes(instances, &links, &routes)
+        let own = instances.iter().filter(|instance| Agent::is_of_file(&file, instance));
+        let own: Vec<config::Instance> = own.cloned().collect();
+        check_places(&own, &links, &routes, &dataplane)?;
+        check_clashes(&own, &links, &routes)
     });
     // Before the first thread. What was looked at above is more than may be looked at from here on: whose a program is,
     // and what ours logs.
@@ -191,6 +195,9 @@ async fn come_up(
         stopping: None,
         successor: None,
         source: loaded.source.clone(),
+        kube: Kube::new(last_known),
+        file,
+        behind_cluster: false,
         config,
         config_file: config_file.to_owned(),
         provenance: Provenance::new(stale.as_ref()),
@@ -224,7 +231,10 @@ async fn come_up(
         Err(error) => Err(error),
     };
     match begun {
-        Ok(control) => Ok((agent, Inputs { watcher, control, asks, foreign_owners, signals })),
+        Ok(control) => {
+            agent.follow_cluster();
+            Ok((agent, Inputs { watcher, control, asks, foreign_owners, signals }))
+        }
         // The control socket has gone before the lock, as at any end.
         Err(error) => Err(match agent.leave().await {
             Ok(()) => error,

@@ -43,6 +43,7 @@ impl Agent {
             },
             watcher: self.watch.status(),
             api: self.api.status(),
+            kubernetes: self.kubernetes_status(),
             map_memory: self.dataplane.map_memory(),
             instances,
             services: self.with_proxied(self.service_statuses()),

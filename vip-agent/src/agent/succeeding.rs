@@ -18,6 +18,7 @@ use crate::control::Request;
 use crate::control::succession::{
     Conversation, Estate, Greeting, Inherited, LOCKS, PROTOCOL, Step, network_namespace,
 };
+use crate::kube;
 use crate::net::instance_lock::InstanceLock;
 use crate::types::{MacAddr, MonotonicTime};
 use crate::vrrp::driver::{AdvertCounts, Command, Inheritance};
@@ -69,6 +70,8 @@ impl Predecessor {
         )
         .context("this version cannot go on with what runs: stop that agent, and start this one")?
         .config;
+        // Before its cluster wants something else, it keeps on disk what that follows from.
+        let (config, _) = kube::with_last_known(&config);
         let predecessor = Self { conversation, greeting, config };
         predecessor.check(wanted)?;
         Ok(Some(predecessor))

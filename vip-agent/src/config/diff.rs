@@ -3,7 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::model::{Auth, Config, Instance, Protocol, VipAddress};
+use super::VipAddress;
+use super::model::{Auth, Config, Instance, Protocol};
 use crate::types::ChecksumMode;
 
 /// One change. [`diff`] yields removals first, then changes, then additions, each in the order of its file; probes and services last.
@@ -122,7 +123,6 @@ impl InstanceField {
                 | Self::VipInterface
                 | Self::Version
                 | Self::VirtualMac
-                | Self::Unicast
                 | Self::Families
                 | Self::SyncGroup
         )
@@ -191,6 +191,9 @@ fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessFie
         pin_dir,
         log,
         api: _,
+        // What it makes is in the instances.
+        interface: _,
+        kubernetes: _,
         security,
         reload_on_change: _,
         xdp_mode,

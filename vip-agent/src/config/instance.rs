@@ -2,14 +2,12 @@
 
 use std::time::Duration;
 
-use super::address;
+use super::VipAddress;
 use super::auth_trailer::auth_trailer;
 use super::detect::detect;
 use super::field::{Field, Mapping};
 use super::interface::InterfaceSelector;
-use super::model::{
-    AllFailed, Announce, Instance, InstanceName, LocalAddress, Name, OnConflict, Protocol, VipAddress,
-};
+use super::model::{AllFailed, Announce, Instance, InstanceName, LocalAddress, Name, OnConflict, Protocol};
 use super::probe::track;
 use super::protocol::protocol;
 use super::schema::{UP_TO_AN_HOUR, interface};
@@ -230,7 +228,7 @@ fn vips<'a>(mapping: &Mapping<'a>) -> (Vec<(Field<'a>, VipAddress)>, Option<Vec<
     let Some(fields) = field.list() else { return (Vec::new(), None) };
     let written = fields.len();
     let read = |field: Field<'a>| {
-        let vip = field.accept(address::vip(field.text()?))?;
+        let vip = field.accept(super::vip(field.text()?))?;
         Some((field, vip))
     };
     let vips: Vec<_> = fields.into_iter().filter_map(read).collect();

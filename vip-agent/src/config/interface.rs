@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use serde::ser::{Serialize, SerializeMap, Serializer};
 
-use super::model::VipAddress;
+use super::VipAddress;
 use crate::types::OutOfRange;
 
 /// `interface`, `vip_interface`: how an interface is chosen.

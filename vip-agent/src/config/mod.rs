@@ -4,7 +4,6 @@
 //! (`schema`, `instance`, `unicast`), checked across instances (`checks`). All problems are found in one run, each
 //! as `FILE:LINE:COL: path.to.field: message`.
 
-mod address;
 mod api;
 mod auth_trailer;
 mod check;
@@ -16,6 +15,7 @@ mod field;
 mod http;
 mod instance;
 mod interface;
+mod kubernetes;
 mod last_good;
 mod load;
 mod model;
@@ -34,7 +34,6 @@ mod unicast;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use address::{node, vip};
 pub use api::{Api, DEFAULT_LISTEN, Tls, TokenFile};
 pub use check::{
     BodyMatch, Check, CommandLine, Headers, HostHeader, Http, Identity, Polling, Preset, Question, StatusSet,
@@ -49,7 +48,7 @@ pub use last_good::{LastGood, Stale, load_or_last_good};
 pub use load::{DEFAULT_FILE, LARGEST_FILE, LoadError, Loaded, default_node, find, load, load_text};
 pub use model::{
     AllFailed, Announce, Auth, AuthTrailer, Config, Instance, InstanceName, LocalAddress, Log, LogFormat,
-    LogLevel, Name, OnConflict, Probe, Protocol, Unicast, VipAddress, control_socket,
+    LogLevel, Name, OnConflict, Probe, Protocol, Unicast, control_socket,
 };
 pub use problem::{Position, Problem, Problems};
 pub use schema::{DEFAULT_PIN_DIR, DEFAULT_RUNTIME_DIR, DEFAULT_STATE_DIR};
@@ -60,6 +59,10 @@ pub use secrets::{
 pub use security::{Capabilities, Security};
 pub(crate) use service::MOST_BACKENDS;
 pub use service::{Backend, NoBackend, PortRange, ProxyProtocol, Service, ServiceMode, Transport};
+pub use vip_kube_protocol::{
+    Kubernetes, LEAST_ROUTERS, Label, LoadBalancerClass, OUR_CLASS, ObjectName, Sources, VipAddress,
+};
+pub(crate) use vip_kube_protocol::{node, vip};
 
 pub use crate::types::XdpModeChoice;
 

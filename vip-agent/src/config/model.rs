@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use vip_kube_protocol::{Kubernetes, VipAddress};
 
 use super::api::Api;
 use super::check::{Check, Question};
@@ -44,12 +45,16 @@ pub struct Config {
     pub security: Security,
     /// Whether a changed file is applied without being asked to.
     pub reload_on_change: bool,
+    /// Where instances are that choose no interface of their own, those of Kubernetes' objects among them.
+    pub interface: InterfaceSelector,
     /// How the program is attached to interfaces.
     pub xdp_mode: XdpModeChoice,
     /// What instances may track, by their names in the file's order.
     pub probes: Vec<Probe>,
     /// Virtual routers, by their names in the file's order.
     pub instances: Vec<Instance>,
+    /// The cluster whose objects make further instances; `None`: none does.
+    pub kubernetes: Option<Kubernetes>,
     /// Who serves ports of their VIPs, by their names in the file's order.
     pub services: Vec<Service>,
 }
@@ -435,30 +440,6 @@ impl Serialize for Unicast {
         unicast.serialize_field("peers", &self.peers)?;
         unicast.serialize_field("min_ttl", &self.min_ttl)?;
         unicast.end()
-    }
-}
-
-/// A VIP as written: `10.0.0.50` or `10.0.0.50/24`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct VipAddress {
-    /// A unicast address that no host has as its own.
-    pub address: IpAddr,
-    /// Length of its subnet's prefix, if that was written.
-    pub prefix: Option<u8>,
-}
-
-impl fmt::Display for VipAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.prefix {
-            None => self.address.fmt(f),
-            Some(prefix) => write!(f, "{}/{prefix}", self.address),
-        }
-    }
-}
-
-impl Serialize for VipAddress {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

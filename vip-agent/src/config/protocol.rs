@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
+use super::VipAddress;
 use super::duration::Span;
 use super::field::{Field, Mapping};
-use super::model::{Auth, Protocol, VipAddress};
+use super::model::{Auth, Protocol};
 use super::secrets::Secrets;
 use super::tree::Value;
 use crate::types::{Centiseconds, ChecksumMode, Seconds, Version};

@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::field::{Field, Mapping};
 use super::instance::{Draft, instance};
 use super::interface::{InterfaceName, InterfacePattern, InterfaceSelector};
+use super::kubernetes::kubernetes;
 use super::model::{Config, Log, LogFormat, LogLevel};
 use super::secrets::Secrets;
 use super::security::Capabilities;
@@ -64,9 +65,12 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
     if security.is_some_and(|security| security.capabilities == Capabilities::Drop) {
         probe::warn_of_what_is_given_up(probes.as_deref().unwrap_or_default());
     }
+    let kubernetes = kubernetes(&file);
+    let others = file.get("kubernetes").is_some_and(|field| !field.is_null());
     let services = service::services(&file);
     let drafts = instances(
         &file,
+        others,
         interface.as_ref(),
         probes.as_deref(),
         services.as_deref().unwrap_or_default(),
@@ -81,23 +85,33 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
         api: api?,
         security: security?,
         reload_on_change: reload_on_change?,
+        interface: interface?,
         xdp_mode: xdp_mode?,
         probes: probes?.into_iter().map(probe::Draft::finish).collect::<Option<_>>()?,
         instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,
+        kubernetes: kubernetes?,
         services: services?.into_iter().map(service::Draft::finish).collect::<Option<_>>()?,
     })
 }
 
+/// `others`: whether instances may come from elsewhere, so that there need be none here.
 fn instances<'a>(
     file: &Mapping<'a>,
+    others: bool,
     interface: Option<&InterfaceSelector>,
     probes: Option<&[probe::Draft<'a>]>,
     services: &[service::Draft<'a>],
     secrets: &Secrets<'_>,
 ) -> Option<Vec<Draft<'a>>> {
-    let field = file.required("instances")?;
+    let field = match file.get("instances") {
+        None if others => {
+            service::across_services(services, &[]);
+            return Some(Vec::new());
+        }
+        _ => file.required("instances")?,
+    };
     let drafts: Vec<_> = field.list()?.iter().map(|field| instance(field, interface, secrets)).collect();
-    if drafts.is_empty() {
+    if drafts.is_empty() && !others {
         field.warn("there is no instance: this node will hold no VIPs");
     }
     checks::across_instances(&field, &drafts);

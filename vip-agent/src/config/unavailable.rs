@@ -6,7 +6,7 @@ use super::tree::Value;
 
 /// Keys at the top of the file.
 pub(super) fn in_file(file: &Mapping<'_>) {
-    for key in ["flow_sync", "kubernetes"] {
+    for key in ["flow_sync"] {
         only(file, key, &[Value::Null, Value::List(Vec::new())]);
     }
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use super::address;
+use super::VipAddress;
 use super::field::{Field, Mapping};
-use super::model::{Unicast, VipAddress};
+use super::model::Unicast;
 use super::tree::Value;
 use crate::types::{Family, Priority};
 
@@ -40,7 +40,7 @@ pub(super) fn unicast(
 type Addresses<'a> = Vec<(Field<'a>, IpAddr)>;
 
 fn node<'a>(field: Field<'a>) -> Option<(Field<'a>, IpAddr)> {
-    let address = field.accept(address::node(field.text()?))?;
+    let address = field.accept(super::node(field.text()?))?;
     Some((field, address))
 }
 

@@ -1,5 +1,6 @@
 //! Judges the host: kernel, privileges, real-time rights, clocks. Pure.
 
+use std::path::Path;
 use std::time::Duration;
 
 use super::report::{Check, Finding};
@@ -172,6 +173,20 @@ fn processes(own_program: &Result<(), String>) -> Finding {
     }
 }
 
+/// Whether the program that follows a cluster is there.
+pub(super) fn kubernetes(program: &Path, startable: Result<(), String>) -> Finding {
+    let program = program.display();
+    match startable {
+        Ok(()) => Finding::ok(Check::Kubernetes, HOST, format!("{program} can be started")),
+        Err(why) => Finding::error(
+            Check::Kubernetes,
+            HOST,
+            format!("{program}: {why}: no cluster is followed, and what was last known of it is served"),
+            "install all of the package: the program lies beside vip-agent",
+        ),
+    }
+}
+
 fn real_time(host: &Host) -> Finding {
     let budget = match host.real_time_budget {
         Some(0) => "kernel.sched_rt_runtime_us is 0, which forbids it to all",
@@ -254,6 +269,15 @@ mod tests {
         let mut found = complaints(host);
         assert_eq!(found.len(), 1, "{found:#?}");
         found.remove(0)
+    }
+
+    #[test]
+    fn an_agent_that_cannot_start_vip_kube_follows_no_cluster() {
+        let program = Path::new("/usr/bin/vip-kube");
+        assert_eq!(kubernetes(program, Ok(())).verdict, Verdict::Ok);
+        let finding = kubernetes(program, Err("No such file or directory".to_owned()));
+        assert!(finding.found.contains("/usr/bin/vip-kube: No such file"), "{finding:?}");
+        assert!(matches!(finding.verdict, Verdict::Error { .. }), "{finding:?}");
     }
 
     #[test]

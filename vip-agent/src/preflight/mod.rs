@@ -40,6 +40,10 @@ pub async fn run(named: Option<&Path>) -> Report {
         rivals.agent.is_some(),
     ));
     findings.extend(host::judge(&gather::host::host()));
+    if config.as_ref().is_some_and(|config| config.kubernetes.is_some()) {
+        let (program, startable) = gather::host::vip_kube();
+        findings.push(host::kubernetes(&program, startable));
+    }
     if let Some(config) = &config {
         match gather::network::Network::read().await {
             Ok(network) => findings.extend(gather::network::findings(config, &network).await),

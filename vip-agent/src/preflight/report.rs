@@ -46,6 +46,7 @@ checks! {
     Program = "program": "the agent's own XDP program, loaded and attached in a network namespace made for that",
     Jit = "jit": "whether the kernel compiles BPF programs",
     Processes = "processes": "whether the agent can start its watcher by /proc/self/exe",
+    Kubernetes = "kubernetes": "whether the agent can start vip-kube, where the configuration has `kubernetes`",
     RealTime = "real_time": "real-time priority, taken by a thread made for that",
     LockedMemory = "locked_memory": "whether memory can be locked",
     Clock = "clock": "the clock source and the resolution of timers",

@@ -29,6 +29,13 @@ pub fn binary() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_vip-agent"))
 }
 
+/// The `vip-kube` beside it, which cargo builds for the tests of its own package.
+pub fn vip_kube() -> Result<()> {
+    let program = binary().with_file_name("vip-kube");
+    ensure!(program.is_file(), "there is no {}: run `cargo build --package vip-kube`", program.display());
+    Ok(())
+}
+
 /// `many` with `cargo xtask test --full`, else `few`.
 pub fn times(few: usize, many: usize) -> usize {
     if std::env::var_os("VIPLANE_FULL").is_some() { many } else { few }

@@ -79,6 +79,8 @@ const PATIENT: &[&str] = &[
     "interfaces",
     "interop",
     "keepalived",
+    "kube_child",
+    "kube_process",
     "last_good",
     "links",
     "net_addresses",

@@ -5,6 +5,7 @@ mod api;
 mod auth_trailer;
 mod detect;
 mod interfaces;
+mod kubernetes;
 mod probes;
 mod properties;
 mod refused;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::num::NonZeroU16;
+use std::num::{NonZeroU8, NonZeroU16};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -16,9 +16,10 @@ use regex_lite::Regex;
 use super::super::{
     AllFailed, Announce, Api, Auth, AuthTrailer, Backend, BodyMatch, Capabilities, Check, CommandLine,
     Config, Headers, HostHeader, Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern,
-    InterfaceSelector, LocalAddress, Log, LogFormat, LogLevel, Name, NoBackend, OnConflict, Polling,
-    PortRange, Preset, Probe, Protocol, Question, Secrets, Security, Service, ServiceMode, StatusSet,
-    TokenFile, Transport, Unicast, Url, VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
+    InterfaceSelector, Kubernetes, Label, LoadBalancerClass, LocalAddress, Log, LogFormat, LogLevel, Name,
+    NoBackend, ObjectName, OnConflict, Polling, PortRange, Preset, Probe, Protocol, Question, Secrets,
+    Security, Service, ServiceMode, Sources, StatusSet, TokenFile, Transport, Unicast, Url, VipAddress,
+    XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
 use crate::api::Token;
@@ -49,6 +50,31 @@ fn interface() -> impl Strategy<Value = InterfaceSelector> {
         select(&["^en", "eth[0-9]+$", "a: b", "#", "'", "\\d"][..])
             .prop_map(|text| InterfaceSelector::Pattern(InterfacePattern::new(text).expect("valid"))),
     ]
+}
+
+fn kubernetes() -> impl Strategy<Value = Kubernetes> {
+    let label = || "[a-z0-9]([a-z0-9-]{0,10}[a-z0-9])?";
+    let sources = any::<[bool; 4]>().prop_filter("at least one", |on| on.contains(&true));
+    let class = prop_oneof![
+        Just(LoadBalancerClass::Any),
+        select(&["viplane.dev/vip", "internal", "example.com/a.b_c"][..])
+            .prop_map(|class| LoadBalancerClass::Named(class.to_owned())),
+    ];
+    let server = option::of(select(&["https://10.0.0.1:6443", "http://[fd00::1]:8080/x"][..]));
+    let rest = (option::of(path()), server, option::of(label()), label(), label(), 1..=238_u8, any::<bool>());
+    (sources, class, rest).prop_map(|([configmap, annotation, service, pool], load_balancer_class, rest)| {
+        let (kubeconfig, server, watched, namespace, name, id, unicast) = rest;
+        Kubernetes {
+            kubeconfig,
+            apiserver: server.map(str::to_owned),
+            sources: Sources { configmap, annotation, service, pool },
+            watch_namespace: watched.map(|label| Label::new(&label).expect("valid")),
+            configmap: ObjectName { namespace, name },
+            load_balancer_class,
+            virtual_router_id: NonZeroU8::new(id).expect("1 at least"),
+            unicast,
+        }
+    })
 }
 
 /// Addresses of 10.0.0.0/8 and fd00::/64 without the ends of a /24.
@@ -339,6 +365,7 @@ prop_compose! {
         xdp_mode in select(&[XdpModeChoice::Auto, XdpModeChoice::Driver, XdpModeChoice::Skb][..]),
         capabilities in select(&[Capabilities::Drop, Capabilities::Keep][..]),
         (seccomp, reload_on_change) in (any::<bool>(), any::<bool>()),
+        (interface, kubernetes) in (interface(), option::of(kubernetes())),
         mut instances in vec(instance(), 0..5),
         (mut probes, tracks, group) in (vec(probe(), 0..4), 0..3_usize, option::of(tricky_word())),
         asked in vec(asked(), 0..4),
@@ -364,8 +391,10 @@ prop_compose! {
             security: Security { capabilities, seccomp },
             reload_on_change,
             xdp_mode,
+            interface,
             probes,
             instances,
+            kubernetes,
             services,
         }
     }

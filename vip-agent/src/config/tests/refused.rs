@@ -423,11 +423,8 @@ fn what_this_version_does_not_serve_yet() {
         ("all_failed: no", "6:17: instances[0].all_failed: must be `close` or `open`, not the text \"no\""),
     ]);
     refused(&[(
-        "instances: []\nkubernetes: {}\nflow_sync: {listen: a}\n",
-        &[
-            "2:13: kubernetes: `kubernetes` is not available in this version",
-            "3:12: flow_sync: `flow_sync` is not available in this version",
-        ],
+        "instances: []\nflow_sync: {listen: a}\n",
+        &["2:12: flow_sync: `flow_sync` is not available in this version"],
     )]);
 }
 

@@ -45,10 +45,6 @@ fn what_needs_other_sockets_or_another_word_restarts_the_instance() {
     for (line, field) in [
         ("vip_interface: eth1", InstanceField::VipInterface),
         ("virtual_mac: true", InstanceField::VirtualMac),
-        (
-            "unicast: {source: [10.0.0.1, \"fd00::1\"], peers: [10.0.0.2, \"fd00::2\"]}",
-            InstanceField::Unicast,
-        ),
         ("sync_group: both", InstanceField::SyncGroup),
     ] {
         assert_eq!(changes(&edge(""), &edge(line)), [format!("restart edge [{field:?}]")]);

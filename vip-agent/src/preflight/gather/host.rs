@@ -1,7 +1,7 @@
 //! Asks the host what it allows, by trying it on threads and a network namespace that end again.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -39,6 +39,13 @@ pub(in super::super) fn host() -> Host {
         clock_source: read("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
         clock_resolution: Duration::try_from(clock_getres(ClockId::Monotonic)).unwrap_or(Duration::MAX),
     }
+}
+
+/// The program that follows a cluster, and whether it can be started.
+pub(in super::super) fn vip_kube() -> (PathBuf, Result<(), String>) {
+    let program = crate::kube::program();
+    let startable = rustix::fs::access(&program, Access::EXEC_OK).map_err(|error| error.to_string());
+    (program, startable)
 }
 
 /// Does something on a thread of its own, which takes what was changed of it to its end.

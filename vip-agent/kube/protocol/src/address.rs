@@ -1,12 +1,38 @@
-//! Addresses that a VIP or a peer can have.
+//! Addresses that a VIP or a peer can have: of a configuration file, and of a cluster's objects, which are held to the same.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::model::VipAddress;
+use serde::{Serialize, Serializer};
 
-/// Why a text is no VIP.
+/// A VIP as written: `10.0.0.50` or `10.0.0.50/24`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct VipAddress {
+    /// A unicast address that no host has as its own.
+    pub address: IpAddr,
+    /// Length of its subnet's prefix, if that was written.
+    pub prefix: Option<u8>,
+}
+
+impl fmt::Display for VipAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.prefix {
+            None => self.address.fmt(f),
+            Some(prefix) => write!(f, "{}/{prefix}", self.address),
+        }
+    }
+}
+
+impl Serialize for VipAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Why a text is no VIP, or no node's address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum AddressError {
+#[expect(missing_docs, reason = "each says itself")]
+pub enum AddressError {
     #[error(
         "{0:?} is not an IP address, with or without a prefix length (`10.0.0.50`, `10.0.0.50/24`, `fd00::50/64`)"
     )]
@@ -22,7 +48,10 @@ pub(crate) enum AddressError {
 }
 
 /// Reads `10.0.0.50`, `10.0.0.50/24`, `fd00::50`, `fd00::50/64`.
-pub(crate) fn vip(text: &str) -> Result<VipAddress, AddressError> {
+///
+/// # Errors
+/// It is no address, or one that no single node can have.
+pub fn vip(text: &str) -> Result<VipAddress, AddressError> {
     let no_vip = || AddressError::NoVip(text.to_owned());
     let (address, prefix) = match text.split_once('/') {
         None => (text, None),
@@ -39,7 +68,10 @@ pub(crate) fn vip(text: &str) -> Result<VipAddress, AddressError> {
 }
 
 /// Reads the address of a node.
-pub(crate) fn node(text: &str) -> Result<IpAddr, AddressError> {
+///
+/// # Errors
+/// It is no address, or one that no single node can have.
+pub fn node(text: &str) -> Result<IpAddr, AddressError> {
     let address = text.parse().map_err(|_| AddressError::NoAddress(text.to_owned()))?;
     check_unicast(address)?;
     Ok(address)

@@ -1,0 +1,232 @@
+//! The work: follow the cluster that is wanted, compute, tell.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use kube::Client;
+use tokio::sync::watch::{Receiver, Sender, channel};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::book::{Book, Change, Kind};
+use crate::connection::client;
+use crate::model::{Desired, Remark, Settings, desired};
+use crate::publish::{self, Wanted};
+use crate::watch;
+use crate::watch::{Changes, OwnPod, Pauses, changes, kinds};
+
+/// Between attempts to reach an API server that does not answer, at most.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// Changes that are taken together at most.
+const BATCH: usize = 4096;
+/// Objects in trouble that are logged at a time.
+const MOST_LOGGED: usize = 20;
+
+/// What is to be followed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Wish {
+    /// The order's.
+    pub(super) revision: u64,
+    pub(super) settings: Settings,
+}
+
+/// What is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Known {
+    /// Of the order that it follows from.
+    pub(super) revision: u64,
+    /// What the cluster wants of this node, once all that counts was read.
+    pub(super) desired: Option<Arc<Desired>>,
+    /// What keeps it from being followed.
+    pub(super) troubles: BTreeSet<String>,
+}
+
+/// Follows what is wanted, until nobody can want anything any more.
+///
+/// `owned`: the routers in which this node is Active.
+pub(super) async fn run(
+    mut wishes: Receiver<Option<Wish>>,
+    owned: Receiver<BTreeSet<String>>,
+    views: Sender<Known>,
+) {
+    let mut follower = Follower {
+        book: Book::default(),
+        views,
+        owned,
+        writes: Sender::new(Wanted::new()),
+        troubles: BTreeMap::new(),
+        unwritten: None,
+        connection: None,
+        remarked: BTreeSet::new(),
+    };
+    loop {
+        let wanted = wishes.borrow_and_update().clone();
+        let ended = match wanted {
+            None => wishes.changed().await.is_err(),
+            Some(wish) => follower.session(wish, &mut wishes).await.is_err(),
+        };
+        if ended {
+            return;
+        }
+    }
+}
+
+/// Nobody wants anything any more.
+struct Ended;
+
+struct Follower {
+    book: Book,
+    views: Sender<Known>,
+    owned: Receiver<BTreeSet<String>>,
+    /// What is to be written back.
+    writes: Sender<Wanted>,
+    /// Why it cannot be.
+    unwritten: Option<String>,
+    /// Kinds that cannot be followed now.
+    troubles: BTreeMap<Kind, String>,
+    /// Why nothing can.
+    connection: Option<String>,
+    /// What was logged already.
+    remarked: BTreeSet<Remark>,
+}
+
+impl Follower {
+    /// Until something else is wanted.
+    async fn session(&mut self, wish: Wish, wishes: &mut Receiver<Option<Wish>>) -> Result<(), Ended> {
+        let Wish { mut revision, mut settings } = wish;
+        self.troubles.clear();
+        self.unwritten = None;
+        // With other settings it may be another cluster.
+        self.book.begin([Kind::Nodes]);
+        self.tell(revision, &settings);
+        let (client, mut changes) = tokio::select! {
+            connected = self.connect(revision, &settings) => connected,
+            changed = wishes.changed() => return changed.map_err(|_| Ended),
+        };
+        // It ends with this session.
+        let (mut writer, (trouble, mut refused)) = (JoinSet::new(), channel(None));
+        self.writes = Sender::new(Wanted::new());
+        writer.spawn(publish::run(client, self.writes.subscribe(), trouble));
+        loop {
+            tokio::select! {
+                changed = wishes.changed() => {
+                    changed.map_err(|_| Ended)?;
+                    // The caller looks at it again.
+                    let wanted = wishes.borrow_and_update().clone();
+                    match wanted {
+                        Some(wanted) if wanted.settings.kubernetes == settings.kubernetes => {
+                            (revision, settings) = (wanted.revision, wanted.settings);
+                            self.tell(revision, &settings);
+                        }
+                        _ => return Ok(()),
+                    }
+                }
+                Some(change) = changes.next() => {
+                    self.note(change);
+                    self.note_what_is_there(&mut changes);
+                    self.tell(revision, &settings);
+                }
+                Ok(()) = self.owned.changed() => self.publish(),
+                Ok(()) = refused.changed() => {
+                    self.unwritten = refused.borrow_and_update().clone();
+                    self.unwritten.iter().for_each(|why| tracing::warn!("Kubernetes: {why}"));
+                    self.tell(revision, &settings);
+                }
+            }
+        }
+    }
+
+    /// Tries until the API server can be spoken to.
+    async fn connect(&mut self, revision: u64, settings: &Settings) -> (Client, Changes) {
+        let kubernetes = &settings.kubernetes;
+        let mut pauses = Pauses::new();
+        loop {
+            let why = match client(kubernetes).await {
+                Err(error) => error.to_string(),
+                Ok(client) => match OwnPod::find(&client).await {
+                    Err(error) => format!("this agent's own pod (POD_NAME) cannot be read: {error}"),
+                    Ok(own_pod) => {
+                        self.book.begin(kinds(kubernetes, own_pod.as_ref()));
+                        self.connection = None;
+                        let changes = changes(&client, kubernetes, own_pod.as_ref());
+                        return (client, changes);
+                    }
+                },
+            };
+            if self.connection.as_ref() != Some(&why) {
+                tracing::error!("Kubernetes cannot be followed, what is known of it stays: {why}");
+                self.connection = Some(why);
+                self.tell(revision, settings);
+            }
+            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
+        }
+    }
+
+    fn note_what_is_there(&mut self, changes: &mut Changes) {
+        for _ in 0..BATCH {
+            let Some(Some(change)) = changes.next().now_or_never() else { return };
+            self.note(change);
+        }
+    }
+
+    fn note(&mut self, change: Change) {
+        match &change {
+            Change::Failed(kind, why) => {
+                if self.troubles.get(kind) != Some(why) {
+                    tracing::warn!("Kubernetes, what is known stays: {why}");
+                    self.troubles.insert(*kind, why.clone());
+                }
+                return;
+            }
+            Change::Complete(kind) => {
+                if self.troubles.remove(kind).is_some() {
+                    tracing::info!("Kubernetes: {} can be followed again", kind.resource());
+                }
+            }
+            Change::Is(_) | Change::Gone(..) | Change::Listing(_) | Change::Listed(_) => {}
+        }
+        self.book.note(change);
+    }
+
+    /// Computes what is wanted of this node, and says so if it is something new.
+    fn tell(&mut self, revision: u64, settings: &Settings) {
+        // Of each kind the book has a whole list then, be it an old one: what is yet to be listed anew counts as it was.
+        let desired = self.book.is_complete().then(|| Arc::new(desired(&self.book.cluster, settings)));
+        let troubles = self.connection.iter().chain(&self.unwritten).chain(self.troubles.values());
+        let known = Known { revision, desired, troubles: troubles.cloned().collect() };
+        if let Some(desired) = &known.desired {
+            self.log(&desired.remarks);
+        }
+        self.views.send_if_modified(|former| {
+            let differs = *former != known;
+            *former = known;
+            differs
+        });
+        self.publish();
+    }
+
+    /// Has written back what is this node's to write.
+    fn publish(&mut self) {
+        let owned = self.owned.borrow_and_update().clone();
+        let desired = self.views.borrow().desired.clone();
+        let wanted =
+            desired.map_or_else(Wanted::new, |desired| publish::wanted(&desired, &self.book.cluster, &owned));
+        self.writes.send_if_modified(|former| {
+            let differs = *former != wanted;
+            *former = wanted;
+            differs
+        });
+    }
+
+    fn log(&mut self, remarks: &[Remark]) {
+        let new = remarks.iter().filter(|remark| !self.remarked.contains(remark));
+        new.clone().take(MOST_LOGGED).for_each(watch::log);
+        let more = new.count().saturating_sub(MOST_LOGGED);
+        if more > 0 {
+            tracing::warn!("and {more} more objects of Kubernetes in trouble: `vip-agent status` lists them");
+        }
+        self.remarked = remarks.iter().cloned().collect();
+    }
+}

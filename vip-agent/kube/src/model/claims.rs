@@ -1,0 +1,318 @@
+//! What objects claim: VIPs, and which nodes can serve them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use vip_kube_protocol::{self as protocol, ObjectName, VipAddress};
+
+use super::remark::{About, Remark, Trouble};
+use super::{LocalAddress, Settings};
+use crate::cluster::{Age, Cluster, Endpoint, Family, Port, Service};
+
+/// The predecessors' annotation on a Service.
+pub(super) const INGRESS_VIP: &str = "ingress.alpha.k8s.io/ingress-vip";
+/// VIPs of a Service of type LoadBalancer, separated by commas.
+pub(super) const VIPS: &str = "viplane.dev/vips";
+/// Services of the same key may share a VIP.
+pub(super) const SHARING_KEY: &str = "viplane.dev/sharing-key";
+/// When the VIPs of a Service of type LoadBalancer are addresses of their node: `never`, as kube-proxy serves them, or `active`.
+pub(super) const LOCAL_ADDRESS: &str = "viplane.dev/local-address";
+
+/// Annotations that count.
+pub const ANNOTATIONS: [&str; 4] = [INGRESS_VIP, VIPS, SHARING_KEY, LOCAL_ADDRESS];
+
+/// What one object, or one key of it, wants.
+#[derive(Clone, Debug)]
+pub(super) struct Claim {
+    pub(super) about: About,
+    pub(super) age: Age,
+    /// At least one, each once.
+    pub(super) vips: Vec<VipAddress>,
+    pub(super) eligible: Eligible,
+    /// With whom it shares them; `None`: with nobody.
+    pub(super) sharing: Option<Sharing>,
+    pub(super) local_address: LocalAddress,
+    pub(super) kind: Kind,
+}
+
+/// By which source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Kind {
+    ConfigMap,
+    Annotation,
+    LoadBalancer,
+}
+
+/// Which nodes can serve a VIP.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Eligible {
+    Any,
+    /// Those that have an endpoint.
+    Nodes(BTreeSet<String>),
+}
+
+impl Eligible {
+    pub(super) fn includes(&self, node: &str) -> bool {
+        match self {
+            Self::Any => true,
+            Self::Nodes(nodes) => nodes.contains(node),
+        }
+    }
+
+    /// Those that can serve both.
+    pub(super) fn and(&mut self, other: &Self) {
+        match (&mut *self, other) {
+            (_, Self::Any) => {}
+            (Self::Any, _) => *self = other.clone(),
+            (Self::Nodes(ours), Self::Nodes(theirs)) => ours.retain(|node| theirs.contains(node)),
+        }
+    }
+}
+
+/// What Services that share a VIP have to agree in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Sharing {
+    pub(super) key: String,
+    /// No port twice.
+    pub(super) ports: BTreeSet<Port>,
+    /// `externalTrafficPolicy: Local`: the same pods for all; `None`: Cluster, for all.
+    pub(super) pods: Option<(String, BTreeMap<String, String>)>,
+}
+
+/// All claims, unordered.
+pub(super) fn claims(cluster: &Cluster, settings: &Settings, remarks: &mut Vec<Remark>) -> Vec<Claim> {
+    let sources = settings.kubernetes.sources;
+    let endpoints = Endpoints::of(cluster);
+    let mut claims = Vec::new();
+    if sources.configmap {
+        of_config_map(cluster, settings, &endpoints, &mut claims, remarks);
+    }
+    for (name, service) in &cluster.services {
+        let about = About::Service(name.clone());
+        if sources.annotation
+            && let Some(text) = service.annotations.get(INGRESS_VIP)
+        {
+            claims.extend(of_annotation(&about, name, service, text, &endpoints, remarks));
+        }
+        if sources.service
+            && service.load_balancer
+            && settings.kubernetes.load_balancer_class.includes(service.class.as_deref())
+        {
+            claims.extend(of_load_balancer(&about, name, service, &endpoints, remarks));
+        }
+    }
+    claims
+}
+
+/// Endpoints by namespace and Service.
+struct Endpoints<'a>(BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a Endpoint>>>);
+
+impl<'a> Endpoints<'a> {
+    fn of(cluster: &'a Cluster) -> Self {
+        let mut all: BTreeMap<&str, BTreeMap<&str, Vec<_>>> = BTreeMap::new();
+        for (name, slice) in &cluster.slices {
+            let services = all.entry(&name.namespace).or_default();
+            services.entry(&slice.service).or_default().extend(&slice.endpoints);
+        }
+        Self(all)
+    }
+
+    fn get(&self, service: &ObjectName) -> &[&'a Endpoint] {
+        let services = self.0.get(service.namespace.as_str());
+        services.and_then(|services| services.get(service.name.as_str())).map_or(&[], Vec::as_slice)
+    }
+
+    fn any_ready(&self, service: &ObjectName) -> bool {
+        self.get(service).iter().any(|endpoint| endpoint.ready)
+    }
+
+    /// The nodes that they run on.
+    fn nodes(&self, service: &ObjectName, wanted: impl Fn(&Endpoint) -> bool) -> BTreeSet<String> {
+        let wanted = self.get(service).iter().filter(|endpoint| wanted(endpoint));
+        wanted.filter_map(|endpoint| endpoint.node.clone()).collect()
+    }
+}
+
+// === the ConfigMap ===
+
+fn of_config_map(
+    cluster: &Cluster,
+    settings: &Settings,
+    endpoints: &Endpoints<'_>,
+    claims: &mut Vec<Claim>,
+    remarks: &mut Vec<Remark>,
+) {
+    let Some(map) = &cluster.config_map else { return };
+    let about = About::ConfigMap(settings.kubernetes.configmap.clone());
+    for (key, value) in &map.data {
+        let mut remark = |trouble, message: String| {
+            remarks.push(Remark { about: about.clone(), trouble, message: format!("{key}: {message}") });
+        };
+        let vip = match vip_of_key(key) {
+            Ok(vip) => vip,
+            Err(why) => {
+                remark(Trouble::Invalid, why);
+                continue;
+            }
+        };
+        let mut served = value.trim().is_empty();
+        for word in value.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty()) {
+            match service_of_value(word) {
+                Err(why) => remark(Trouble::Invalid, why),
+                Ok(name) if !cluster.services.contains_key(&name) => {
+                    remark(Trouble::Pending, format!("there is no Service {name}{}", watched(settings)));
+                }
+                Ok(name) if !endpoints.any_ready(&name) => {
+                    remark(Trouble::Pending, format!("Service {name} has no ready endpoint"));
+                }
+                Ok(_) => served = true,
+            }
+        }
+        if served {
+            claims.push(Claim {
+                about: about.clone(),
+                age: map.age.clone(),
+                vips: vec![vip],
+                eligible: Eligible::Any,
+                sharing: None,
+                local_address: LocalAddress::Active,
+                kind: Kind::ConfigMap,
+            });
+        }
+    }
+}
+
+fn watched(settings: &Settings) -> String {
+    let namespace = settings.kubernetes.watch_namespace.as_ref();
+    namespace
+        .map_or_else(String::new, |only| format!(" among those watched (watch_namespace: {})", only.as_str()))
+}
+
+/// A key may hold no colon, so an IPv6 address is written with hyphens or underscores in their place: `fd00--50`.
+fn vip_of_key(key: &str) -> Result<VipAddress, String> {
+    protocol::vip(key).or_else(|error| {
+        let with_colons = key.replace(['-', '_'], ":");
+        protocol::vip(&with_colons).ok().filter(|vip| vip.address.is_ipv6()).ok_or_else(|| {
+            format!("{error}; the key is the VIP (of IPv6 with `-` for `:`), the value names its Services")
+        })
+    })
+}
+
+/// `namespace/service[:NAT|DR|PROXY]`.
+fn service_of_value(word: &str) -> Result<ObjectName, String> {
+    let (name, mode) = word.split_once(':').unwrap_or((word, "NAT"));
+    if !["NAT", "DR", "PROXY"].iter().any(|known| known.eq_ignore_ascii_case(mode)) {
+        return Err(format!("{mode:?} is no way to forward: NAT, DR or PROXY"));
+    }
+    ObjectName::parse(name).map_err(|error| format!("{error}; write namespace/service[:NAT|DR|PROXY]"))
+}
+
+// === Services ===
+
+fn of_annotation(
+    about: &About,
+    name: &ObjectName,
+    service: &Service,
+    text: &str,
+    endpoints: &Endpoints<'_>,
+    remarks: &mut Vec<Remark>,
+) -> Option<Claim> {
+    let vips = vips(about, INGRESS_VIP, text, remarks)?;
+    let nodes = endpoints.nodes(name, |_| true);
+    if nodes.is_empty() {
+        let message = "no pod runs behind it, so nobody can hold its VIP";
+        remarks.push(Remark { about: about.clone(), trouble: Trouble::Pending, message: message.into() });
+        return None;
+    }
+    Some(Claim {
+        about: about.clone(),
+        age: service.age.clone(),
+        vips,
+        eligible: Eligible::Nodes(nodes),
+        sharing: None,
+        local_address: LocalAddress::Active,
+        kind: Kind::Annotation,
+    })
+}
+
+fn of_load_balancer(
+    about: &About,
+    name: &ObjectName,
+    service: &Service,
+    endpoints: &Endpoints<'_>,
+    remarks: &mut Vec<Remark>,
+) -> Option<Claim> {
+    let mut remark =
+        |trouble, message: String| remarks.push(Remark { about: about.clone(), trouble, message });
+    let annotated = service.annotations.get(VIPS).map(|text| (VIPS, text));
+    let asked =
+        annotated.or_else(|| service.load_balancer_ip.as_ref().map(|text| ("spec.loadBalancerIP", text)));
+    let Some((place, text)) = asked else {
+        remark(Trouble::Pending, format!("has no address: say which by {VIPS} or spec.loadBalancerIP"));
+        return None;
+    };
+    let local_address = match service.annotations.get(LOCAL_ADDRESS).map(String::as_str) {
+        None | Some("never") => LocalAddress::Never,
+        Some("active") => LocalAddress::Active,
+        Some(other) => {
+            remark(Trouble::Invalid, format!("{LOCAL_ADDRESS} must be `never` or `active`, not {other:?}"));
+            return None;
+        }
+    };
+    let mut vips = vips(about, place, text, remarks)?;
+    vips.retain(|vip| {
+        let family = Family::of(vip.address);
+        let served = service.families.is_empty() || service.families.contains(&family);
+        if !served {
+            let message = format!("{} is of a family that spec.ipFamilies does not have", vip.address);
+            remarks.push(Remark { about: about.clone(), trouble: Trouble::Invalid, message });
+        }
+        served
+    });
+    if vips.is_empty() {
+        return None;
+    }
+    let eligible = if service.local {
+        let nodes = endpoints.nodes(name, |endpoint| endpoint.ready);
+        if nodes.is_empty() {
+            let message = "externalTrafficPolicy is Local and no node has a ready endpoint".to_owned();
+            remarks.push(Remark { about: about.clone(), trouble: Trouble::Pending, message });
+            return None;
+        }
+        Eligible::Nodes(nodes)
+    } else {
+        Eligible::Any
+    };
+    let key = service.annotations.get(SHARING_KEY).filter(|key| !key.is_empty());
+    let sharing = key.map(|key| Sharing {
+        key: key.clone(),
+        ports: service.ports.clone(),
+        pods: service.local.then(|| (name.namespace.clone(), service.selector.clone())),
+    });
+    Some(Claim {
+        about: about.clone(),
+        age: service.age.clone(),
+        vips,
+        eligible,
+        sharing,
+        local_address,
+        kind: Kind::LoadBalancer,
+    })
+}
+
+/// A list of VIPs; `None` if there is none that is valid.
+fn vips(about: &About, place: &str, text: &str, remarks: &mut Vec<Remark>) -> Option<Vec<VipAddress>> {
+    let mut vips: Vec<VipAddress> = Vec::new();
+    let mut seen: BTreeSet<IpAddr> = BTreeSet::new();
+    for word in text.split([',', ' ']).map(str::trim).filter(|word| !word.is_empty()) {
+        match protocol::vip(word) {
+            Ok(vip) if seen.insert(vip.address) => vips.push(vip),
+            Ok(_) => {}
+            Err(error) => {
+                let message = format!("{place}: {error}");
+                remarks.push(Remark { about: about.clone(), trouble: Trouble::Invalid, message });
+            }
+        }
+    }
+    (!vips.is_empty()).then_some(vips)
+}

@@ -1,0 +1,98 @@
+//! From what is known of the cluster to the virtual routers of this node: a pure function.
+//!
+//! Nodes do not talk about it. Each computes the same from the same objects:
+//!
+//! 1. Objects *claim* VIPs (`claims`): keys of the ConfigMap, annotated Services, Services of type LoadBalancer.
+//! 2. Claims are heard in the order of the objects' age (`units`): the older object keeps a VIP, unless both agree to share it. VIPs
+//!    that hang together become one unit, which moves as a whole.
+//! 3. Units are given virtual routers (`seats`), again the older ones first, so that no newcomer moves anybody.
+//! 4. Of those, a node takes part in what it can serve (`routers`), with a priority that follows from its name and its object.
+//!
+//! # Virtual routers
+//! From `kubernetes.virtual_router_id` (*V*) on:
+//!
+//! | VRID | whose |
+//! |---|---|
+//! | *V* | the ConfigMap's VIPs, as kube-keepalived-vip has it |
+//! | *V*+1 ... *V*+8 | VIPs of Services that any node can serve, spread by a hash of the unit's first VIP; no local address |
+//! | *V*+9 ... *V*+16 | the same with a local address |
+//! | *V*+17 ... 255 | units that only some nodes can serve, one each, from a place that a hash of the first VIP names |
+//!
+//! What is taken or full is passed over for the next one. VRIDs of the configuration file's own instances count as taken.
+
+mod claims;
+mod hash;
+mod remark;
+mod router;
+mod routers;
+mod seats;
+mod units;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::num::NonZeroU8;
+
+use vip_kube_protocol::{Kubernetes, ObjectName, Order};
+
+pub use self::claims::ANNOTATIONS;
+pub use self::remark::{About, Remark, Trouble};
+pub use self::router::{LocalAddress, Router, Unicast};
+use crate::cluster::Cluster;
+
+/// What this node is, and what its configuration file leaves to the cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The node's name, which is that of its Node object.
+    pub node: String,
+    /// `kubernetes`.
+    pub kubernetes: Kubernetes,
+    /// VRIDs of the file's instances.
+    pub taken_ids: BTreeSet<NonZeroU8>,
+    /// VIPs of the file's instances.
+    pub taken_vips: BTreeSet<IpAddr>,
+}
+
+impl Settings {
+    /// As ordered.
+    pub fn of(order: Order) -> Self {
+        let Order { revision: _, node, kubernetes, taken_ids, taken_vips, active: _ } = order;
+        Self { node, kubernetes, taken_ids, taken_vips }
+    }
+}
+
+/// What the cluster wants of this node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Desired {
+    /// Virtual routers, by name.
+    pub instances: Vec<Router>,
+    /// Services of type LoadBalancer that these move the VIPs of.
+    pub services: Vec<Served>,
+    /// What somebody should know of the objects, by object.
+    pub remarks: Vec<Remark>,
+}
+
+/// A Service of type LoadBalancer that has its VIPs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Served {
+    /// Which.
+    pub service: ObjectName,
+    /// What moves its VIPs.
+    pub router: String,
+    /// Its VIPs.
+    pub vips: Vec<IpAddr>,
+}
+
+/// What a node has to do.
+pub fn desired(cluster: &Cluster, settings: &Settings) -> Desired {
+    let mut remarks = Vec::new();
+    let claims = claims::claims(cluster, settings, &mut remarks);
+    let units = units::units(claims, settings, &mut remarks);
+    let seats = seats::seats(units, settings, &mut remarks);
+    let (instances, services) = routers::routers(&seats, cluster, settings, &mut remarks);
+    remarks.sort();
+    remarks.dedup();
+    Desired { instances, services, remarks }
+}
