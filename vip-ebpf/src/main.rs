@@ -19,6 +19,7 @@ use vip_common::reason::Reason;
 use vip_common::rewrite::{self, Verdict};
 use vip_common::steering::handoff::Step;
 use vip_common::steering::steer::Arrived;
+use vip_common::steering::tunnel_end::may_be_ours;
 
 use crate::frame::Frame;
 use crate::handoff::{go_on, handoff};
@@ -48,7 +49,12 @@ fn viplane(ctx: XdpContext) -> u32 {
     }
     let Some(decision) = decide(&frame, &maps) else {
         return match receive(&mut frame, &maps) {
-            None => XDP_PASS,
+            None => {
+                if may_be_ours(&frame) {
+                    go_on(&ctx, Step::Decapsulate);
+                }
+                XDP_PASS
+            }
             Some(Received { link, reason }) => {
                 maps.count(link, reason);
                 if reason == Reason::HeartbeatAnswered { XDP_TX } else { XDP_DROP }

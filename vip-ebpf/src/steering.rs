@@ -5,6 +5,7 @@
 #![expect(clippy::needless_pass_by_value, reason = "aya calls programs with the context by value")]
 #![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
+mod egress;
 mod frame;
 mod handoff;
 mod runtime;
@@ -23,10 +24,11 @@ use vip_common::steering::packet::Packet;
 use vip_common::steering::steer::{
     Action, Arrived, Exit, Next, Steered, Way, direct, fragment, icmp, icmp_error, sort, translate, tunnel,
 };
+use vip_common::steering::tunnel_end::{Taken, take_out};
 
 use crate::frame::Frame;
 use crate::handoff::{go_on, handoff};
-use crate::steering_tables::SteeringMaps;
+use crate::steering_tables::{Ends, SteeringMaps};
 
 /// One packet on its way through a program.
 struct Steering<'a> {
@@ -260,7 +262,13 @@ fn vip_translate(ctx: XdpContext) -> u32 {
     if steering.scratch().quotes() {
         steering.scratch().way_of_error().map_or(XDP_DROP, |way| translated(&steering, &way))
     } else {
-        steering.scratch().way_of_packet().map_or(XDP_DROP, |way| translated(&steering, &way))
+        // And each family by itself: addresses of either would be on the stack byte by byte.
+        let way = |family| steering.scratch().way_of_packet().map(|way| Way::of_family(way, family));
+        if steering.scratch().is_ipv4() {
+            way(Family::V4).map_or(XDP_DROP, |way| translated(&steering, &way))
+        } else {
+            way(Family::V6).map_or(XDP_DROP, |way| translated(&steering, &way))
+        }
     }
 }
 
@@ -295,6 +303,15 @@ const fn verdict(verdict: Option<Verdict>) -> u32 {
         Some(Verdict::Pass) => XDP_PASS,
         Some(Verdict::Transmit) => XDP_TX,
         Some(Verdict::Drop) | None => XDP_DROP,
+    }
+}
+
+/// Takes a packet to a VIP out of its tunnel.
+#[xdp(frags)]
+fn vip_decapsulate(ctx: XdpContext) -> u32 {
+    match take_out(&mut Frame::new(&ctx), &Ends) {
+        Taken::Not | Taken::Out => XDP_PASS,
+        Taken::Refused => XDP_DROP,
     }
 }
 

@@ -6,6 +6,7 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_F_NO_
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
+use vip_common::steering::egress::{LocalFlow, LocalFlowKey};
 use vip_common::steering::maglev::RingSize;
 use vip_common::steering::reason::{BackendCounters, Outcome, ServiceCounters};
 use vip_common::steering::tables::{
@@ -13,6 +14,9 @@ use vip_common::steering::tables::{
     MAX_FLOWS, MAX_FRAGMENTS, MAX_SERVICE_PORTS, MAX_SERVICES, MAX_SOURCES, NEW_FLOWS_ADMITTED, RingPair,
     Service, ServiceKey, ServicePort, Source4Key, Source6Key, SteeredFlowKey, SteeringTables,
 };
+use vip_common::steering::tunnel_end::{MAX_TUNNEL_ENDS, TunnelEndKey, TunnelEnds};
+
+use crate::egress::LOCAL_FLOWS;
 
 const SERVICE_SLOTS: usize = MAX_SERVICES as usize;
 const BACKEND_SLOTS: usize = MAX_BACKENDS as usize;
@@ -53,13 +57,26 @@ static SERVICE_COUNTERS: PerCpuArray<ServiceCounters, { SERVICE_SLOTS + 1 }> = P
 #[btf_map]
 static BACKEND_COUNTERS: PerCpuArray<BackendCounters, BACKEND_SLOTS> = PerCpuArray::new();
 
+#[btf_map]
+static TUNNEL_ENDS: HashMap<TunnelEndKey, u32, { MAX_TUNNEL_ENDS as usize }, BY_USE> = HashMap::new();
+
+/// The ends of tunnels on this node.
+pub(crate) struct Ends;
+
+impl TunnelEnds for Ends {
+    #[inline(always)]
+    fn holds(&self, key: &TunnelEndKey) -> bool {
+        TUNNEL_ENDS.get_ptr(key).is_some()
+    }
+}
+
 /// Where keys and values stand when the kernel is asked for them: on the stack, those of all maps together would not find room,
 /// and the verifier would tell states apart by what is left of them there.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Arguments {
     key: [u64; 6],
-    value: [u64; 2],
+    value: [u64; 4],
 }
 #[btf_map]
 static ARGUMENTS: PerCpuArray<Arguments, 1> = PerCpuArray::new();
@@ -89,14 +106,14 @@ impl SteeringMaps {
         }
     }
 
-    /// Likewise a choice.
+    /// Likewise a value.
     #[inline(always)]
-    fn value(&self, choice: Choice) -> &Choice {
-        const { assert!(size_of::<Choice>() == size_of::<[u64; 2]>()) };
+    fn value<V>(&self, value: V) -> &V {
+        const { assert!(size_of::<V>() <= size_of::<[u64; 4]>() && align_of::<V>() <= align_of::<u64>()) };
         // SAFETY: as above.
         unsafe {
-            let place = (&raw mut (*self.arguments).value).cast::<Choice>();
-            place.write(choice);
+            let place = (&raw mut (*self.arguments).value).cast::<V>();
+            place.write(value);
             &*place
         }
     }
@@ -186,6 +203,17 @@ impl SteeringTables for SteeringMaps {
     #[inline(always)]
     fn note_fragment(&self, key: &FragmentKey, choice: Choice) {
         let _ = FRAGMENTS.insert(self.key(*key), self.value(choice), BPF_ANY.into());
+    }
+
+    #[inline(always)]
+    fn local_flow(&self, key: &LocalFlowKey) -> Option<LocalFlow> {
+        // SAFETY: an element of a map, within which reading is always sound. Field by field: a copy would be on the stack.
+        LOCAL_FLOWS.get_ptr(self.key(*key)).map(|flow| unsafe { *flow })
+    }
+
+    #[inline(always)]
+    fn note_local_flow(&self, key: &LocalFlowKey, flow: &LocalFlow) {
+        let _ = LOCAL_FLOWS.insert(self.key(*key), self.value(*flow), BPF_ANY.into());
     }
 
     #[inline(always)]

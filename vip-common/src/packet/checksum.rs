@@ -93,6 +93,14 @@ impl Delta {
         self.0.word(invert(checksum)).checksum()
     }
 
+    /// As the kernel's helpers take it (bpf_l3_csum_replace, bpf_l4_csum_replace): a sum of 32 bits.
+    #[inline(always)]
+    pub const fn folded(self) -> u32 {
+        let sum = (self.0.0 & 0xffff_ffff) + (self.0.0 >> 32);
+        let sum = (sum & 0xffff_ffff) + (sum >> 32);
+        sum as u32
+    }
+
     /// The same for UDP, where zero says that there is none (RFC 768): that stays, and nothing else becomes it.
     #[inline(always)]
     #[must_use]

@@ -185,7 +185,7 @@ impl Flags {
 
     /// The state after this packet.
     #[inline(always)]
-    const fn after(&self, state: FlowState) -> FlowState {
+    pub(super) const fn after(&self, state: FlowState) -> FlowState {
         match state {
             FlowState::Closing => FlowState::Closing,
             _ if self.closes => FlowState::Closing,

@@ -42,11 +42,13 @@ pub enum Step {
     Answer = 10,
     /// Does what an owner without services does: for what goes up the stack while a handover runs.
     Local = 11,
+    /// Takes what came through a tunnel out of it ([`take_out`](super::tunnel_end::take_out)).
+    Decapsulate = 12,
 }
 
 impl Step {
     /// All, in the order of `STEERING`.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Steer4,
         Self::Steer6,
         Self::Fragment4,
@@ -59,6 +61,7 @@ impl Step {
         Self::Translate,
         Self::Answer,
         Self::Local,
+        Self::Decapsulate,
     ];
 
     /// Places of `STEERING`.
@@ -79,6 +82,7 @@ impl Step {
             Self::Translate => "vip_translate",
             Self::Answer => "vip_answer",
             Self::Local => "vip_local",
+            Self::Decapsulate => "vip_decapsulate",
         }
     }
 }
@@ -337,6 +341,12 @@ impl Handoff {
     #[inline(always)]
     pub const fn quotes(&self) -> bool {
         self.quoted.family != 0
+    }
+
+    /// Whether the packet that was taken down is one of IPv4.
+    #[inline(always)]
+    pub const fn is_ipv4(&self) -> bool {
+        self.packet.family == 4
     }
 
     /// The way of an ICMP error.

@@ -6,6 +6,7 @@
 pub mod answer;
 pub mod apply;
 mod choose;
+pub mod egress;
 pub mod full_nat;
 pub mod handoff;
 pub mod hash;
@@ -17,3 +18,4 @@ pub mod reason;
 pub mod steer;
 pub mod tables;
 pub mod tunnel;
+pub mod tunnel_end;

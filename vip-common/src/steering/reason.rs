@@ -38,11 +38,12 @@ pub enum Outcome {
     Loop = 15,
     /// Full NAT: what a backend sent went to the client.
     Returned = 16,
-    /// Full NAT: all ports that were tried are in use, or the table is full: dropped.
+    /// All ports that were tried are in use, or the table is full; for a local backend: the client uses this port for another VIP
+    /// of the same backend: dropped.
     NoPort = 17,
     /// Full NAT: the kernel's routes do not lead to the client, or its next hop has yet to be resolved: dropped.
     NoWayBack = 18,
-    /// Full NAT cannot do without an entry, and there was to be none: too many new flows, the reset of an unknown one, a
+    /// Translation cannot do without an entry, and there was to be none: too many new flows, the reset of an unknown one, a
     /// protocol whose ports cannot be changed: dropped.
     Unmapped = 19,
 }

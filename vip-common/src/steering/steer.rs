@@ -4,8 +4,9 @@
 
 use super::answer::{Error, is_echo_request};
 use super::choose::{Chosen, Found, choose, follow, of_client, of_flow};
+use super::egress::admit;
 use super::link::Hop;
-use super::nat::{Endpoint, Translation};
+use super::nat::Translation;
 use super::packet::{Fragment, Packet, Tuple, protocol};
 use super::reason::Outcome;
 use super::tables::{
@@ -400,18 +401,13 @@ pub fn translate<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     if !backend.is(backend_flags::LOCAL) {
         return exit.leave(way.refused(Outcome::Closed));
     }
-    let vip_port = match (&way.quoted, way.packet.fragment) {
-        (Some(quoted), _) => quoted.tuple(frame).map(|tuple| tuple.client_port),
-        (None, Fragment::Later(_)) => Some([0; 2]),
-        (None, _) => way.packet.tuple(frame).map(|tuple| tuple.vip_port),
-    };
-    let Some(vip_port) = vip_port else {
-        return exit.leave(way.refused(Outcome::Closed));
-    };
-    let port = u16::from_be_bytes(vip_port).wrapping_add(way.shift).to_be_bytes();
-    let destination = Some(Endpoint { address: backend.address, port });
-    let translation = Translation { source: None, destination };
-    exit.leave(way.steered(Action::Translate(way.packet, way.quoted, translation)))
+    match admit(frame, way, &backend.address, tables) {
+        Ok(destination) => {
+            let translation = Translation { source: None, destination: Some(destination) };
+            exit.leave(way.steered(Action::Translate(way.packet, way.quoted, translation)))
+        }
+        Err(outcome) => exit.leave(way.refused(outcome)),
+    }
 }
 
 #[inline(always)]

@@ -4,6 +4,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
+use super::egress::{LocalFlow, LocalFlowKey};
 use super::packet::protocol;
 use crate::packet::ethernet::Mac;
 
@@ -359,6 +360,10 @@ pub trait SteeringTables {
     fn fragment(&self, key: &FragmentKey) -> Option<Choice>;
     /// Notes in `FRAGMENTS`.
     fn note_fragment(&self, key: &FragmentKey, choice: Choice);
+    /// `LOCAL_FLOWS`
+    fn local_flow(&self, key: &LocalFlowKey) -> Option<LocalFlow>;
+    /// Notes in `LOCAL_FLOWS`. May fail: what the backend sends leaves as it is until the client's next packet.
+    fn note_local_flow(&self, key: &LocalFlowKey, flow: &LocalFlow);
     /// `SOURCES4` or `SOURCES6`: whether the client is in one of the service's ranges.
     fn is_allowed(&self, service: u16, family: u8, client: &[u8; 16]) -> bool;
     /// `NEW_FLOWS`: whether another flow may be noted at `now`.

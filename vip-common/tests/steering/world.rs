@@ -9,6 +9,7 @@ use vip_common::decision::Family;
 use vip_common::packet::ethernet::{Header, Mac as EthernetMac};
 use vip_common::rewrite::Verdict;
 use vip_common::steering::apply::apply;
+use vip_common::steering::egress::{EgressTables, LocalFlow, LocalFlowKey};
 use vip_common::steering::full_nat::ports::Ports;
 use vip_common::steering::full_nat::step::{Exchange, Turn, step};
 use vip_common::steering::full_nat::tables::{
@@ -148,6 +149,8 @@ pub(crate) struct World {
     pub(crate) flows: RefCell<HashMap<SteeredFlowKey, Choice>>,
     pub(crate) affinities: RefCell<HashMap<AffinityKey, Choice>>,
     pub(crate) fragments: RefCell<HashMap<FragmentKey, Choice>>,
+    pub(crate) local_flows: RefCell<HashMap<LocalFlowKey, LocalFlow>>,
+    pub(crate) local_fragments: RefCell<HashMap<FragmentKey, LocalFlow>>,
     pub(crate) admits_flows: bool,
     pub(crate) admits_answers: bool,
     pub(crate) echo: bool,
@@ -215,6 +218,8 @@ impl World {
             flows: RefCell::default(),
             affinities: RefCell::default(),
             fragments: RefCell::default(),
+            local_flows: RefCell::default(),
+            local_fragments: RefCell::default(),
             admits_flows: true,
             admits_answers: true,
             echo: true,
@@ -382,6 +387,14 @@ impl SteeringTables for World {
         self.fragments.borrow_mut().insert(*key, choice);
     }
 
+    fn local_flow(&self, key: &LocalFlowKey) -> Option<LocalFlow> {
+        self.local_flows.borrow().get(key).copied()
+    }
+
+    fn note_local_flow(&self, key: &LocalFlowKey, flow: &LocalFlow) {
+        self.local_flows.borrow_mut().insert(*key, *flow);
+    }
+
     fn is_allowed(&self, service: u16, _: u8, client: &[u8; 16]) -> bool {
         self.allowed.contains(&(service, *client))
     }
@@ -392,6 +405,35 @@ impl SteeringTables for World {
 
     fn admits_answer(&self, _: u64) -> bool {
         self.admits_answers
+    }
+
+    fn now_coarse(&self) -> u64 {
+        self.now.get()
+    }
+}
+
+impl EgressTables for World {
+    type Known = LocalFlowKey;
+
+    fn local_flow(&self, key: &LocalFlowKey) -> Option<LocalFlowKey> {
+        SteeringTables::local_flow(self, key).map(|_| *key)
+    }
+
+    fn read(&self, known: LocalFlowKey) -> LocalFlow {
+        self.local_flows.borrow()[&known]
+    }
+
+    fn refresh(&self, known: LocalFlowKey, seen: u64, state: u8) {
+        let flow = LocalFlow { seen, state, ..self.local_flows.borrow()[&known] };
+        self.local_flows.borrow_mut().insert(known, flow);
+    }
+
+    fn local_fragment(&self, key: &FragmentKey) -> Option<LocalFlow> {
+        self.local_fragments.borrow().get(key).copied()
+    }
+
+    fn note_local_fragment(&self, key: &FragmentKey, flow: &LocalFlow) {
+        self.local_fragments.borrow_mut().insert(*key, *flow);
     }
 
     fn now_coarse(&self) -> u64 {
