@@ -120,6 +120,17 @@ pub enum DataplaneError {
         /// The kernel's answer.
         source: io::Error,
     },
+    /// The TC program of services in mode `nat` cannot be attached.
+    #[error(
+        "{interface}: cannot attach the TC program by which answers of local backends leave: {source}; see who else has \
+         filters there (`tc filter show dev {interface} egress`)"
+    )]
+    AttachEgress {
+        /// The interface.
+        interface: String,
+        /// The kernel's answer.
+        source: io::Error,
+    },
     /// More interfaces, routers or VIPs than the maps were made for.
     #[error("no room for another {what}: at most {limit}")]
     Full {

@@ -10,7 +10,7 @@ use rtnetlink::packet_route::link::InfoKind;
 use super::counters::LinkSlot;
 use super::holder::Occupant;
 use super::netdev::Netdev;
-use super::pins::{self, PinDir, PinnedLink};
+use super::pins::{self, Hook, PinDir, PinnedLink};
 use super::{DataplaneError, sys};
 use crate::types::XdpModeChoice;
 
@@ -132,7 +132,7 @@ impl Target<'_> {
                 ifindex: self.ifindex,
             })?;
         let mut former = None;
-        for link in pins.map_or(Ok(Vec::new()), PinDir::links)? {
+        for link in pins.map_or(Ok(Vec::new()), |pins| pins.links(Hook::Ingress))? {
             // An equal index may be another network namespace's: only a program that runs here counts.
             let mode = netdev.mode_of(link.info.program).filter(|_| link.info.ifindex == self.ifindex);
             former = mode.map(|mode| (link, mode)).or(former);
@@ -163,7 +163,7 @@ impl Target<'_> {
         if let (Some((former, mode)), Some(pins)) = (plan.former, pins) {
             if self.keeps(mode, plan.is_veth) {
                 sys::update_link(former.fd.as_fd(), program).map_err(|source| self.failed(source))?;
-                let pin = Some(pins.rename_link(&former.path, self.name)?);
+                let pin = Some(pins.rename_link(&former.path, Hook::Ingress, self.name)?);
                 let attached = Attached { mode, slot, swapped: true };
                 return Ok(AttachedLink { fd: former.fd, pin, name, attached });
             }
@@ -173,7 +173,7 @@ impl Target<'_> {
             pins::remove(&former.path)?;
         }
         let (fd, mode) = self.create(program, plan.is_veth)?;
-        let pin = pins.map(|pins| pins.pin_link(fd.as_fd(), self.name)).transpose()?;
+        let pin = pins.map(|pins| pins.pin_link(fd.as_fd(), Hook::Ingress, self.name)).transpose()?;
         Ok(AttachedLink { fd, pin, name, attached: Attached { mode, slot, swapped: false } })
     }
 

@@ -7,6 +7,7 @@
 pub mod announce;
 mod checks;
 mod counters;
+mod egress;
 mod error;
 mod events;
 mod filter;
@@ -45,8 +46,9 @@ pub use pins::{CleanupReport, cleanup};
 
 pub use crate::types::XdpModeChoice;
 
+use egress::Egress;
 use links::{AttachedLink, Target};
-use pins::PinDir;
+use pins::{Hook, PinDir};
 use steering::Steering;
 use world::World;
 
@@ -79,6 +81,10 @@ pub struct Dataplane {
     committed: bool,
     choice: XdpModeChoice,
     links: BTreeMap<u32, AttachedLink>,
+    /// The way out of each of these, of an agent with services.
+    egress: BTreeMap<u32, Egress>,
+    /// Whether [`Self::egress`] does without links.
+    filters: bool,
     /// Slots of interfaces that are to be attached.
     reserved: BTreeMap<u32, LinkSlot>,
     /// Those that are attached all at once, once the tables are complete and the words are another agent's; by name.
@@ -157,6 +163,8 @@ impl Dataplane {
             committed: false,
             choice: options.xdp_mode,
             links: BTreeMap::new(),
+            egress: BTreeMap::new(),
+            filters: false,
             reserved: BTreeMap::new(),
             put_off: succeeds.then(BTreeMap::new),
             routers: SlotAllocator::default(),
@@ -194,6 +202,10 @@ impl Dataplane {
         let attached = link.attached;
         self.links.insert(ifindex, link);
         self.reserved.remove(&ifindex);
+        if let Err(error) = self.attach_egress(ifindex) {
+            self.detach(ifindex)?;
+            return Err(error);
+        }
         Ok(attached)
     }
 
@@ -231,12 +243,14 @@ impl Dataplane {
     /// The kernel refuses for some interface; the others were done.
     pub(crate) fn reclaim(&self) -> Result<(), DataplaneError> {
         let program = self.world.program.as_fd();
-        self.links.values().map(|link| link.run(program)).fold(Ok(()), Result::and)
+        let reclaimed = self.links.values().map(|link| link.run(program)).fold(Ok(()), Result::and);
+        reclaimed.and(self.reclaim_egress())
     }
 
     /// Lets go of everything without taking anything off: the agent that was here before goes on.
     pub(crate) fn abandon(&mut self) {
         self.links.clear();
+        self.egress.clear();
         if let Some(pins) = self.pins.take() {
             // What is in charge stays.
             drop(pins.remove(false));
@@ -280,7 +294,9 @@ impl Dataplane {
             // The interface was replaced by one of its name, whose link is pinned in the same place.
             link.forget_pin();
         }
+        let left = self.detach_egress(ifindex);
         link.detach()?;
+        left?;
         self.world.counters.clear(slot)
     }
 
@@ -295,14 +311,21 @@ impl Dataplane {
             pins.commit()?;
             self.committed = true;
         }
-        for link in pins.links()? {
-            let claimed = self.links.values().any(|ours| ours.pin() == Some(link.path.as_path()));
-            if !claimed {
-                tracing::info!(path = %link.path.display(), "removed the link of an interface that is not in use");
-                drop(sys::detach_link(link.fd.as_fd()));
-                pins::remove(&link.path)?;
+        for hook in [Hook::Ingress, Hook::Egress] {
+            for link in pins.links(hook)? {
+                let claimed = match hook {
+                    Hook::Ingress => self.links.values().any(|ours| ours.pin() == Some(link.path.as_path())),
+                    Hook::Egress => self.egress.values().any(|ours| ours.pin() == Some(link.path.as_path())),
+                };
+                if !claimed {
+                    tracing::info!(path = %link.path.display(), "removed the link of an interface that is not in use");
+                    drop(sys::detach_link(link.fd.as_fd()));
+                    egress::remove_filter(link.info.ifindex);
+                    pins::remove(&link.path)?;
+                }
             }
         }
+        self.remove_former_filters();
         Ok(())
     }
 
@@ -316,6 +339,9 @@ impl Dataplane {
 
     fn clear_out(&mut self) -> Result<(), DataplaneError> {
         let mut result = Ok(());
+        for egress in std::mem::take(&mut self.egress).into_values() {
+            result = result.and(egress.detach());
+        }
         for link in std::mem::take(&mut self.links).into_values() {
             result = result.and(link.detach());
         }
@@ -356,8 +382,8 @@ impl Dataplane {
     /// have [`vip_common::maps::vip_flags::SERVICES`], by what is in the maps then ([`Self::steering_map`]).
     ///
     /// # Errors
-    /// The kernel refuses a map or a program; a map cannot be pinned; rings of another size are in use already. Nothing
-    /// has been changed for packets then.
+    /// The kernel refuses a map or a program; a map cannot be pinned; rings of another size are in use already; the TC program of
+    /// mode `nat` cannot be attached to an interface. Nothing has been changed for packets then.
     pub fn load_steering(&mut self, ring_size: RingSize) -> Result<(), DataplaneError> {
         if let Some(steering) = &self.steering {
             return if steering.ring_size == ring_size {
@@ -369,14 +395,16 @@ impl Dataplane {
         let inherited = match &self.pins {
             // Flows and all that belongs to them: the agent that runs goes on writing to them until it yields.
             Some(pins) if self.put_off.is_some() => pins.steering_maps()?,
-            _ => Vec::new(),
+            Some(pins) => pins.local_flows()?.map(|map| (steering::LOCAL_FLOWS, map)).into_iter().collect(),
+            None => Vec::new(),
         };
         let steering = Steering::load(&self.world.pinnable(), inherited, ring_size)?;
         if let Some(pins) = &self.pins {
             pins.add(&steering.pinnable(), self.committed)?;
         }
         self.steering = Some(steering);
-        Ok(())
+        let attached: Vec<u32> = self.links.keys().copied().collect();
+        attached.into_iter().try_for_each(|ifindex| self.attach_egress(ifindex))
     }
 
     /// A map of steering by its name in docs/steering.md; `None`: no such map, or [`Self::load_steering`] was not called.

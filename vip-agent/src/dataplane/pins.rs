@@ -5,9 +5,10 @@
 //! PIN_DIR/layout-N/program       the program
 //! PIN_DIR/layout-N-new, -old     the next and the former set, for the moment of the exchange
 //! PIN_DIR/links/INTERFACE        what keeps the program attached
+//! PIN_DIR/egress/INTERFACE       what keeps that of services in mode `nat` attached
 //! ```
 //!
-//! Only `links` matters to traffic. BPF file systems refuse names with a dot, so interface names are escaped.
+//! Only `links` and `egress` matter to traffic. BPF file systems refuse names with a dot, so interface names are escaped.
 
 use std::fs::{self, DirBuilder, File};
 use std::io;
@@ -20,11 +21,10 @@ use aya::programs::ProgramInfo;
 use rustix::fs::FlockOperation;
 use vip_common::maps::LAYOUT_VERSION;
 
-use super::sys::{self, ObjectKind, XdpLinkInfo};
+use super::sys::{self, LinkInfo, LinkKind, ObjectKind};
 use super::world::MAPS;
-use super::{DataplaneError, PROGRAM, checks, steering};
+use super::{DataplaneError, PROGRAM, checks, egress, steering};
 
-const LINKS: &str = "links";
 const MAPS_DIR: &str = "maps";
 const PROGRAM_FILE: &str = "program";
 const LAYOUT: &str = "layout-";
@@ -32,6 +32,47 @@ const NEW: &str = "-new";
 const OLD: &str = "-old";
 /// A link pin on its way to its name; no interface's escaped name looks like it.
 const STAGED_LINK: &str = "%new";
+
+/// Where on an interface a program runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// XDP, the first to see what comes in.
+    Ingress,
+    /// TC, the last to see what goes out.
+    Egress,
+}
+
+impl Hook {
+    const ALL: [Self; 2] = [Self::Ingress, Self::Egress];
+
+    const fn directory(self) -> &'static str {
+        match self {
+            Self::Ingress => "links",
+            Self::Egress => "egress",
+        }
+    }
+
+    const fn program(self) -> &'static str {
+        match self {
+            Self::Ingress => PROGRAM,
+            Self::Egress => egress::PROGRAM,
+        }
+    }
+
+    const fn kind(self) -> LinkKind {
+        match self {
+            Self::Ingress => LinkKind::Xdp,
+            Self::Egress => LinkKind::Tcx,
+        }
+    }
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Ingress => "XDP",
+            Self::Egress => "TCX",
+        }
+    }
+}
 
 /// A pin directory, locked against other agents.
 #[derive(Debug)]
@@ -48,7 +89,7 @@ pub(super) struct PinDir {
 pub(super) struct PinnedLink {
     pub(super) path: PathBuf,
     pub(super) fd: OwnedFd,
-    pub(super) info: XdpLinkInfo,
+    pub(super) info: LinkInfo,
 }
 
 impl PinDir {
@@ -62,7 +103,9 @@ impl PinDir {
                 dir.lock()?;
             }
             dir.check_layout()?;
-            dir.links()?;
+            for hook in Hook::ALL {
+                dir.links(hook)?;
+            }
         }
         Ok(dir)
     }
@@ -102,13 +145,22 @@ impl PinDir {
         self.path.join(format!("{LAYOUT}{LAYOUT_VERSION}{suffix}"))
     }
 
-    fn links_dir(&self) -> PathBuf {
-        self.path.join(LINKS)
+    fn links_dir(&self, hook: Hook) -> PathBuf {
+        self.path.join(hook.directory())
     }
 
     /// Where the link of an interface is pinned.
-    pub(super) fn link_path(&self, interface: &str) -> PathBuf {
-        self.links_dir().join(escape(interface))
+    pub(super) fn link_path(&self, hook: Hook, interface: &str) -> PathBuf {
+        self.links_dir(hook).join(escape(interface))
+    }
+
+    /// The flows of local backends of the set in charge, if that has them: of our own layout, and checked.
+    pub(super) fn local_flows(&self) -> Result<Option<OwnedFd>, DataplaneError> {
+        let path = self.layout("").join(MAPS_DIR).join(steering::LOCAL_FLOWS);
+        if !path.exists() {
+            return Ok(None);
+        }
+        sys::open_pin(&path).map(Some).map_err(DataplaneError::file("open the pinned map", &path))
     }
 
     fn corrupt(&self, path: &Path, expected: &str, found: String) -> DataplaneError {
@@ -161,31 +213,30 @@ impl PinDir {
         Ok(())
     }
 
-    /// All pinned links, each checked to be an XDP link of a viplane program.
-    pub(super) fn links(&self) -> Result<Vec<PinnedLink>, DataplaneError> {
-        let directory = self.links_dir();
+    /// All pinned links of a kind, each checked to be one of a viplane program.
+    pub(super) fn links(&self, hook: Hook) -> Result<Vec<PinnedLink>, DataplaneError> {
+        let directory = self.links_dir(hook);
         if !directory.exists() {
             return Ok(Vec::new());
         }
         if !directory.is_dir() {
             return Err(self.corrupt(&directory, "a directory", describe(&directory)));
         }
-        entries(&directory)?.into_iter().map(|path| self.link_at(path)).collect()
+        entries(&directory)?.into_iter().map(|path| self.link_at(path, hook)).collect()
     }
 
-    fn link_at(&self, path: PathBuf) -> Result<PinnedLink, DataplaneError> {
-        let expected = format!("the XDP link of a `{PROGRAM}` program");
+    fn link_at(&self, path: PathBuf, hook: Hook) -> Result<PinnedLink, DataplaneError> {
+        let expected = format!("the {} link of a `{}` program", hook.name(), hook.program());
         if kind_at(&path) != Some(ObjectKind::Link) {
             return Err(self.corrupt(&path, &expected, describe(&path)));
         }
         let fd = sys::open_pin(&path).map_err(DataplaneError::file("open the pinned link", &path))?;
-        let info =
-            sys::xdp_link_info(fd.as_fd()).map_err(DataplaneError::file("read the pinned link", &path))?;
-        let Some(info) = info else {
+        let info = sys::link_info(fd.as_fd()).map_err(DataplaneError::file("read the pinned link", &path))?;
+        let Some(info) = info.filter(|info| info.kind == hook.kind()) else {
             return Err(self.corrupt(&path, &expected, "a link of another type".to_owned()));
         };
         match program_name(info.program) {
-            Some(name) if name != PROGRAM => {
+            Some(name) if name != hook.program() => {
                 Err(self.corrupt(&path, &expected, format!("the link of the program `{name}`")))
             }
             _ => Ok(PinnedLink { path, fd, info }),
@@ -202,7 +253,7 @@ impl PinDir {
         if self.lock.is_none() && !self.succeeds {
             self.lock()?;
         }
-        make_dir(&self.links_dir())?;
+        make_dir(&self.links_dir(Hook::Ingress))?;
         for leftover in [self.layout(NEW), self.layout(OLD)] {
             remove(&leftover)?;
         }
@@ -259,8 +310,15 @@ impl PinDir {
     }
 
     /// Pins a link under its interface's name, in the place of whatever link is pinned there.
-    pub(super) fn pin_link(&self, link: BorrowedFd<'_>, interface: &str) -> Result<PathBuf, DataplaneError> {
-        let (staged, path) = (self.links_dir().join(STAGED_LINK), self.link_path(interface));
+    pub(super) fn pin_link(
+        &self,
+        link: BorrowedFd<'_>,
+        hook: Hook,
+        interface: &str,
+    ) -> Result<PathBuf, DataplaneError> {
+        let directory = self.links_dir(hook);
+        make_dir(&directory)?;
+        let (staged, path) = (directory.join(STAGED_LINK), self.link_path(hook, interface));
         remove(&staged)?;
         sys::pin(link, &staged).map_err(DataplaneError::file("pin", &staged))?;
         rename(&staged, &path)?;
@@ -268,8 +326,13 @@ impl PinDir {
     }
 
     /// Renames a link pin after its interface.
-    pub(super) fn rename_link(&self, from: &Path, interface: &str) -> Result<PathBuf, DataplaneError> {
-        let path = self.link_path(interface);
+    pub(super) fn rename_link(
+        &self,
+        from: &Path,
+        hook: Hook,
+        interface: &str,
+    ) -> Result<PathBuf, DataplaneError> {
+        let path = self.link_path(hook, interface);
         if from != path {
             rename(from, &path)?;
         }
@@ -287,7 +350,8 @@ impl PinDir {
     }
 
     fn remove_empty(&self) {
-        for directory in [self.links_dir(), self.path.clone()] {
+        let [links, egress] = Hook::ALL.map(|hook| self.links_dir(hook));
+        for directory in [links, egress, self.path.clone()] {
             // Not empty, a mount point, or gone already: all fine.
             drop(fs::remove_dir(directory));
         }
@@ -316,19 +380,20 @@ pub fn cleanup(pin_dir: &Path) -> Result<CleanupReport, DataplaneError> {
     checks::bpffs(pin_dir)?;
     let mut dir = PinDir { path: pin_dir.to_owned(), lock: None, succeeds: false };
     dir.lock()?;
-    let links = dir.links_dir();
-    if links.is_dir() {
-        for path in entries(&links)? {
-            if let Ok(link) = dir.link_at(path.clone()) {
+    let links = Hook::ALL.map(|hook| dir.links_dir(hook));
+    for (hook, links) in Hook::ALL.into_iter().zip(&links).filter(|(_, links)| links.is_dir()) {
+        for path in entries(links)? {
+            if let Ok(link) = dir.link_at(path.clone(), hook) {
                 // Its interface may have gone: then there is nothing to detach from.
                 drop(sys::detach_link(link.fd.as_fd()));
+                egress::remove_filter(link.info.ifindex);
             }
             remove(&path)?;
             report.removed.push(path);
         }
     }
     for path in entries(pin_dir)? {
-        if path == links || is_layout(&path) {
+        if links.contains(&path) || is_layout(&path) {
             remove(&path)?;
             report.removed.push(path);
         } else {

@@ -32,7 +32,10 @@ const LINK_GET_NEXT_ID: u32 = 31;
 const LINK_DETACH: u32 = 34;
 
 const BPF_XDP: u32 = 37;
+const BPF_TCX_EGRESS: u32 = 47;
+const BPF_F_BEFORE: u32 = 1 << 3;
 const LINK_TYPE_XDP: u32 = 6;
+const LINK_TYPE_TCX: u32 = 11;
 const MAP_TYPE_ARRAY: u32 = 2;
 const PROG_TYPE_SCHED_CLS: u32 = 3;
 const PROG_TYPE_XDP: u32 = 6;
@@ -120,7 +123,7 @@ pub(super) fn kind_of(object: BorrowedFd<'_>) -> io::Result<ObjectKind> {
     })
 }
 
-/// The head of `struct bpf_link_info` as it stands for an XDP link.
+/// The head of `struct bpf_link_info` as it stands for a link to an interface.
 #[repr(C)]
 #[derive(Clone, Copy, Pod, Zeroable)]
 struct LinkInfoBytes {
@@ -132,9 +135,17 @@ struct LinkInfoBytes {
     padding2: u32,
 }
 
-/// An XDP link as the kernel describes it.
+/// To what of an interface a link attaches its program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct XdpLinkInfo {
+pub(super) enum LinkKind {
+    Xdp,
+    Tcx,
+}
+
+/// A link as the kernel describes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LinkInfo {
+    pub(super) kind: LinkKind,
     pub(super) id: u32,
     pub(super) program: u32,
     /// 0 when the interface has gone.
@@ -149,19 +160,20 @@ struct InfoAttributes {
     info: u64,
 }
 
-/// Describes a link; `None` if it is of another type than XDP. The descriptor must be a link's.
-pub(super) fn xdp_link_info(link: BorrowedFd<'_>) -> io::Result<Option<XdpLinkInfo>> {
+/// Describes a link; `None` if it is of another type. The descriptor must be a link's.
+pub(super) fn link_info(link: BorrowedFd<'_>) -> io::Result<Option<LinkInfo>> {
     let mut info = LinkInfoBytes::zeroed();
     let len = u32::try_from(size_of::<LinkInfoBytes>()).map_err(io::Error::other)?;
     bpf(
         OBJ_GET_INFO_BY_FD,
         &mut InfoAttributes { fd: raw(link), len, info: std::ptr::from_mut(&mut info) as u64 },
     )?;
-    Ok((info.kind == LINK_TYPE_XDP).then_some(XdpLinkInfo {
-        id: info.id,
-        program: info.program,
-        ifindex: info.ifindex,
-    }))
+    let kind = match info.kind {
+        LINK_TYPE_XDP => LinkKind::Xdp,
+        LINK_TYPE_TCX => LinkKind::Tcx,
+        _ => return Ok(None),
+    };
+    Ok(Some(LinkInfo { kind, id: info.id, program: info.program, ifindex: info.ifindex }))
 }
 
 #[repr(C)]
@@ -179,6 +191,12 @@ pub(super) fn create_xdp_link(program: BorrowedFd<'_>, ifindex: u32, flags: u32)
         LINK_CREATE,
         &mut LinkCreateAttributes { program: raw(program), target: ifindex, attach_type: BPF_XDP, flags },
     )
+}
+
+/// Attaches a program to what leaves an interface, in front of others (kernel 6.6; EINVAL before).
+pub(super) fn create_tcx_egress_link(program: BorrowedFd<'_>, ifindex: u32) -> io::Result<OwnedFd> {
+    let (target, attach_type, flags) = (ifindex, BPF_TCX_EGRESS, BPF_F_BEFORE);
+    bpf_fd(LINK_CREATE, &mut LinkCreateAttributes { program: raw(program), target, attach_type, flags })
 }
 
 #[repr(C)]
@@ -219,7 +237,7 @@ struct IdAttributes {
 }
 
 /// The XDP links of the whole system, as far as they live long enough to be asked.
-pub(super) fn xdp_links() -> Vec<XdpLinkInfo> {
+pub(super) fn xdp_links() -> Vec<LinkInfo> {
     let mut found = Vec::new();
     let mut id = 0;
     loop {
@@ -229,7 +247,9 @@ pub(super) fn xdp_links() -> Vec<XdpLinkInfo> {
         }
         id = attributes.next_id;
         let link = bpf_fd(LINK_GET_FD_BY_ID, &mut IdAttributes { id, next_id: 0, open_flags: 0 });
-        if let Ok(Some(info)) = link.and_then(|link| xdp_link_info(link.as_fd())) {
+        if let Ok(Some(info)) = link.and_then(|link| link_info(link.as_fd()))
+            && info.kind == LinkKind::Xdp
+        {
             found.push(info);
         }
     }
