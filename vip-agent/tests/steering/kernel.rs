@@ -2,22 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
-use aya::programs::{TestRun as _, TestRunOptions, Xdp, loaded_programs};
+use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp, loaded_programs};
 use aya_obj::programs::XdpAttachType;
 use vip_agent::dataplane::{Dataplane, LoadOptions};
 use vip_agent::types::MonotonicTime;
 use vip_common::maps::{Vip, VlanKey, vip_flags};
 use vip_common::rewrite::Verdict;
+use vip_common::steering::egress::{LocalFlow, LocalFlowKey};
 use vip_common::steering::maglev::RingSize;
 use vip_common::steering::reason::Outcome;
 use vip_common::steering::tables::{Choice, Closed, Gate, MAX_SERVICES, RingPair, SteeredFlowKey};
+use vip_common::steering::tunnel_end::TunnelEndKey;
 
 use crate::packets::{ENDS4, ENDS6, Ends, OWN};
 use crate::world::{IFINDEX, RING, World, slot};
@@ -47,6 +49,7 @@ pub(crate) struct Run {
 pub(crate) struct Kernel {
     pub(crate) dataplane: Dataplane,
     viplane: Xdp,
+    egress: SchedClassifier,
     /// The kernel keeps only those rings that are in the map, which needs their descriptors once.
     rings: Vec<Ring>,
     services: u32,
@@ -75,10 +78,16 @@ impl Kernel {
             dataplane.insert_vlan(VlanKey { parent: IFINDEX, outer, inner }, IFINDEX)?;
         }
         let id = dataplane.program_id();
-        let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
-        let info = info.context("the program is not there")?;
-        let viplane = Xdp::from_program_info(info, "viplane".into(), XdpAttachType::Interface)?;
-        let mut kernel = Self { dataplane, viplane, rings: Vec::new(), services: 0, backends: Vec::new() };
+        let loaded = |wanted| {
+            let mut programs = loaded_programs().filter_map(Result::ok);
+            programs.find(|info| info.id() == wanted).context("the program is not there")
+        };
+        let viplane = Xdp::from_program_info(loaded(id)?, "viplane".into(), XdpAttachType::Interface)?;
+        let egress = dataplane.egress_program().context("steering is loaded")?;
+        let egress = loaded(id_of(egress)?)?;
+        let egress = SchedClassifier::from_program_info(egress, "vip_egress".into())?;
+        let (rings, backends) = (Vec::new(), Vec::new());
+        let mut kernel = Self { dataplane, viplane, egress, rings, services: 0, backends };
         kernel.fill(world)?;
         Ok(kernel)
     }
@@ -194,6 +203,39 @@ impl Kernel {
         Ok(Run { verdict, frame: out, counted, backends })
     }
 
+    /// Sends a frame on its way out: what the program returned, and what it made of it.
+    pub(crate) fn leave(&self, frame: &[u8]) -> Result<(i32, Vec<u8>)> {
+        let mut out = vec![0; frame.len() + GROWTH];
+        let options =
+            TestRunOptions { data_in: Some(frame), data_out: Some(&mut out), ..TestRunOptions::default() };
+        let result = self.egress.test_run(options).context("BPF_PROG_TEST_RUN")?;
+        out.truncate(usize::try_from(result.data_size_out)?);
+        Ok((result.return_value.cast_signed(), out))
+    }
+
+    /// The flows of local backends.
+    pub(crate) fn local_flows(&self) -> Result<BTreeMap<[u8; 40], LocalFlow>> {
+        let flows: HashMap<_, [u8; 40], [u64; 4]> =
+            HashMap::try_from(Map::LruHashMap(self.map("LOCAL_FLOWS")?))?;
+        flows
+            .iter()
+            .map(|entry| entry.map(|(key, flow)| (key, bytemuck::cast(flow))).map_err(Into::into))
+            .collect()
+    }
+
+    /// Makes a flow of a local backend another.
+    pub(crate) fn set_local_flow(&self, key: LocalFlowKey, flow: LocalFlow) -> Result<()> {
+        let mut flows: HashMap<_, [u8; 40], [u64; 4]> =
+            HashMap::try_from(Map::LruHashMap(self.map("LOCAL_FLOWS")?))?;
+        Ok(flows.insert(bytemuck::cast::<_, [u8; 40]>(key), bytemuck::cast::<_, [u64; 4]>(flow), 0)?)
+    }
+
+    /// Makes this node the end of a tunnel, for a VIP.
+    pub(crate) fn end_tunnel(&self, key: TunnelEndKey) -> Result<()> {
+        let mut ends: HashMap<_, [u8; 36], u32> = HashMap::try_from(Map::HashMap(self.map("TUNNEL_ENDS")?))?;
+        Ok(ends.insert(bytemuck::cast::<_, [u8; 36]>(key), 1, 0)?)
+    }
+
     fn outcomes(&self) -> Result<BTreeMap<(u32, usize), u64>> {
         let counters: PerCpuArray<_, [u64; 1 + Outcome::COUNT]> =
             PerCpuArray::try_from(Map::PerCpuArray(self.map("SERVICE_COUNTERS")?))?;
@@ -214,6 +256,13 @@ impl Kernel {
         let sum = |slot: &u32| Ok((*slot, counters.get(slot, 0)?.iter().map(|[packets, ..]| packets).sum()));
         self.backends.iter().map(sum).collect()
     }
+}
+
+/// A program's id, as the kernel says it of its descriptor.
+fn id_of(program: BorrowedFd<'_>) -> Result<u32> {
+    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd()))?;
+    let id = info.lines().find_map(|line| line.strip_prefix("prog_id:")).context("no program")?;
+    Ok(id.trim().parse()?)
 }
 
 fn risen<K: Copy + Ord + std::fmt::Debug>(

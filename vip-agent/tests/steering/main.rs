@@ -1,6 +1,8 @@
 //! Steering in the kernel by BPF_PROG_TEST_RUN, byte by byte, beside the same code in user space. Needs root, and no network.
 #![allow(dead_code, reason = "fixtures of vip-common's tests, of which this uses its part")]
 
+#[path = "../../../vip-common/tests/steering/leaving.rs"]
+mod leaving;
 #[path = "../../../vip-common/tests/steering/model.rs"]
 mod model;
 #[path = "../../../vip-common/tests/steering/packets.rs"]
@@ -9,6 +11,8 @@ mod packets;
 mod world;
 
 mod answers;
+mod decapsulation;
+mod egress;
 mod equivalence;
 mod kernel;
 mod modes;

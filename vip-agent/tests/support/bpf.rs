@@ -332,11 +332,17 @@ impl Drop for Loader {
 
 /// The loader process itself: runs in the namespaces of the test that started it.
 pub(crate) fn be_the_loader() {
+    be_the_loader_with(|_| {});
+}
+
+/// The same, which does something between loading and attaching.
+pub(crate) fn be_the_loader_with(prepare: impl FnOnce(&mut Dataplane)) {
     let Ok(pin_dir) = std::env::var(LOADER) else { return };
     let pin_dir = (pin_dir != NO_PINS).then(|| PathBuf::from(pin_dir));
     println!("loading");
     let mut dataplane =
         Dataplane::load(&LoadOptions { pin_dir, xdp_mode: XdpModeChoice::Auto }).expect("load");
+    prepare(&mut dataplane);
     dataplane.start();
     println!("attached");
     loop {
