@@ -56,7 +56,7 @@ impl<'a> Steering<'a> {
     fn of(ctx: &'a XdpContext, family: Family) -> Option<Self> {
         let scratch = handoff()?;
         // SAFETY: as above.
-        let (arrived, now) = unsafe { ((*scratch).arrived(family)?, (*scratch).now) };
+        let (arrived, now) = unsafe { ((*scratch).arrived(family), (*scratch).now) };
         Some(Self { ctx, scratch, arrived, maps: SteeringMaps::at(now)? })
     }
 

@@ -142,7 +142,7 @@ pub struct Handoff {
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
 struct Place {
-    /// Behind an Ethernet header without tags.
+    /// [`behind_ethernet`]
     network: u32,
     transport: u32,
     end: u32,
@@ -155,9 +155,7 @@ struct Place {
     reserved: u8,
 }
 
-/// Behind an Ethernet header with two tags.
-const LAST_NETWORK: usize = 22;
-/// Bits of what [`LAST_NETWORK`] is behind the first place at most.
+/// Bits of where a packet begins behind an Ethernet header without tags: at most two tags later.
 const NETWORK_BITS: usize = 15;
 /// Bits of an offset behind it: no header begins later, not even a quoted one behind all its extensions.
 const OFFSET_BITS: usize = 2047;
@@ -171,7 +169,7 @@ impl Place {
             Fragment::Later(id) => (2, id),
         };
         Self {
-            network: packet.network.wrapping_sub(ethernet::HEADER) as u32,
+            network: behind_ethernet(packet.network),
             transport: packet.transport as u32,
             end: packet.end as u32,
             id,
@@ -182,14 +180,13 @@ impl Place {
         }
     }
 
-    /// `None` if there is none. The bits are the verifier's: it believes nothing that stands in memory, and LLVM may load a number
-    /// once more behind a comparison, but not without its mask.
+    /// `None` if there is none.
     #[inline(always)]
     fn packet(&self, network_bits: usize) -> Option<Packet> {
         let Self { end, protocol, .. } = *self;
         // Read whatever the part is: where only some arms had it, LLVM would leave a register unset that it saves in all of them.
         let id = core::hint::black_box(self.id);
-        let network = ethernet::HEADER + (self.network as usize & network_bits);
+        let network = offset(self.network, network_bits);
         let transport = self.transport as usize & OFFSET_BITS;
         let fragment = match self.part {
             0 => Fragment::Whole,
@@ -199,6 +196,19 @@ impl Place {
         let family = family(self.family)?;
         Some(Packet { family, network, transport, protocol, end: end as usize, fragment })
     }
+}
+
+#[inline(always)]
+const fn behind_ethernet(network: usize) -> u32 {
+    network.wrapping_sub(ethernet::HEADER) as u32
+}
+
+/// What [`behind_ethernet`] took down. The bits are the verifier's, which believes nothing that stands in memory. A comparison
+/// would not do: LLVM may load or save the number in front of it and use it behind, and up to Linux 6.7 the verifier does not know
+/// that those two are one.
+#[inline(always)]
+const fn offset(taken_down: u32, bits: usize) -> usize {
+    ethernet::HEADER + (taken_down as usize & bits)
 }
 
 #[inline(always)]
@@ -224,26 +234,25 @@ impl Handoff {
     pub fn arrive(&mut self, arrived: &Arrived, now: u64) {
         self.now = now;
         self.ifindex = arrived.ifindex;
-        self.network = arrived.network as u32;
+        self.network = behind_ethernet(arrived.network);
         self.own = arrived.own.bytes();
         self.echo = arrived.echo.into();
         self.closed = arrived.closed as u8;
         self.handed_over = arrived.handed_over.into();
     }
 
-    /// What [`Self::arrive`] took down; `None` if it did not.
+    /// What [`Self::arrive`] took down.
     #[inline(always)]
-    pub fn arrived(&self, family: Family) -> Option<Arrived> {
-        let network = self.network as usize;
-        (network <= LAST_NETWORK).then_some(Arrived {
+    pub fn arrived(&self, family: Family) -> Arrived {
+        Arrived {
             family,
-            network,
+            network: offset(self.network, NETWORK_BITS),
             ifindex: self.ifindex,
             own: Mac::new(self.own),
             echo: self.echo != 0,
             closed: Closed::of(self.closed),
             handed_over: self.handed_over != 0,
-        })
+        }
     }
 
     /// Takes down what was decided, and says what is to be done.
@@ -430,7 +439,7 @@ mod tests {
             handed_over: true,
         };
         handoff.arrive(&arrived, 77);
-        assert_eq!((handoff.arrived(Family::V6), handoff.now), (Some(arrived), 77));
+        assert_eq!((handoff.arrived(Family::V6), handoff.now), (arrived, 77));
         let quoted = Packet { network: 900, transport: 1646, fragment: Fragment::Later(3), ..PACKET };
         for quoted in [Some(quoted), None] {
             let outcome = Outcome::ErrorSteered;
