@@ -9,7 +9,7 @@ mod agents;
 #[path = "support/certificates.rs"]
 mod certificates;
 
-use agents::{Ask as _, SOON, agent, pair, vips_256};
+use agents::{Ask as _, SOON, agent, pair, times, vips_256};
 use anyhow::{Context, Result, ensure};
 use certificates::self_signed;
 use nix::sys::signal::Signal;
@@ -22,6 +22,9 @@ const WATCHER_RESIDENT_LIMIT_KIB: u64 = 6 * 1024;
 /// What an agent, and its watcher, have for themselves.
 const OWN_LIMIT_KIB: u64 = if cfg!(debug_assertions) { 6 } else { 4 } * 1024;
 const WATCHER_OWN_LIMIT_KIB: u64 = if cfg!(debug_assertions) { 2 } else { 1 } * 1024;
+/// Of its own, with services: to begin with, and for each that has ten backends.
+const SERVICES_OWN_LIMIT_KIB: u64 = 10 * 1024;
+const SERVICE_OWN_LIMIT_KIB: u64 = 40;
 
 /// `VmRSS` and the like, in KiB.
 fn memory(pid: nix::unistd::Pid, field: &str) -> Result<u64> {
@@ -140,4 +143,40 @@ fn an_agent_with_ten_probes_stays_within_12_mib() -> Result<()> {
 #[test]
 fn an_agent_with_256_vips_stays_within_12_mib() -> Result<()> {
     stays_small(&Lab::builder().nodes(2).vips(vips_256()).build()?, &[])
+}
+
+/// What an agent that steers takes: the same ten backends for each service, each service with slots and a ring of its own.
+fn with_services(count: u16) -> Result<()> {
+    let lab = Lab::builder().nodes(2).vips(["10.0.0.50"]).build()?;
+    let backends: Vec<String> = (101..=110).map(|host| format!("10.0.0.{host}")).collect();
+    for backend in &backends {
+        lab.node(2).ip(&format!("address add {backend}/24 dev eth0"))?;
+    }
+    let backends: Vec<_> = backends.iter().map(|address| json!({"address": address})).collect();
+    let service = |port: u16| json!({"name": format!("s{port}"), "vip": "10.0.0.50", "mode": "dr", "ports": [port], "backends": backends});
+    let services: Vec<_> = (1..=count).map(service).collect();
+    let agent = agent(&lab, 1).local_address("never").set("services", json!(services)).start()?;
+    agent.wait_state("active", SOON)?;
+    agent.wait_for("that steers to all", |status| {
+        let services = status["services"].as_array().cloned().unwrap_or_default();
+        let backends = services.iter().filter_map(|service| service["backends"].as_array());
+        services.len() == usize::from(count)
+            && backends.flatten().filter(|backend| backend["up"] == true).count() == usize::from(count) * 10
+    })?;
+    let (resident, own) = (agent.process().resident_kib()?, memory(agent.process().pid(), "RssAnon")?);
+    let maps = agent.status()?.raw["map_memory"].as_u64().context("status without map_memory")? / 1024;
+    let build = if cfg!(debug_assertions) { "debug" } else { "release" };
+    println!(
+        "{count} services ({build}): {resident} KiB resident of which {own} are its own, {maps} KiB in maps"
+    );
+    let limit = SERVICES_OWN_LIMIT_KIB + u64::from(count) * SERVICE_OWN_LIMIT_KIB;
+    ensure!(own < limit, "{own} KiB of its own with {count} services");
+    ensure!(maps > 40 * 1024, "{maps} KiB in maps, of which flows alone take 26 MiB");
+    Ok(())
+}
+
+#[test]
+fn an_agent_takes_little_for_each_service() -> Result<()> {
+    with_services(1)?;
+    if times(0, 1) > 0 { with_services(1000) } else { Ok(()) }
 }

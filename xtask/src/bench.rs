@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use crate::setup::Need;
 use crate::workspace::run;
-use crate::{elevate, release};
+use crate::{elevate, kernels, release};
 
 /// What is to be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -19,6 +19,9 @@ pub(crate) enum Bench {
     Scale,
     /// One virtual router at rest, with and without probes, beside keepalived's: target/bench/idle.json
     Idle,
+    /// Whether this kernel and Debian's others take the programs, or those of the packages that are named:
+    /// target/bench/kernels.json
+    Kernels,
     /// All of them.
     All,
 }
@@ -28,7 +31,9 @@ impl Bench {
     pub(crate) fn needs(self) -> &'static [Need] {
         match self {
             // Its probes ask a server with a certificate, which openssl makes.
-            Self::Idle | Self::All => &[Need::Lab, Need::Peers],
+            Self::Idle => &[Need::Lab, Need::Peers],
+            Self::Kernels => &[Need::Lab, Need::Machine],
+            Self::All => &[Need::Lab, Need::Peers, Need::Machine],
             Self::Failover | Self::Dataplane | Self::Throughput | Self::Scale => &[Need::Lab],
         }
     }
@@ -41,6 +46,7 @@ impl Bench {
             Self::Throughput => vec![("vip-throughput", &[])],
             Self::Scale => vec![("vip-scale", &[])],
             Self::Idle => vec![("vip-scale", &["--idle"])],
+            Self::Kernels => Vec::new(),
             Self::All => [Self::Failover, Self::Dataplane, Self::Throughput, Self::Scale, Self::Idle]
                 .into_iter()
                 .flat_map(Self::programs)
@@ -57,5 +63,9 @@ pub(crate) fn measure(bench: Bench, options: &[String]) -> Result<()> {
             own.iter().map(|&option| option.to_owned()).chain(options.iter().cloned()).collect();
         run(&mut release::prepare(package, "target/bench", &told)?, package)?;
     }
-    Ok(())
+    match bench {
+        Bench::Kernels => kernels::ask(options),
+        Bench::All => kernels::ask(&[]),
+        _ => Ok(()),
+    }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result};
 
 use crate::fingerprint::{self, Object, RECORD};
 use crate::setup::toolchain::Toolchain;
+use crate::slim;
 use crate::workspace::{cargo, cargo_at, root, run};
 
 const TARGET: &str = "bpfel-unknown-none";
@@ -49,7 +50,7 @@ pub(crate) fn build(toolchain: &Toolchain) -> Result<()> {
     for name in ["vip-ebpf", "vip-ebpf-steering", "vip-ebpf-bench"] {
         let built = built.join(name);
         let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
-        replace(&objects.join(name), &object)?;
+        replace(&objects.join(name), &slim::without_dwarf(&object, &built)?)?;
     }
     replace(&root.join(RECORD), format!("{fingerprint}\n").as_bytes())
 }

@@ -9,6 +9,7 @@ mod elevate;
 mod fingerprint;
 mod fuzz;
 mod image;
+mod kernels;
 mod kube;
 mod manifests;
 #[cfg(test)]
@@ -16,6 +17,7 @@ mod policy;
 mod release;
 mod setup;
 mod sim;
+mod slim;
 mod test;
 mod workspace;
 

@@ -127,7 +127,7 @@ impl Wire {
 }
 
 /// Runs `ip` with these words, in this thread's network namespace.
-fn ip(words: &str) -> Result<()> {
+pub(crate) fn ip(words: &str) -> Result<()> {
     let output = Command::new("ip").args(words.split_whitespace()).output().context("cannot run ip")?;
     ensure!(output.status.success(), "ip {words}: {}", String::from_utf8_lossy(&output.stderr).trim());
     Ok(())

@@ -5,6 +5,7 @@
 
 mod answering;
 mod cost;
+mod kernel;
 mod object;
 mod steering;
 
@@ -28,6 +29,9 @@ struct Options {
     /// Fail if a budget is missed.
     #[arg(long)]
     enforce: bool,
+    /// Measure nothing: load all programs, run and attach them once, and print what the kernel says, as a line of JSON.
+    #[arg(long)]
+    accept: bool,
     /// Where the JSON goes.
     #[arg(long, default_value_os_t = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/bench/dataplane.json"))]
     output: PathBuf,
@@ -44,8 +48,13 @@ struct Report {
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    let kernel = read("/proc/sys/kernel/osrelease")?.trim().to_owned();
+    if options.accept {
+        println!("{}", serde_json::to_string(&kernel::Acceptance::of(kernel)?)?);
+        return Ok(());
+    }
     let report = Report {
-        kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+        kernel,
         cpu: cpu(&read("/proc/cpuinfo")?),
         cost: cost::measure(options.rounds, options.frames)?,
         steering: steering::measure(options.rounds)?,

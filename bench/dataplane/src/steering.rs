@@ -59,42 +59,52 @@ pub(crate) fn measure(rounds: usize) -> Result<Steering> {
     let node = Node::new()?;
     let ebpf = object::load(LOOPBACK)?;
     let pass = object::program(&ebpf, "pass")?;
-    let cases = [
+    // As many as are noted of new flows, for those to be measured.
+    let frames = u32::try_from(NEW_FLOWS_ADMITTED - 100)?;
+    let mut cost = Vec::new();
+    for Case { name, frame, verdict, budget_ns } in cases() {
+        node.steer(&frame, 1, verdict)?;
+        let (mut times, mut differences) = (Vec::new(), Vec::new());
+        for _ in 0..rounds {
+            node.open_gate()?;
+            let floor = run(pass, &frame, frames, PASS)?;
+            let time = node.steer(&frame, frames, verdict)?;
+            times.push(time);
+            differences.push(time - floor);
+        }
+        cost.push(Cost {
+            frame: name,
+            ns: median(times).context("no rounds")?,
+            over_pass_ns: median(differences).context("no rounds")?,
+            budget_ns,
+        });
+    }
+    Ok(Steering { cost, verified: node.verified() })
+}
+
+/// A kind of frame, what becomes of it, and what that may cost.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    pub(crate) frame: Vec<u8>,
+    /// What the program returns.
+    pub(crate) verdict: u32,
+    budget_ns: Option<i64>,
+}
+
+pub(crate) fn cases() -> [Case; 6] {
+    [
         ("IPv4, steered, established", segment4(ACK, PORT), TRANSMIT, Some(90)),
         ("IPv6, steered, established", segment6(ACK, PORT), TRANSMIT, Some(90)),
         ("IPv4, steered, new", segment4(SYN, PORT), TRANSMIT, Some(200)),
         ("IPv6, steered, new", segment6(SYN, PORT), TRANSMIT, Some(200)),
         ("IPv4, a port without a service", segment4(ACK, 22), PASS, None),
         ("IPv6, a port without a service", segment6(ACK, 22), PASS, None),
-    ];
-    // As many as are noted of new flows, for those to be measured.
-    let frames = u32::try_from(NEW_FLOWS_ADMITTED - 100)?;
-    let mut cost = Vec::new();
-    for (frame, bytes, verdict, budget_ns) in cases {
-        node.run(&node.viplane, &bytes, 1, verdict)?;
-        let (mut times, mut differences) = (Vec::new(), Vec::new());
-        for _ in 0..rounds {
-            node.open_gate()?;
-            let floor = node.run(pass, &bytes, frames, PASS)?;
-            let time = node.run(&node.viplane, &bytes, frames, verdict)?;
-            times.push(time);
-            differences.push(time - floor);
-        }
-        cost.push(Cost {
-            frame,
-            ns: median(times).context("no rounds")?,
-            over_pass_ns: median(differences).context("no rounds")?,
-            budget_ns,
-        });
-    }
-    let verified = node.dataplane.verified_steering().iter();
-    let verified =
-        verified.map(|(program, instructions)| Verified { program, instructions: *instructions }).collect();
-    Ok(Steering { cost, verified })
+    ]
+    .map(|(name, frame, verdict, budget_ns)| Case { name, frame, verdict, budget_ns })
 }
 
 /// An owner of both VIPs, with a service of ten backends on each, attached to nothing.
-struct Node {
+pub(crate) struct Node {
     dataplane: Dataplane,
     viplane: Xdp,
     /// The kernel keeps only those rings that are in the map, which needs their descriptors once.
@@ -102,7 +112,7 @@ struct Node {
 }
 
 impl Node {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let mut dataplane = Dataplane::load(&LoadOptions::default())?;
         dataplane.load_steering(RingSize::DEFAULT)?;
         let router = dataplane.allocate_router()?;
@@ -132,14 +142,24 @@ impl Node {
         Ok(gates.set(0, PerCpuValues::try_from(vec![open; cpus])?, 0)?)
     }
 
-    /// Nanoseconds per frame.
-    fn run(&self, program: &Xdp, frame: &[u8], repeat: u32, verdict: u32) -> Result<i64> {
-        let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
-        let result = program.test_run(options).context("BPF_PROG_TEST_RUN (root is needed)")?;
-        let expected = if std::ptr::eq(program, &raw const self.viplane) { verdict } else { PASS };
-        ensure!(result.return_value == expected, "the frame came to {}", result.return_value);
-        Ok(i64::try_from(result.duration.as_nanos())?)
+    /// Nanoseconds per frame, each of which comes to `verdict`.
+    pub(crate) fn steer(&self, frame: &[u8], repeat: u32, verdict: u32) -> Result<i64> {
+        run(&self.viplane, frame, repeat, verdict)
     }
+
+    /// `viplane`, and the programs of steering.
+    pub(crate) fn verified(&self) -> Vec<Verified> {
+        let viplane = ("viplane", self.dataplane.verified_instructions());
+        let programs = [&viplane].into_iter().chain(self.dataplane.verified_steering());
+        programs.map(|(program, instructions)| Verified { program, instructions: *instructions }).collect()
+    }
+}
+
+fn run(program: &Xdp, frame: &[u8], repeat: u32, verdict: u32) -> Result<i64> {
+    let options = TestRunOptions { data_in: Some(frame), repeat, ..TestRunOptions::default() };
+    let result = program.test_run(options).context("BPF_PROG_TEST_RUN (root is needed)")?;
+    ensure!(result.return_value == verdict, "the frame came to {}", result.return_value);
+    Ok(i64::try_from(result.duration.as_nanos())?)
 }
 
 fn map(dataplane: &Dataplane, name: &str) -> Result<MapData> {

@@ -181,10 +181,12 @@ fn release() -> String {
 
 /// Names the reason why the object did not load: a missing privilege, a missing feature, or the verifier.
 pub(super) fn diagnose(failure: LoadFailure, is_present: impl Fn(Feature) -> bool) -> DataplaneError {
-    let (what, source, log) = match failure {
+    let (what, program, source, log) = match failure {
         LoadFailure::Object(reason) => return DataplaneError::BadObject { reason },
-        LoadFailure::Map { name, error } => (format!("to make the BPF map {name}"), error, String::new()),
-        LoadFailure::Program { error, log } => ("to load the XDP program".to_owned(), error, log),
+        LoadFailure::Map { name, error } => (format!("to make the BPF map {name}"), "", error, String::new()),
+        LoadFailure::Program { name, error, log } => {
+            (format!("to load the program {name}"), name, error, log)
+        }
     };
     // A verifier that refuses leaves a log; EPERM without one is a matter of privilege.
     if source.raw_os_error() == Some(libc::EPERM) && log.trim().is_empty() {
@@ -196,7 +198,7 @@ pub(super) fn diagnose(failure: LoadFailure, is_present: impl Fn(Feature) -> boo
     if log.trim().is_empty() {
         return DataplaneError::Failed { what, source };
     }
-    DataplaneError::VerifierRefused { running: release(), log: tail(&log), source }
+    DataplaneError::VerifierRefused { program, running: release(), log: tail(&log), source }
 }
 
 const LOG_LINES: usize = 12;
@@ -212,7 +214,8 @@ mod tests {
     use super::*;
 
     fn refused_by_the_verifier(log: &str) -> LoadFailure {
-        LoadFailure::Program { error: io::Error::from_raw_os_error(libc::EINVAL), log: log.to_owned() }
+        let error = io::Error::from_raw_os_error(libc::EINVAL);
+        LoadFailure::Program { name: "vip_steer4", error, log: log.to_owned() }
     }
 
     fn refused_map(errno: i32) -> LoadFailure {
@@ -243,6 +246,7 @@ mod tests {
     fn a_refusal_by_the_verifier_shows_the_end_of_its_log() {
         let log: String = (0..100).map(|line| format!("line {line}\n")).collect();
         let error = diagnose(refused_by_the_verifier(&log), |_| true);
+        assert!(error.to_string().contains("the program vip_steer4"), "{error}");
         let DataplaneError::VerifierRefused { log, .. } = error else { panic!("{error}") };
         assert!(log.starts_with("line 88\n") && log.ends_with("line 99"), "{log}");
     }

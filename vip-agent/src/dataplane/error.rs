@@ -60,8 +60,12 @@ pub enum DataplaneError {
         running: String,
     },
     /// The verifier did not accept the program.
-    #[error("the kernel's verifier refused the program (kernel {running}); the end of its log:\n{log}")]
+    #[error(
+        "the kernel's verifier refused the program {program} (kernel {running}); the end of its log:\n{log}"
+    )]
     VerifierRefused {
+        /// Its name.
+        program: &'static str,
         /// The kernel's release.
         running: String,
         /// The last lines of the log.

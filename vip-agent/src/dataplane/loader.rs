@@ -42,7 +42,7 @@ pub(super) enum LoadFailure {
     /// The kernel did not make a map.
     Map { name: String, error: io::Error },
     /// The kernel did not take the program; the verifier's log is empty if it never got so far.
-    Program { error: io::Error, log: String },
+    Program { name: &'static str, error: io::Error, log: String },
 }
 
 /// Parses, creates the maps, relocates, and loads the programs.
@@ -173,7 +173,7 @@ fn load_program(
         license: license(program),
         btf: btf.map(|btf| (btf, functions_of(function), lines_of(function))),
     };
-    image.load(&mut []).or_else(|error| explain(&image, error))
+    image.load(&mut []).or_else(|error| explain(name, &image, error))
 }
 
 fn license(program: &Program) -> &CStr {
@@ -181,7 +181,7 @@ fn license(program: &Program) -> &CStr {
 }
 
 /// Loads once more to hear the verifier's reasons: it writes them only on request, and costs time and memory then.
-fn explain(image: &ProgramImage<'_>, error: io::Error) -> Result<OwnedFd, LoadFailure> {
+fn explain(name: &'static str, image: &ProgramImage<'_>, error: io::Error) -> Result<OwnedFd, LoadFailure> {
     let mut refusal = (error, String::new());
     for size in [1 << 16, 1 << 20, 1 << 24] {
         let mut log = vec![0; size];
@@ -200,7 +200,7 @@ fn explain(image: &ProgramImage<'_>, error: io::Error) -> Result<OwnedFd, LoadFa
         }
     }
     let (error, log) = refusal;
-    Err(LoadFailure::Program { error, log })
+    Err(LoadFailure::Program { name, error, log })
 }
 
 /// Instructions as the kernel reads them (`struct bpf_insn`).

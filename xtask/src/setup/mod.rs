@@ -3,7 +3,7 @@
 mod helm;
 pub(crate) mod linker;
 mod lints;
-mod packages;
+pub(crate) mod packages;
 mod rustup;
 pub(crate) mod toolchain;
 
@@ -26,6 +26,8 @@ pub(crate) enum Need {
     Helm,
     /// What makes images.
     Image,
+    /// What boots other kernels.
+    Machine,
     /// rustfmt and clippy, for the workspace and for the BPF program.
     Lints,
 }
@@ -52,8 +54,12 @@ pub(crate) fn ensure(needs: &[Need], consent: Consent) -> Result<Toolchain> {
     let peers = needs.contains(&Need::Peers).then_some(&packages::PEERS[..]);
     let control_plane = needs.contains(&Need::ControlPlane).then_some(&packages::CONTROL_PLANE[..]);
     let image = needs.contains(&Need::Image).then_some(&packages::IMAGE[..]);
-    let programs: Vec<_> =
-        [lab, peers, control_plane, image].into_iter().flatten().flat_map(packages::missing).collect();
+    let machine = needs.contains(&Need::Machine).then_some(&packages::MACHINE[..]);
+    let programs: Vec<_> = [lab, peers, control_plane, image, machine]
+        .into_iter()
+        .flatten()
+        .flat_map(packages::missing)
+        .collect();
     let tools = if needs.contains(&Need::Lints) { lints::missing(search.found()) } else { Vec::new() };
 
     let mut lines: Vec<String> = Vec::new();

@@ -62,6 +62,17 @@ pub(crate) const CONTROL_PLANE: [Program; 6] = [
 pub(crate) const IMAGE: [Program; 1] =
     [Program { name: "buildah", package: "buildah", purpose: "container images without a Docker engine" }];
 
+/// What boots other kernels.
+pub(crate) const MACHINE: [Program; 3] = [
+    Program {
+        name: "qemu-system-x86_64",
+        package: "qemu-system-x86",
+        purpose: "machines with other kernels",
+    },
+    Program { name: "strip", package: "binutils", purpose: "small programs for them" },
+    Program { name: "xz", package: "xz-utils", purpose: "their modules" },
+];
+
 impl fmt::Display for Program {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "package {} ({}: {})", self.package, self.name, self.purpose)

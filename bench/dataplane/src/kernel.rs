@@ -1,0 +1,57 @@
+//! Whether this kernel takes the programs and runs them: what `cargo xtask bench kernels` asks each of its machines.
+
+use std::thread;
+
+use anyhow::{Context as _, Result, anyhow, ensure};
+use nix::net::if_::if_nametoindex;
+use nix::sched::{CloneFlags, unshare};
+use serde::Serialize;
+use vip_agent::dataplane::{Dataplane, LoadOptions, XdpMode, XdpModeChoice};
+
+use crate::answering::ip;
+use crate::steering::{self, Node, Verified};
+
+/// What one kernel made of the programs.
+#[derive(Serialize)]
+pub(crate) struct Acceptance {
+    pub(crate) kernel: String,
+    /// In the order in which they are loaded; empty if one was refused.
+    pub(crate) programs: Vec<Verified>,
+    /// Modes in which `viplane` was attached to a veth.
+    pub(crate) attached: Vec<XdpMode>,
+    /// Frames that came to what they should, by BPF_PROG_TEST_RUN.
+    pub(crate) steered: Vec<&'static str>,
+    /// The first thing that did not work, in the kernel's words.
+    pub(crate) refused: Option<String>,
+}
+
+impl Acceptance {
+    /// Goes through it all, in a network namespace that ends with it.
+    pub(crate) fn of(kernel: String) -> Result<Self> {
+        let ask = move || {
+            let (programs, attached, steered) = Default::default();
+            let mut acceptance = Self { kernel, programs, attached, steered, refused: None };
+            acceptance.refused = acceptance.ask().err().map(|error| format!("{error:#}"));
+            acceptance
+        };
+        thread::spawn(ask).join().map_err(|_| anyhow!("the asking thread panicked"))
+    }
+
+    fn ask(&mut self) -> Result<()> {
+        unshare(CloneFlags::CLONE_NEWNET).context("no network namespace (root is needed)")?;
+        let node = Node::new()?;
+        self.programs = node.verified();
+        for case in steering::cases() {
+            node.steer(&case.frame, 1, case.verdict).context(case.name)?;
+            self.steered.push(case.name);
+        }
+        ip("link add here type veth peer name there")?;
+        for (choice, mode) in [(XdpModeChoice::Skb, XdpMode::Skb), (XdpModeChoice::Driver, XdpMode::Driver)] {
+            let mut dataplane = Dataplane::load(&LoadOptions { xdp_mode: choice, pin_dir: None })?;
+            let attached = dataplane.attach(if_nametoindex("here")?, "here")?;
+            ensure!(attached.mode == mode, "attached in {} mode instead of {mode}", attached.mode);
+            self.attached.push(mode);
+        }
+        Ok(())
+    }
+}
