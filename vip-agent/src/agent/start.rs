@@ -130,7 +130,6 @@ async fn come_up(
     }
     let (links, routes) = (watcher.snapshot(), DefaultRoutes::read(&rtnetlink).await?);
     let fits = [&config.instances, &wanted.instances].into_iter().try_for_each(|instances| {
-        super::services::check(&wanted.services)?;
         let own = instances.iter().filter(|instance| Agent::is_of_file(&file, instance));
         let own: Vec<config::Instance> = own.cloned().collect();
         check_places(&own, &links, &routes, &dataplane)?;

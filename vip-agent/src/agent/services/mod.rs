@@ -145,7 +145,6 @@ impl Agent {
     /// # Errors
     /// The kernel refuses.
     pub(super) fn load_services(&mut self, services: &[Service]) -> anyhow::Result<()> {
-        check(services)?;
         if services.is_empty() || self.services.tables.is_some() {
             return Ok(());
         }
@@ -431,16 +430,6 @@ impl Agent {
         let name = backend.probe.as_ref()?;
         let probe = self.config.probes.iter().find(|probe| probe.name == *name)?;
         self.tracker.view(probe.at(backend.address).name())
-    }
-}
-
-/// Refuses what the programs of this version do not do: replies of mode `nat` would not be translated back.
-pub(super) fn check(services: &[Service]) -> anyhow::Result<()> {
-    match services.iter().find(|service| service.mode == ServiceMode::Nat) {
-        Some(service) => {
-            anyhow::bail!("service {}: `mode: nat` is not available in this version", service.name)
-        }
-        None => Ok(()),
     }
 }
 

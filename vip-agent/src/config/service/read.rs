@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
-use super::super::address;
 use super::super::field::{Field, Mapping};
 use super::super::model::Name;
+use super::super::node;
 use super::super::tree::Value;
 use super::super::unavailable;
 use super::ports::{PortRange, Transport, entry};
@@ -66,7 +66,7 @@ fn service<'a>(field: &Field<'a>) -> Draft<'a> {
         Some((field, name))
     });
     let vip = mapping.required("vip").and_then(|field| {
-        let vip = field.accept(address::node(field.text()?))?;
+        let vip = field.accept(node(field.text()?))?;
         Some((field, vip))
     });
     let mode = mode(&mapping);
@@ -295,7 +295,7 @@ fn hint(mode: ServiceMode) -> &'static str {
 fn backend<'a>(field: &Field<'a>, read: &mut Backends<'a>) -> Option<Backend> {
     let mapping = field.mapping(&["address", "weight", "probe"])?;
     let address = mapping.required("address").and_then(|field| {
-        let address = field.accept(address::node(field.text()?))?;
+        let address = field.accept(node(field.text()?))?;
         read.addresses.push((field, address));
         Some(address)
     });
