@@ -13,6 +13,7 @@ pub mod neighbors;
 mod netlink;
 pub mod next_hops;
 pub mod offload;
+mod path_mtu;
 pub mod sysctl;
 
 pub use netlink::{NetlinkError, Rtnetlink};

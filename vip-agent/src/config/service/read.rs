@@ -9,7 +9,6 @@ use super::super::field::{Field, Mapping};
 use super::super::model::Name;
 use super::super::node;
 use super::super::tree::Value;
-use super::super::unavailable;
 use super::ports::{PortRange, Transport, entry};
 use super::{Backend, DEFAULT_AFFINITY_TIMEOUT, NoBackend, ProxyProtocol, Service, ServiceMode};
 
@@ -108,14 +107,13 @@ fn service<'a>(field: &Field<'a>) -> Draft<'a> {
 /// `mode`, and `proxy_protocol` that goes with one of them.
 fn mode(mapping: &Mapping<'_>) -> Option<ServiceMode> {
     let mode = mapping.or("mode", ServiceMode::default(), |field| {
-        let mode = field.choice(&[
+        field.choice(&[
             ("local", ServiceMode::Local),
             ("dr", ServiceMode::Direct),
             ("nat", ServiceMode::Nat),
             ("tunnel", ServiceMode::Tunnel),
             ("proxy", ServiceMode::Proxy(None)),
-        ])?;
-        unavailable::mode(field, mode).then_some(mode)
+        ])
     });
     let protocol = mapping.or("proxy_protocol", None, |field| match field.is_null() {
         true => Some(None),

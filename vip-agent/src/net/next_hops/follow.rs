@@ -15,6 +15,7 @@ use tokio::task::AbortHandle;
 
 use super::{NextHop, Reached, Route, Unreached, decode, route};
 use crate::net::neighbors::{Neighbor, NeighborKeeper};
+use crate::net::path_mtu::PathMtus;
 use crate::net::{NetlinkError, Rtnetlink};
 use crate::types::MacAddr;
 
@@ -41,6 +42,7 @@ pub(super) struct Follower {
     events: Events,
     connection: AbortHandle,
     keeper: NeighborKeeper,
+    path_mtus: PathMtus,
     hosts: BTreeSet<IpAddr>,
     routes: BTreeMap<IpAddr, Option<Route>>,
     neighbors: HashMap<(u32, IpAddr), MacAddr>,
@@ -64,6 +66,7 @@ impl Follower {
             events,
             connection,
             keeper: NeighborKeeper::start(USE_EVERY)?,
+            path_mtus: PathMtus::listen(),
             hosts: BTreeSet::new(),
             routes: BTreeMap::new(),
             neighbors: HashMap::new(),
@@ -97,6 +100,8 @@ impl Follower {
                     return;
                 },
                 event = self.events.next() => self.collect(event).await,
+                // A route says another MTU now, without an event. Floods of errors are looked at as seldom as those of routes.
+                () = self.path_mtus.heard() => self.stale = true,
                 () = tokio::time::sleep_until(self.rested.into()), if self.stale => {}
             }
         }
