@@ -30,13 +30,13 @@ fn order(kubeconfig: &str) -> Vec<u8> {
         taken_vips: [].into(),
         active: [].into(),
     })
-    .unwrap()
+    .expect("a short order")
 }
 
 /// Waits until it says what keeps it from following.
 fn trouble(child: &mut Child) -> View {
-    let said = BufReader::new(child.stdout.as_mut().unwrap()).lines();
-    said.map(|line| serde_json::from_str(&line.unwrap()).unwrap())
+    let said = BufReader::new(child.stdout.as_mut().expect("a pipe")).lines();
+    said.map(|line| serde_json::from_str(&line.expect("text")).expect("a report"))
         .find_map(|report| match report {
             Report::View(view) if !view.troubles.is_empty() => Some(view),
             Report::View(_) | Report::Alive => None,
@@ -46,15 +46,15 @@ fn trouble(child: &mut Child) -> View {
 
 /// Started, and ordered to follow what it cannot.
 fn started() -> (Child, ChildStdin) {
-    let mut child = own().spawn().unwrap();
-    let mut orders = child.stdin.take().unwrap();
-    orders.write_all(&order("/nowhere/kubeconfig")).unwrap();
+    let mut child = own().spawn().expect("the program is there");
+    let mut orders = child.stdin.take().expect("a pipe");
+    orders.write_all(&order("/nowhere/kubeconfig")).expect("it reads");
     (child, orders)
 }
 
 fn last_words(child: Child) -> (Option<i32>, String) {
-    let output = child.wait_with_output().unwrap();
-    (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    let output = child.wait_with_output().expect("it is ours");
+    (output.status.code(), String::from_utf8(output.stderr).expect("text"))
 }
 
 #[test]

@@ -5,9 +5,7 @@ use super::tree::Value;
 
 /// Keys at the top of the file.
 pub(super) fn in_file(file: &Mapping<'_>) {
-    for key in ["flow_sync"] {
-        only(file, key, &[Value::Null, Value::List(Vec::new())]);
-    }
+    only(file, "flow_sync", &[Value::Null, Value::List(Vec::new())]);
 }
 
 fn only(mapping: &Mapping<'_>, key: &str, served: &[Value]) {
