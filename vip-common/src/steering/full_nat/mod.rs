@@ -3,8 +3,8 @@
 //!
 //! [`step::step`] comes before all other steering of a packet and takes what is its own; the program does not call it yet.
 //!
-//! A client's packet becomes one from this node to the backend ([`outward`]), the backend's answer one from the VIP to the
-//! client ([`inward`]). Each flow has two entries ([`tables`]): one by what the client's packets say, one by what the backend's
+//! A client's packet becomes one from this node to the backend (`outward.rs`), the backend's answer one from the VIP to the
+//! client (`inward.rs`). Each flow has two entries ([`tables`]): one by what the client's packets say, one by what the backend's
 //! say, whose key is the port that the flow has here ([`ports`]).
 //!
 //! Ours is the VIP's address, unless the backend's slot names another: so answers come to whoever owns the VIP, and a flow
