@@ -83,6 +83,7 @@ fn for_bpf(mut command: Command, toolchain: &Toolchain) -> Result<Command> {
     command.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", toolchain.linker.command(toolchain)?);
     // The workspace's release profile is about the agent's size.
     command.env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "3");
+    command.env("CARGO_PROFILE_RELEASE_LTO", "false");
     Ok(command)
 }
 
