@@ -89,22 +89,22 @@ fn a_map_in_the_place_of_the_links_is_refused() {
 
 #[test]
 fn a_map_of_other_sizes_is_refused() {
-    corrupt("layout-3/maps/VIPS4", pin_a_map, "a map of 4-byte keys and 8-byte values");
+    corrupt("layout-4/maps/VIPS4", pin_a_map, "a map of 4-byte keys and 8-byte values");
 }
 
 #[test]
 fn a_program_in_the_place_of_a_map_is_refused() {
-    corrupt("layout-3/maps/DEADLINES", pin_a_program, "a program");
+    corrupt("layout-4/maps/DEADLINES", pin_a_program, "a program");
 }
 
 #[test]
 fn another_program_in_the_place_of_ours_is_refused() {
-    corrupt("layout-3/program", pin_a_program, "the program `pass`");
+    corrupt("layout-4/program", pin_a_program, "the program `pass`");
 }
 
 #[test]
 fn a_map_in_the_place_of_the_layout_is_refused() {
-    corrupt("layout-3", pin_a_map, "a map");
+    corrupt("layout-4", pin_a_map, "a map");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use bytemuck::{Pod, Zeroable};
 use crate::heartbeat::Key;
 
 /// Version of all that is pinned. Part of the pin directory's path.
-pub const LAYOUT_VERSION: u32 = 3;
+pub const LAYOUT_VERSION: u32 = 4;
 
 /// Virtual routers (one ownership word each) that one agent can hold.
 pub const MAX_ROUTERS: u32 = 1024;
@@ -117,6 +117,10 @@ pub mod vip_flags {
     pub const CLOSED_DROP: u16 = 16;
     /// It is [`crate::steering::tables::Closed::Reject`].
     pub const CLOSED_REJECT: u16 = 32;
+    /// Packets to ports without a service may be answers of backends on other nodes: it has a service with
+    /// [`service_flags::FULL_NAT`](crate::steering::tables::service_flags::FULL_NAT), or is the address by which such a one's
+    /// backends are reached.
+    pub const FULL_NAT: u16 = 64;
 }
 
 /// Value of `DEADLINES`: CLOCK_MONOTONIC nanoseconds until which this node answers for the router's VIPs; 0 = never.

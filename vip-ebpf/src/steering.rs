@@ -7,7 +7,9 @@
 
 mod egress;
 mod frame;
+mod full_nat;
 mod handoff;
+mod nat_tables;
 mod runtime;
 mod steering_tables;
 #[allow(dead_code, reason = "of what `viplane` looks up, `vip_local` needs a part")]
@@ -19,10 +21,11 @@ use aya_ebpf::programs::XdpContext;
 use vip_common::decision::{Action as Decided, Family, decide};
 use vip_common::rewrite::{self, Verdict};
 use vip_common::steering::apply::apply;
+use vip_common::steering::fragments::fragment;
 use vip_common::steering::handoff::{Handoff, Step, Task};
 use vip_common::steering::packet::Packet;
 use vip_common::steering::steer::{
-    Action, Arrived, Exit, Next, Steered, Way, direct, fragment, icmp, icmp_error, sort, translate, tunnel,
+    Action, Arrived, Exit, Next, Steered, Way, direct, icmp, icmp_error, sort, translate, tunnel,
 };
 use vip_common::steering::tunnel_end::{Taken, take_out};
 
@@ -57,7 +60,7 @@ impl<'a> Steering<'a> {
         let scratch = handoff()?;
         // SAFETY: as above.
         let (arrived, now) = unsafe { ((*scratch).arrived(family), (*scratch).now) };
-        Some(Self { ctx, scratch, arrived, maps: SteeringMaps::at(now)? })
+        Some(Self { ctx, scratch, arrived, maps: SteeringMaps::at(now, ctx)? })
     }
 
     #[inline(always)]
@@ -95,12 +98,40 @@ impl<'a> Steering<'a> {
             Task::Error => go_on(self.ctx, if four { Step::Error4 } else { Step::Error6 }),
             Task::Tunnel => go_on(self.ctx, Step::Tunnel),
             Task::Translate => go_on(self.ctx, Step::Translate),
+            Task::Outward
+            | Task::Fresh
+            | Task::Begin
+            | Task::Inward
+            | Task::ErrorOutward
+            | Task::ErrorInward
+            | Task::Begun
+            | Task::Again => self.on(task),
             Task::Pass | Task::Drop | Task::Direct | Task::Answer | Task::Send => {
                 self.count();
                 return self.finish(task);
             }
         }
         XDP_DROP
+    }
+
+    /// Goes on with full NAT, or without it.
+    #[inline(always)]
+    fn on(&self, task: Task) {
+        let four = matches!(self.arrived.family, Family::V4);
+        match task {
+            Task::Outward => go_on(self.ctx, if four { Step::Outward4 } else { Step::Outward6 }),
+            Task::Fresh => go_on(self.ctx, if four { Step::Fresh4 } else { Step::Fresh6 }),
+            Task::Begin => go_on(self.ctx, if four { Step::Begin4 } else { Step::Begin6 }),
+            Task::Inward => go_on(self.ctx, if four { Step::Inward4 } else { Step::Inward6 }),
+            Task::ErrorOutward => {
+                go_on(self.ctx, if four { Step::ErrorOutward4 } else { Step::ErrorOutward6 });
+            }
+            Task::ErrorInward => {
+                go_on(self.ctx, if four { Step::ErrorInward4 } else { Step::ErrorInward6 });
+            }
+            Task::Begun => go_on(self.ctx, if four { Step::Begun4 } else { Step::Begun6 }),
+            _ => go_on(self.ctx, if four { Step::Steer4 } else { Step::Steer6 }),
+        }
     }
 
     #[inline(always)]
@@ -234,7 +265,7 @@ impl Exit for Rewriting<'_> {
         let task = self.parking.leave(next);
         match &next {
             Next::Done(Steered {
-                action: action @ (Action::Encapsulate { .. } | Action::Translate(..)),
+                action: action @ (Action::Encapsulate { .. } | Action::Translate(..) | Action::Exchange(..)),
                 ..
             }) => Rewritten::Yes(verdict(apply(&mut Frame::new(self.ctx), action))),
             _ => Rewritten::No(task),

@@ -1,7 +1,9 @@
 //! The steering maps, and steering's tables over them.
 
+use core::ffi::c_void;
 use core::ptr;
 
+use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{BPF_ANY, BPF_F_MMAPABLE, BPF_F_NO_COMMON_LRU, BPF_F_NO_PREALLOC};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LpmTrie, LruHashMap, PerCpuArray};
@@ -77,6 +79,8 @@ impl TunnelEnds for Ends {
 struct Arguments {
     key: [u64; 6],
     value: [u64; 4],
+    /// `struct bpf_fib_lookup`
+    route: [u64; 8],
 }
 #[btf_map]
 static ARGUMENTS: PerCpuArray<Arguments, 1> = PerCpuArray::new();
@@ -85,13 +89,22 @@ static ARGUMENTS: PerCpuArray<Arguments, 1> = PerCpuArray::new();
 pub(crate) struct SteeringMaps {
     now: u64,
     arguments: *mut Arguments,
+    /// The packet's.
+    pub(crate) ctx: *mut c_void,
 }
 
 impl SteeringMaps {
     /// At a time of the coarse clock, which the decision has read.
     #[inline(always)]
-    pub(crate) fn at(now: u64) -> Option<Self> {
-        Some(Self { now, arguments: ARGUMENTS.get_ptr_mut(0)? })
+    pub(crate) fn at(now: u64, ctx: &impl EbpfContext) -> Option<Self> {
+        Some(Self { now, arguments: ARGUMENTS.get_ptr_mut(0)?, ctx: ctx.as_ptr() })
+    }
+
+    /// Where the kernel is asked for a way.
+    #[inline(always)]
+    pub(crate) const fn route_question(&self) -> *mut [u64; 8] {
+        // SAFETY: this CPU's own element.
+        unsafe { &raw mut (*self.arguments).route }
     }
 
     /// The key, where the kernel reads it; until the next one.

@@ -11,6 +11,7 @@ mod egress;
 mod error;
 mod events;
 mod filter;
+mod full_nat;
 mod holder;
 mod links;
 mod loader;
@@ -31,12 +32,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use vip_common::maps::{HeartbeatLink, Vip, VlanKey};
+use vip_common::steering::full_nat::ports::Ports;
 use vip_common::steering::maglev::RingSize;
 
 pub use checks::Feature;
 pub use counters::{LinkCounter, LinkSlot};
 pub use error::DataplaneError;
 pub use events::{ForeignOwnerEvents, ForeignOwnerStream, ProgramLog};
+pub use full_nat::nat_ports;
 pub use holder::Occupant;
 pub use links::{Attached, XdpMode};
 pub use object::{OBJECT, STEERING_OBJECT};
@@ -378,7 +381,7 @@ impl Dataplane {
         self.world.tables.remove_heartbeat_link(ifindex)
     }
 
-    /// Loads steering, once: an agent without services does without its 40 MiB of kernel memory. VIPs are steered when they
+    /// Loads steering, once: an agent without services does without its 75 MiB of kernel memory. VIPs are steered when they
     /// have [`vip_common::maps::vip_flags::SERVICES`], by what is in the maps then ([`Self::steering_map`]).
     ///
     /// # Errors
@@ -409,8 +412,17 @@ impl Dataplane {
 
     /// A map of steering by its name in docs/steering.md; `None`: no such map, or [`Self::load_steering`] was not called.
     pub fn steering_map(&self, name: &str) -> Option<BorrowedFd<'_>> {
-        let steering = self.steering.as_ref()?;
-        steering.maps.iter().find(|(map, _)| *map == name).map(|(_, map)| map.as_fd())
+        self.steering.as_ref()?.map(name)
+    }
+
+    /// Says which ports full NAT may give to flows to backends on other nodes ([`nat_ports`]); before that, none: such flows are
+    /// refused. Flows keep theirs until they end, also where the new ones do not have it.
+    ///
+    /// # Errors
+    /// [`Self::load_steering`] was not called, or the kernel refuses.
+    pub fn set_nat_ports(&mut self, ports: &Ports) -> Result<(), DataplaneError> {
+        let absent = || world::misfit("no map NAT_PORTS: steering is not loaded".to_owned());
+        full_nat::set_ports(self.steering_map("NAT_PORTS").ok_or_else(absent)?, ports)
     }
 
     /// Instructions that the verifier went through for each program of steering, if it is loaded; `None` of one where the

@@ -1,4 +1,4 @@
-//! Steering's programs and maps, which an agent without services does without: they take 40 MiB of kernel memory.
+//! Steering's programs and maps, which an agent without services does without: they take 75 MiB of kernel memory.
 //!
 //! They come beside a running program and change nothing for packets until a VIP has the bit that says so
 //! ([`vip_common::maps::vip_flags::SERVICES`]) and the maps are filled.
@@ -7,6 +7,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use aya::maps::{MapData, MapType};
 use vip_common::steering::egress::{LocalFlow, LocalFlowKey};
+use vip_common::steering::full_nat::ports::Ports;
+use vip_common::steering::full_nat::tables::{NatFlow, NatKey, NatReturn};
 use vip_common::steering::handoff::Step;
 use vip_common::steering::maglev::RingSize;
 use vip_common::steering::reason::{BackendCounters, ServiceCounters};
@@ -28,7 +30,7 @@ pub(super) const LOCAL_FLOWS: &str = "LOCAL_FLOWS";
 const PREFIX: usize = size_of::<u32>();
 
 /// The maps that come with steering (docs/steering.md), all of which are pinned.
-pub(super) static MAPS: [MapSpec; 16] = [
+pub(super) static MAPS: [MapSpec; 19] = [
     MapSpec::new("SERVICE_PORTS", MapType::Hash, size_of::<ServiceKey>(), size_of::<ServicePort>()),
     MapSpec::new("SERVICES", MapType::Array, INDEX, size_of::<Service>()),
     MapSpec::new("RINGS", MapType::ArrayOfMaps, INDEX, INDEX),
@@ -36,6 +38,9 @@ pub(super) static MAPS: [MapSpec; 16] = [
     MapSpec::new("FLOWS", MapType::LruHash, size_of::<SteeredFlowKey>(), size_of::<Choice>()),
     MapSpec::new("AFFINITIES", MapType::LruHash, size_of::<AffinityKey>(), size_of::<Choice>()),
     MapSpec::new("FRAGMENTS", MapType::LruHash, size_of::<FragmentKey>(), size_of::<Choice>()),
+    MapSpec::new("NAT_FLOWS", MapType::LruHash, size_of::<SteeredFlowKey>(), size_of::<NatFlow>()),
+    MapSpec::new("NAT_RETURNS", MapType::LruHash, size_of::<NatKey>(), size_of::<NatReturn>()),
+    MapSpec::new("NAT_PORTS", MapType::Array, INDEX, size_of::<Ports>()),
     MapSpec::new("SOURCES4", MapType::LpmTrie, PREFIX + size_of::<Source4Key>(), INDEX),
     MapSpec::new("SOURCES6", MapType::LpmTrie, PREFIX + size_of::<Source6Key>(), INDEX),
     MapSpec::new("NEW_FLOWS", MapType::PerCpuArray, INDEX, size_of::<Gate>()),
@@ -109,6 +114,10 @@ impl Steering {
         let egress = egress.ok_or_else(|| misfit(format!("no program {}", egress::PROGRAM)))?.1;
         verified_instructions.push((egress::PROGRAM, summary(egress.as_fd())?.verified_instructions));
         Ok(Self { maps, ring_size, egress, verified_instructions })
+    }
+
+    pub(super) fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        self.maps.iter().find(|(map, _)| *map == name).map(|(_, map)| map.as_fd())
     }
 
     /// The maps as they are pinned.

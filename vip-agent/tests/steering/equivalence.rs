@@ -37,7 +37,7 @@ pub(crate) fn plans() -> Vec<Plan> {
 }
 
 /// What it must come to.
-fn expected(world: &World, frame: &[u8]) -> Run {
+pub(crate) fn expected(world: &World, frame: &[u8]) -> Run {
     let steered = world.steer(frame);
     let (verdict, frame) = with_room(frame, |frame| apply(frame, &steered.action));
     let (verdict, outcome) = (verdict.unwrap_or(Verdict::Drop), steered.outcome);

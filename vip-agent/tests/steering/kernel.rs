@@ -8,7 +8,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use aya::Pod;
 use aya::maps::lpm_trie::{Key, LpmTrie};
-use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, PerCpuArray, PerCpuValues};
+use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapError, PerCpuArray, PerCpuValues};
 use aya::programs::{SchedClassifier, TestRun as _, TestRunOptions, Xdp, loaded_programs};
 use aya_obj::programs::XdpAttachType;
 use vip_agent::dataplane::{Dataplane, LoadOptions};
@@ -16,9 +16,11 @@ use vip_agent::types::MonotonicTime;
 use vip_common::maps::{Vip, VlanKey, vip_flags};
 use vip_common::rewrite::Verdict;
 use vip_common::steering::egress::{LocalFlow, LocalFlowKey};
+use vip_common::steering::full_nat::tables::{NatFlow, NatReturn};
 use vip_common::steering::maglev::RingSize;
 use vip_common::steering::reason::Outcome;
-use vip_common::steering::tables::{Choice, Closed, Gate, MAX_SERVICES, RingPair, SteeredFlowKey};
+use vip_common::steering::steer::FullNat;
+use vip_common::steering::tables::{Backend, Choice, Closed, Gate, MAX_SERVICES, RingPair, SteeredFlowKey};
 use vip_common::steering::tunnel_end::TunnelEndKey;
 
 use crate::packets::{ENDS4, ENDS6, Ends, OWN};
@@ -48,6 +50,8 @@ pub(crate) struct Run {
 /// The loaded programs.
 pub(crate) struct Kernel {
     pub(crate) dataplane: Dataplane,
+    /// The interface that frames come by, which [`IFINDEX`] stands for.
+    ifindex: u32,
     viplane: Xdp,
     egress: SchedClassifier,
     /// The kernel keeps only those rings that are in the map, which needs their descriptors once.
@@ -59,6 +63,11 @@ pub(crate) struct Kernel {
 impl Kernel {
     /// An owner of both VIPs, with the services of the world.
     pub(crate) fn with(world: &World) -> Result<Self> {
+        Self::on(IFINDEX, world)
+    }
+
+    /// Likewise, where frames come by this interface.
+    pub(crate) fn on(ifindex: u32, world: &World) -> Result<Self> {
         let mut dataplane = Dataplane::load(&LoadOptions::default())?;
         dataplane.load_steering(RingSize::new(RING).context("a prime")?)?;
         let router = dataplane.allocate_router()?;
@@ -69,13 +78,15 @@ impl Kernel {
             Closed::Reject => vip_flags::CLOSED_REJECT,
         };
         let echo = if world.echo { vip_flags::ECHO } else { 0 };
-        let flags = vip_flags::SERVICES | echo | closed;
+        let full_nat = if world.full_nat == FullNat::Nothing { 0 } else { vip_flags::FULL_NAT };
+        let flags = vip_flags::SERVICES | echo | closed | full_nat;
+        dataplane.set_nat_ports(&world.nat.ports)?;
         let vip = Vip { router: router.get(), link: 0, mac: OWN, answering: OWN, flags };
         for ends in [ENDS4, ENDS6] {
-            dataplane.insert_vip(IFINDEX, address_of_vip(ends), vip)?;
+            dataplane.insert_vip(ifindex, address_of_vip(ends), vip)?;
         }
         for (outer, inner) in [(100, 0), (100, 200)] {
-            dataplane.insert_vlan(VlanKey { parent: IFINDEX, outer, inner }, IFINDEX)?;
+            dataplane.insert_vlan(VlanKey { parent: ifindex, outer, inner }, ifindex)?;
         }
         let id = dataplane.program_id();
         let loaded = |wanted| {
@@ -87,7 +98,7 @@ impl Kernel {
         let egress = loaded(id_of(egress)?)?;
         let egress = SchedClassifier::from_program_info(egress, "vip_egress".into())?;
         let (rings, backends) = (Vec::new(), Vec::new());
-        let mut kernel = Self { dataplane, viplane, egress, rings, services: 0, backends };
+        let mut kernel = Self { dataplane, ifindex, viplane, egress, rings, services: 0, backends };
         kernel.fill(world)?;
         Ok(kernel)
     }
@@ -116,7 +127,9 @@ impl Kernel {
             }
         }
         for (slot, backend) in &world.backends {
-            self.set("BACKENDS", *slot, bytemuck::cast::<_, [u64; 8]>(*backend))?;
+            let ifindex = if backend.ifindex == IFINDEX { self.ifindex } else { backend.ifindex };
+            let backend = Backend { ifindex, ..*backend };
+            self.set("BACKENDS", *slot, bytemuck::cast::<_, [u64; 8]>(backend))?;
         }
         self.rings.clear();
         for (number, service) in (0..).zip(&world.services) {
@@ -160,6 +173,35 @@ impl Kernel {
             .collect()
     }
 
+    /// The flows of full NAT, each by what its client's packets name.
+    pub(crate) fn nat_flows(&self) -> Result<BTreeMap<[u8; 24], NatFlow>> {
+        let map: HashMap<_, [u8; 24], [u64; 7]> = HashMap::try_from(Map::LruHashMap(self.map("NAT_FLOWS")?))?;
+        let entry = |entry: Result<_, MapError>| Ok(entry.map(|(key, flow)| (key, bytemuck::cast(flow)))?);
+        map.iter().map(entry).collect()
+    }
+
+    /// Their ways back, each by what its backend's packets name.
+    pub(crate) fn nat_returns(&self) -> Result<BTreeMap<[u8; 40], NatReturn>> {
+        let map: HashMap<_, [u8; 40], [u64; 10]> =
+            HashMap::try_from(Map::LruHashMap(self.map("NAT_RETURNS")?))?;
+        let entry = |entry: Result<_, MapError>| Ok(entry.map(|(key, back)| (key, bytemuck::cast(back)))?);
+        map.iter().map(entry).collect()
+    }
+
+    /// Changes one of those, or makes it.
+    pub(crate) fn put_nat_return(&self, key: [u8; 40], back: NatReturn) -> Result<()> {
+        let mut map: HashMap<_, [u8; 40], [u64; 10]> =
+            HashMap::try_from(Map::LruHashMap(self.map("NAT_RETURNS")?))?;
+        Ok(map.insert(key, bytemuck::cast::<_, [u64; 10]>(back), 0)?)
+    }
+
+    /// Forgets what a client's packets become.
+    pub(crate) fn remove_nat_flow(&self, key: [u8; 24]) -> Result<()> {
+        let mut map: HashMap<_, [u8; 24], [u64; 7]> =
+            HashMap::try_from(Map::LruHashMap(self.map("NAT_FLOWS")?))?;
+        Ok(map.remove(&key)?)
+    }
+
     /// How much a gate has let through in this interval, on every CPU.
     pub(crate) fn set_gate(&self, name: &str, gate: Gate) -> Result<()> {
         let mut gates: PerCpuArray<_, [u64; 2]> = PerCpuArray::try_from(Map::PerCpuArray(self.map(name)?))?;
@@ -180,7 +222,8 @@ impl Kernel {
         let mut out = vec![0; POISON.len() + frame.len() + GROWTH];
         let input = [&POISON[..], frame].concat();
         // struct xdp_md: data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex
-        let context: [u32; 6] = [u32::try_from(POISON.len())?, u32::try_from(input.len())?, 0, IFINDEX, 0, 0];
+        let context: [u32; 6] =
+            [u32::try_from(POISON.len())?, u32::try_from(input.len())?, 0, self.ifindex, 0, 0];
         let mut context_out = [0_u32; 6];
         let options = TestRunOptions {
             data_in: Some(&input),

@@ -3,6 +3,8 @@
 
 #[path = "../../../vip-common/tests/steering/leaving.rs"]
 mod leaving;
+#[path = "../../../vip-common/tests/steering/legs.rs"]
+mod legs;
 #[path = "../../../vip-common/tests/steering/model.rs"]
 mod model;
 #[path = "../../../vip-common/tests/steering/packets.rs"]
@@ -12,8 +14,11 @@ mod world;
 
 mod answers;
 mod decapsulation;
+mod edge;
 mod egress;
 mod equivalence;
+mod full_nat;
+mod full_nat_equivalence;
 mod kernel;
 mod modes;
 mod programs;

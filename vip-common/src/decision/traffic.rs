@@ -6,7 +6,7 @@ use crate::maps::{Handover, Vip, vip_flags};
 use crate::packet::ethernet::{self, Mac};
 use crate::packet::{Bytes, ipv4, ipv6, tcp};
 use crate::reason::Reason;
-use crate::steering::steer::Arrived;
+use crate::steering::steer::{Arrived, FullNat};
 use crate::steering::tables::Closed;
 
 /// Decides about an IPv4 packet to `vip`.
@@ -100,6 +100,7 @@ fn arrived<T: Tables>(to: &To<'_>, now: u64, tables: &T) -> Arrived {
             Closed::Pass
         },
         handed_over: tables.handover(vip.router).is_some_and(|handover| now < handover.until),
+        full_nat: if is(vip_flags::FULL_NAT) { FullNat::All } else { FullNat::Nothing },
     }
 }
 

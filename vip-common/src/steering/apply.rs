@@ -31,6 +31,17 @@ pub fn apply<B: Headroom + ?Sized>(frame: &mut B, action: &Action) -> Option<Ver
             translate_error(frame, packet, quoted, &outer, &to.swapped())?;
             return Some(Verdict::Pass);
         }
+        Action::Exchange(packet, quoted, to, hop) => {
+            if decrement_hops(frame, packet)? == Hops::Expired {
+                return None;
+            }
+            match quoted {
+                None => translate(frame, packet, to)?,
+                // Whom the error is from is hidden, too: to its receiver the other end is all there is.
+                Some(quoted) => translate_error(frame, packet, quoted, to, &to.swapped())?,
+            }
+            hop.write(frame)?;
+        }
         Action::Answer(packet, answer, own) => tell(frame, packet, *answer, *own)?,
     }
     Some(Verdict::Transmit)

@@ -12,10 +12,11 @@
 use bytemuck::{Pod, Zeroable};
 
 use super::choose::Flags;
+use super::fragments::fragment_key;
 use super::nat::Endpoint;
 use super::packet::{Fragment, Packet, Tuple, has_ports, icmp, protocol};
 use super::reason::Outcome;
-use super::steer::{Way, fragment_key, number};
+use super::steer::{Way, number};
 use super::tables::{FRAGMENT_TIMEOUT, FlowState, FragmentKey, REFRESH, SteeringTables};
 use crate::decision::Family;
 use crate::packet::checksum::Delta;

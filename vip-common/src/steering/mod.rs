@@ -1,12 +1,13 @@
 //! Steering: which backend a packet to a VIP goes to, and what it looks like then (docs/steering.md).
 //!
 //! The XDP program calls [`steer`](steer::steer) for owned VIPs that have services and [`apply`](apply::apply) for what comes of
-//! it, in programs that go on with each other ([`handoff`]); not yet [`full_nat`]. The agent [`maglev::fill`] and the layouts of [`tables`].
+//! it, in programs that go on with each other ([`handoff`]). The agent [`maglev::fill`] and the layouts of [`tables`].
 
 pub mod answer;
 pub mod apply;
 mod choose;
 pub mod egress;
+pub mod fragments;
 pub mod full_nat;
 pub mod handoff;
 pub mod hash;

@@ -5,13 +5,15 @@
 use super::answer::{Error, is_echo_request};
 use super::choose::{Chosen, Found, choose, follow, of_client, of_flow};
 use super::egress::admit;
+use super::fragments::fragment;
+use super::full_nat::step::{begin, begun, error_inward, error_outward, fresh, inward, outward};
+use super::full_nat::tables::{NatTables, NatWork};
 use super::link::Hop;
 use super::nat::Translation;
 use super::packet::{Fragment, Packet, Tuple, protocol};
 use super::reason::Outcome;
 use super::tables::{
-    Backend, Choice, Closed, FRAGMENT_TIMEOUT, FragmentKey, Mode, ServiceKey, ServicePort, SteeringTables,
-    backend_flags, service_flags,
+    Backend, Closed, Mode, ServiceKey, ServicePort, SteeringTables, backend_flags, service_flags,
 };
 use super::tunnel::Tunnel;
 use crate::decision::Family;
@@ -35,6 +37,32 @@ pub struct Arrived {
     pub closed: Closed,
     /// A former owner still serves some connections: what is to go up the stack may be one of those.
     pub handed_over: bool,
+    /// Where it may belong in full NAT.
+    pub full_nat: FullNat,
+}
+
+/// What [`full_nat`](super::full_nat) has yet to be asked about a packet. VIPs without it never ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FullNat {
+    /// Nothing: what it does not know is somebody else's.
+    Nothing = 0,
+    /// Whether it is a client's.
+    Clients = 1,
+    /// Whether it is a backend's answer, or a client's.
+    All = 2,
+}
+
+impl FullNat {
+    /// A number that is none has nothing to ask.
+    #[inline(always)]
+    pub const fn of(number: u8) -> Self {
+        match number {
+            1 => Self::Clients,
+            2 => Self::All,
+            _ => Self::Nothing,
+        }
+    }
 }
 
 /// What becomes of the packet.
@@ -72,6 +100,8 @@ pub enum Action {
     },
     /// Up the stack, as one of a local backend. An ICMP error's quoted packet comes second.
     Translate(Packet, Option<Packet>, Translation),
+    /// To the next hop, with both ends changed; an ICMP error's quoted packet comes second.
+    Exchange(Packet, Option<Packet>, Translation, Hop),
     /// Back to the client, as what it is told.
     Answer(Packet, Answer, Mac),
 }
@@ -117,6 +147,22 @@ pub enum Next {
     Error(Packet, Packet),
     /// [`direct`], [`tunnel`] or [`translate`].
     Send(Way, Mode),
+    /// [`outward`]: a client's, to a service that has backends on other nodes.
+    Outward(Packet, ServicePort),
+    /// [`fresh`]: such a one whose flow has no entries.
+    Fresh(Packet, ServicePort),
+    /// [`begin`]: it has a backend now.
+    Begin(Way),
+    /// [`begun`]: it has a flow now.
+    Begun(Way),
+    /// [`inward`]: to a port that has no service, so that it may be a backend's answer.
+    Inward(Packet),
+    /// [`error_outward`]: about what a service said, with the packet that it quotes.
+    ErrorOutward(Packet, Packet, ServicePort),
+    /// [`error_inward`]: about what may have gone to a backend, with the packet that it quotes.
+    ErrorInward(Packet, Packet),
+    /// From the beginning, with less to ask of full NAT.
+    Again(FullNat),
 }
 
 /// Where a step ends. Each of its ends is told by itself, instead of being returned: where all of them meet, most registers would
@@ -140,8 +186,29 @@ impl Exit for Keep {
     }
 }
 
-/// Decides about a packet to an owned VIP: all steps of it.
-pub fn steer<B: Bytes + ?Sized, T: SteeringTables>(frame: &B, arrived: &Arrived, tables: &T) -> Steered {
+/// Decides about a packet to an owned VIP: all steps of it. What is in `work` before does not matter.
+pub fn steer<B: Bytes + ?Sized, T: NatTables>(
+    frame: &B,
+    arrived: &Arrived,
+    tables: &T,
+    work: &mut NatWork,
+) -> Steered {
+    let mut arrived = *arrived;
+    loop {
+        match once(frame, &arrived, tables, work) {
+            Next::Done(steered) => return steered,
+            Next::Again(left) => arrived.full_nat = left,
+            _ => return PASSED,
+        }
+    }
+}
+
+fn once<B: Bytes + ?Sized, T: NatTables>(
+    frame: &B,
+    arrived: &Arrived,
+    tables: &T,
+    work: &mut NatWork,
+) -> Next {
     let next = match sort(frame, arrived, tables, &Keep) {
         Next::Fragment(packet) => fragment(frame, arrived, &packet, tables, &Keep),
         Next::Icmp(packet) => match icmp(frame, arrived, &packet, &Keep) {
@@ -150,15 +217,32 @@ pub fn steer<B: Bytes + ?Sized, T: SteeringTables>(frame: &B, arrived: &Arrived,
         },
         next => next,
     };
-    let done = match next {
+    match next {
         Next::Send(way, Mode::Direct) => direct(frame, arrived, &way, tables, &Keep),
         Next::Send(way, Mode::Tunnel) => tunnel(frame, arrived, &way, tables, &Keep),
         Next::Send(way, Mode::Nat) => translate(frame, &way, tables, &Keep),
+        Next::Outward(packet, port) => {
+            let next = match outward(frame, arrived, &packet, port, tables, work, &Keep) {
+                Next::Fresh(packet, port) => fresh(frame, arrived, &packet, port, tables, work, &Keep),
+                next => next,
+            };
+            let next = match next {
+                Next::Begin(way) => begin(frame, arrived, &way, tables, work, &Keep),
+                next => next,
+            };
+            match next {
+                Next::Begun(way) => begun(frame, arrived, &way, tables, work, &Keep),
+                next => next,
+            }
+        }
+        Next::Inward(packet) => inward(frame, arrived, &packet, tables, work, &Keep),
+        Next::ErrorOutward(packet, quoted, port) => {
+            error_outward(frame, arrived, (&packet, &quoted), port, tables, work, &Keep)
+        }
+        Next::ErrorInward(packet, quoted) => {
+            error_inward(frame, arrived, (&packet, &quoted), tables, work, &Keep)
+        }
         next => next,
-    };
-    match done {
-        Next::Done(steered) => steered,
-        _ => PASSED,
     }
 }
 
@@ -186,24 +270,6 @@ pub fn sort<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     }
 }
 
-/// A part of a datagram.
-#[inline(always)]
-pub fn fragment<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
-    frame: &B,
-    arrived: &Arrived,
-    packet: &Packet,
-    tables: &T,
-    exit: &X,
-) -> X::Out {
-    if let Fragment::Later(id) = packet.fragment {
-        return later(frame, packet, id, tables, exit);
-    }
-    let Some(tuple) = packet.tuple(frame) else {
-        return exit.leave(Next::Done(PASSED));
-    };
-    client(frame, arrived, packet, tuple, tables, &Noting { frame, packet, tables, exit })
-}
-
 /// ICMP, and whatever else has no ports.
 #[inline(always)]
 pub fn icmp<B: Bytes + ?Sized, X: Exit>(frame: &B, arrived: &Arrived, packet: &Packet, exit: &X) -> X::Out {
@@ -219,7 +285,7 @@ pub fn icmp<B: Bytes + ?Sized, X: Exit>(frame: &B, arrived: &Arrived, packet: &P
 
 /// A client's packet.
 #[inline(always)]
-fn client<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
+pub(super) fn client<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     frame: &B,
     arrived: &Arrived,
     packet: &Packet,
@@ -227,8 +293,11 @@ fn client<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     tables: &T,
     exit: &X,
 ) -> X::Out {
-    let now = tables.now_coarse();
-    let Some(found) = find(arrived.family, tuple, now, tables) else {
+    let exact = exactly(arrived.family, &tuple, tables);
+    if exact.is_none() && arrived.full_nat == FullNat::All {
+        return exit.leave(Next::Inward(*packet));
+    }
+    let Some(found) = find(arrived.family, tuple, exact, tables) else {
         return closed(arrived, packet, arrived.closed, None, tables, exit);
     };
     let service = Some(found.port.service);
@@ -241,28 +310,45 @@ fn client<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     if found.mode == Mode::Local {
         return exit.leave(Next::Done(Steered { service, ..PASSED }));
     }
+    if is_full_nats(arrived, &found) {
+        return exit.leave(Next::Outward(*packet, found.port));
+    }
     match choose(frame, arrived.family, packet, &found, tables) {
         Some(chosen) => send(packet, None, &found, &chosen, exit),
         None => closed(arrived, packet, Closed::of(found.service.no_backend), service, tables, exit),
     }
 }
 
-/// The service of a port.
+/// The entry of a port of its own.
 #[inline(always)]
-pub(super) fn find<T: SteeringTables>(
+fn exactly<T: SteeringTables>(family: Family, tuple: &Tuple, tables: &T) -> Option<ServicePort> {
+    let Tuple { vip, vip_port: port, protocol, .. } = *tuple;
+    tables.service_port(&ServiceKey { vip, port, protocol, family: number(family) })
+}
+
+/// The service of a port: that of its own entry, or of all ports that have none.
+#[inline(always)]
+fn find<T: SteeringTables>(
     family: Family,
     tuple: Tuple,
-    now: u64,
+    exact: Option<ServicePort>,
     tables: &T,
 ) -> Option<Found<'_>> {
-    let Tuple { vip, vip_port, protocol, .. } = tuple;
-    let key = ServiceKey { vip, port: vip_port, protocol, family: number(family) };
-    let port = match tables.service_port(&key) {
+    let Tuple { vip, protocol, .. } = tuple;
+    let port = match exact {
         Some(port) => port,
-        None => tables.service_port(&ServiceKey { port: [0; 2], ..key })?,
+        None => tables.service_port(&ServiceKey { vip, port: [0; 2], protocol, family: number(family) })?,
     };
     let service = tables.service(port.service)?;
-    Some(Found { tuple, port, service, mode: Mode::of(service.mode)?, now })
+    Some(Found { tuple, port, service, mode: Mode::of(service.mode)?, now: tables.now_coarse() })
+}
+
+/// Whether full NAT is asked first.
+#[inline(always)]
+fn is_full_nats(arrived: &Arrived, found: &Found<'_>) -> bool {
+    found.mode == Mode::Nat
+        && found.service.flags & service_flags::FULL_NAT != 0
+        && arrived.full_nat != FullNat::Nothing
 }
 
 /// Sends a packet, or an ICMP error with the packet that it quotes, to the chosen backend. Those here see packets as they are,
@@ -397,7 +483,7 @@ pub fn translate<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     let Some(backend) = tables.backend(way.slot) else {
         return exit.leave(way.refused(Outcome::Closed));
     };
-    // Until full NAT is here: no service with remote backends is to be in the tables.
+    // Those elsewhere are full NAT's, whose flags are not set then.
     if !backend.is(backend_flags::LOCAL) {
         return exit.leave(way.refused(Outcome::Closed));
     }
@@ -463,11 +549,18 @@ pub fn icmp_error<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
     if tuple.vip != destination {
         return exit.leave(Next::Done(PASSED));
     }
-    let Some(found) = find(arrived.family, tuple, tables.now_coarse(), tables) else {
+    let exact = exactly(arrived.family, &tuple, tables);
+    if exact.is_none() && arrived.full_nat == FullNat::All {
+        return exit.leave(Next::ErrorInward(*packet, *quoted));
+    }
+    let Some(found) = find(arrived.family, tuple, exact, tables) else {
         return exit.leave(Next::Done(PASSED));
     };
     if found.mode == Mode::Local {
         return exit.leave(Next::Done(PASSED));
+    }
+    if is_full_nats(arrived, &found) {
+        return exit.leave(Next::ErrorOutward(*packet, *quoted, found.port));
     }
     match follow(arrived.family, &found, tables) {
         Some(chosen) => send(packet, Some(*quoted), &found, &chosen, exit),
@@ -481,106 +574,4 @@ pub(super) const fn number(family: Family) -> u8 {
         Family::V4 => 4,
         Family::V6 => 6,
     }
-}
-
-#[inline(always)]
-pub(super) fn fragment_key<B: Bytes + ?Sized>(frame: &B, packet: &Packet, id: u32) -> Option<FragmentKey> {
-    let (source, destination) = packet.addresses(frame)?;
-    let Packet { protocol, family, .. } = *packet;
-    Some(FragmentKey { source, destination, id, protocol, family: number(family), reserved: [0; 2] })
-}
-
-/// The exit of first fragments: notes where they go.
-struct Noting<'a, B: ?Sized, T, X> {
-    frame: &'a B,
-    packet: &'a Packet,
-    tables: &'a T,
-    exit: &'a X,
-}
-
-impl<B: Bytes + ?Sized, T: SteeringTables, X: Exit> Exit for Noting<'_, B, T, X> {
-    type Out = X::Out;
-
-    #[inline(always)]
-    fn leave(&self, next: Next) -> X::Out {
-        note_first(self.frame, self.packet, &next, self.tables);
-        self.exit.leave(next)
-    }
-}
-
-/// Notes where the first fragment of a datagram goes, for those to come: to a backend, or up the stack.
-#[inline(always)]
-fn note_first<B: Bytes + ?Sized, T: SteeringTables>(frame: &B, packet: &Packet, next: &Next, tables: &T) {
-    let backend = match next {
-        Next::Send(way, _) => way.slot,
-        Next::Done(Steered { action: Action::Pass, backend, service, .. }) => {
-            // What passes for want of a backend may have one when the next part comes.
-            if *backend == 0 && !is_local(*service, tables) {
-                return;
-            }
-            *backend
-        }
-        _ => return,
-    };
-    let generation = match backend {
-        0 => 0,
-        slot => tables.backend(slot).map_or(0, |backend| backend.generation),
-    };
-    if let Fragment::First(id) = packet.fragment
-        && let Some(key) = fragment_key(frame, packet, id)
-    {
-        let seen = tables.now_coarse();
-        tables.note_fragment(&key, Choice { seen, backend, generation, state: 0, reserved: 0 });
-    }
-}
-
-/// Whether what passed is this node's: it has no service, or one of mode `local`.
-#[inline(always)]
-fn is_local<T: SteeringTables>(service: Option<u16>, tables: &T) -> bool {
-    match service {
-        None => true,
-        Some(service) => {
-            tables.service(service).is_some_and(|service| Mode::of(service.mode) == Some(Mode::Local))
-        }
-    }
-}
-
-/// A fragment without ports goes where its first one went, or nowhere: never by a guess.
-#[inline(always)]
-fn later<B: Bytes + ?Sized, T: SteeringTables, X: Exit>(
-    frame: &B,
-    packet: &Packet,
-    id: u32,
-    tables: &T,
-    exit: &X,
-) -> X::Out {
-    const UNKNOWN: Next = Next::Done(Steered {
-        action: Action::Drop,
-        outcome: Outcome::FragmentUnknown,
-        service: None,
-        backend: 0,
-    });
-    let now = tables.now_coarse();
-    let choice = fragment_key(frame, packet, id).and_then(|key| tables.fragment(&key));
-    let Some(choice) = choice.filter(|choice| now.saturating_sub(choice.seen) < FRAGMENT_TIMEOUT) else {
-        return exit.leave(UNKNOWN);
-    };
-    if choice.backend == 0 {
-        return exit.leave(Next::Done(PASSED));
-    }
-    let Some(backend) = tables.backend(choice.backend) else {
-        return exit.leave(UNKNOWN);
-    };
-    if backend.generation != choice.generation || !backend.is(backend_flags::UP) {
-        return exit.leave(UNKNOWN);
-    }
-    let Some(mode) = tables.service(backend.service).and_then(|service| Mode::of(service.mode)) else {
-        return exit.leave(UNKNOWN);
-    };
-    let (service, slot, outcome) = (backend.service, choice.backend, Outcome::FragmentSteered);
-    if backend.is(backend_flags::LOCAL) && mode != Mode::Nat {
-        let passed = Steered { action: Action::Pass, outcome, service: Some(service), backend: slot };
-        return exit.leave(Next::Done(passed));
-    }
-    exit.leave(Next::Send(Way { packet: *packet, quoted: None, service, shift: 0, slot, outcome }, mode))
 }

@@ -81,6 +81,9 @@ pub struct Service {
 pub mod service_flags {
     /// Only clients of `SOURCES4` and `SOURCES6` are served.
     pub const SOURCE_RANGES: u8 = 1;
+    /// Of mode `nat`: some of its backends are, or were, on other nodes. Without this bit (and that of its VIP,
+    /// [`vip_flags::FULL_NAT`](crate::maps::vip_flags::FULL_NAT)) nothing goes to those.
+    pub const FULL_NAT: u8 = 2;
 }
 
 /// `mode`: how a packet gets to its backend.

@@ -7,64 +7,17 @@ use vip_common::steering::reason::Outcome;
 use vip_common::steering::steer::Action;
 use vip_common::steering::tables::FlowState;
 
+use crate::legs::{
+    ACK, FIN, RST, SYN, answer, assert_alike, error_on, inner, returned, segment, sent_on, translated,
+};
 use crate::model::Input;
-use crate::packets::{ENDS4, ENDS6, Ends, Kind, Mac, OWN, Sent, icmp_error, is_sound};
+use crate::packets::{ENDS4, ENDS6, Ends, Kind, OWN, Sent, icmp_error, is_sound};
 use crate::world::{GATEWAY, IFINDEX, Member, Plan, SECOND, WAY_BACK, World};
-
-const SYN: u8 = 0x02;
-const ACK: u8 = 0x10;
-const FIN: u8 = 0x11;
-const RST: u8 = 0x04;
-
-/// A frame as this node sends it on.
-fn sent_on(to: Mac, sent: &Sent) -> Vec<u8> {
-    [&to[..], &OWN, &sent.bytes()[12..]].concat()
-}
-
-/// The two ends as they are between this node and a backend, this node first.
-pub(crate) fn inner(ends: Ends, member: Member) -> Ends {
-    let backend = member.address(ends.family());
-    match ends {
-        Ends::V4(_, vip) => Ends::V4(vip, [backend[0], backend[1], backend[2], backend[3]]),
-        Ends::V6(_, vip) => Ends::V6(vip, backend),
-    }
-}
-
-/// A client's packet behind full NAT.
-fn translated(sent: &Sent, member: Member, port: u16) -> Sent {
-    Sent {
-        ends: inner(sent.ends, member),
-        ports: (port, sent.ports.1 + 1000),
-        hops: sent.hops - 1,
-        ..sent.clone()
-    }
-}
-
-/// What a backend answers to that.
-fn answer(sent: &Sent, member: Member, port: u16, flags: u8) -> Sent {
-    Sent {
-        ends: inner(sent.ends, member).reversed(),
-        ports: (sent.ports.1 + 1000, port),
-        flags,
-        ..sent.clone()
-    }
-}
-
-/// And what the client gets of it.
-fn returned(sent: &Sent, flags: u8) -> Sent {
-    let ports = (sent.ports.1, sent.ports.0);
-    Sent { ends: sent.ends.reversed(), ports, hops: sent.hops - 1, flags, ..sent.clone() }
-}
 
 fn world(ends: Ends) -> (World, Member) {
     let mut plan = Plan::full_nat(ends);
     plan.backends.truncate(1);
     (World::of(std::slice::from_ref(&plan)), plan.backends[0])
-}
-
-/// A client's segment to port 8001, from a port that full NAT may use as well.
-fn segment(flags: u8) -> Sent {
-    Sent { ports: (25_000, 8001), flags, ..Sent::tcp4() }
 }
 
 /// A connection that both ends have spoken on.
@@ -454,37 +407,6 @@ fn what_does_not_fit_is_told_in_either_direction() {
     assert!(is_sound(&after));
 }
 
-/// An error by a router, as this node sends it on: both addresses of the message are translated.
-fn error_on(to: Mac, ends: Ends, about: &Sent, quote: usize) -> Vec<u8> {
-    let mut frame = icmp_error(about, quote);
-    let network = 14;
-    match ends {
-        Ends::V4(from, receiver) => {
-            frame[network + 8] -= 1;
-            frame[network + 12..network + 16].copy_from_slice(&from);
-            frame[network + 16..network + 20].copy_from_slice(&receiver);
-            crate::packets::fix_ipv4(&mut frame[network..]);
-        }
-        Ends::V6(from, receiver) => {
-            frame[network + 7] -= 1;
-            frame[network + 8..network + 24].copy_from_slice(&from);
-            frame[network + 24..network + 40].copy_from_slice(&receiver);
-        }
-    }
-    [&to[..], &OWN, &frame[12..]].concat()
-}
-
-/// ICMPv6 covers the addresses, so the message is only compared where the checksum is not.
-fn assert_alike(after: &[u8], expected: &[u8], ends: Ends) {
-    assert!(is_sound(after), "{after:x?}");
-    let checksum = match ends {
-        Ends::V4(..) => 14 + 22,
-        Ends::V6(..) => 14 + 42,
-    };
-    assert_eq!(after[..checksum], expected[..checksum]);
-    assert_eq!(after[checksum + 2..], expected[checksum + 2..]);
-}
-
 #[test]
 fn an_error_about_an_answer_goes_to_its_backend_and_quotes_what_that_sent() {
     for ends in [ENDS4, ENDS6] {
@@ -601,4 +523,52 @@ fn a_node_without_full_nat_looks_for_no_answers() {
     world.interrupt(0, |_| panic!("a table of full NAT was asked"));
     let steered = world.steer(&Sent { ports: (25_000, 80), ..Sent::tcp4() }.bytes());
     assert!(matches!(steered.action, Action::Direct(_)));
+    let steered = world.steer(&Sent { ports: (80, 25_000), ..Sent::tcp4() }.bytes());
+    assert_eq!(steered.action, Action::Pass);
+}
+
+#[test]
+fn a_service_of_all_ports_takes_no_answer_from_full_nat_and_gets_the_rest() {
+    let mut plan = Plan::full_nat(ENDS4);
+    plan.backends.truncate(1);
+    let member = plan.backends[0];
+    let all = Plan { ports: (0, 0, 0), ..Plan::direct() };
+    let world = World::of(&[plan, all]);
+    world.run(&segment(SYN).bytes());
+    let back = world.run(&answer(&segment(SYN), member, 25_000, SYN | ACK).bytes());
+    assert_eq!(back.1, sent_on(GATEWAY, &returned(&segment(SYN), SYN | ACK)));
+    let steered = world.steer(&answer(&segment(SYN), member, 25_001, SYN | ACK).bytes());
+    assert!(matches!(steered.action, Action::Direct(_)));
+}
+
+#[test]
+fn all_ports_of_a_vip_may_be_full_nats() {
+    let plan = Plan { ports: (0, 0, 1000), ..Plan::full_nat(ENDS4) };
+    let world = World::of(&[Plan { backends: vec![Member::new(1)], ..plan }]);
+    let (member, sent) = (Member::new(1), segment(SYN));
+    assert_eq!(world.run(&sent.bytes()).1, sent_on(member.mac(), &translated(&sent, member, 25_000)));
+    let back = world.run(&answer(&sent, member, 25_000, SYN | ACK).bytes());
+    assert_eq!(back.1, sent_on(GATEWAY, &returned(&sent, SYN | ACK)));
+}
+
+#[test]
+fn a_service_with_backends_here_and_elsewhere_goes_to_both() {
+    let mut plan = Plan::full_nat(ENDS4);
+    plan.backends[0].local = true;
+    let here = plan.backends[0];
+    let world = World::of(&[plan]);
+    let mut seen = [0; 2];
+    for number in 0..60 {
+        let sent = Sent { ports: (25_000 + number, 8001), ..segment(SYN) };
+        let (verdict, after, outcome) = world.run(&sent.bytes());
+        assert_eq!(outcome, Outcome::NewFlow);
+        let to_local = after[30..34] == here.address(sent.ends.family())[..4];
+        assert_eq!(verdict, if to_local { Verdict::Pass } else { Verdict::Transmit });
+        assert_eq!(after[26..30] == sent.bytes()[26..30], to_local, "a local backend sees its client");
+        seen[usize::from(to_local)] += 1;
+        let again = world.run(&Sent { flags: ACK, ..sent }.bytes());
+        assert_eq!((again.0, again.2), (verdict, Outcome::Steered));
+    }
+    assert_eq!(entries(&world), (seen[0], seen[0]));
+    assert!(seen.into_iter().all(|count| count > 5), "{seen:?}");
 }

@@ -9,7 +9,7 @@ use vip_common::rewrite::Verdict;
 use vip_common::steering::full_nat::ports::Ports;
 use vip_common::steering::reason::Outcome;
 
-use crate::full_nat::inner;
+use crate::legs::inner;
 use crate::model::Model;
 use crate::packets::{ENDS4, ENDS6, Ends, Kind, OWN, Sent};
 use crate::world::{GATEWAY, Member, Plan, SECOND, World};

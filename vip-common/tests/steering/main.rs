@@ -7,6 +7,7 @@ mod full_nat_model;
 mod full_nat_ports;
 mod full_nat_races;
 mod leaving;
+mod legs;
 mod maglev;
 mod model;
 mod nat;

@@ -11,13 +11,12 @@ use vip_common::rewrite::Verdict;
 use vip_common::steering::apply::apply;
 use vip_common::steering::egress::{EgressTables, LocalFlow, LocalFlowKey};
 use vip_common::steering::full_nat::ports::Ports;
-use vip_common::steering::full_nat::step::{Exchange, Turn, step};
 use vip_common::steering::full_nat::tables::{
     NatFlow, NatHop, NatKey, NatReturn, NatTables, NatWork, Routed,
 };
 use vip_common::steering::maglev::{Candidate, RingSize, fill};
 use vip_common::steering::reason::Outcome;
-use vip_common::steering::steer::{Action, Arrived, Steered, steer};
+use vip_common::steering::steer::{Arrived, FullNat, Steered, steer};
 use vip_common::steering::tables::{
     AffinityKey, Backend, Choice, Closed, FlowState, FragmentKey, Mode, Service, ServiceKey, ServicePort,
     SteeredFlowKey, SteeringTables, backend_flags, service_flags,
@@ -123,6 +122,11 @@ impl Plan {
         plan
     }
 
+    /// Whether it needs full NAT.
+    pub(crate) fn has_full_nat(&self) -> bool {
+        self.mode == Mode::Nat && self.backends.iter().any(|member| !member.local)
+    }
+
     /// The backend of each entry of the ring: its place in the list.
     pub(crate) fn ring(&self) -> Vec<Option<usize>> {
         let weight = |member: &Member| u16::from(member.up && !member.draining);
@@ -156,6 +160,7 @@ pub(crate) struct World {
     pub(crate) echo: bool,
     pub(crate) closed: Closed,
     pub(crate) now: Cell<u64>,
+    pub(crate) full_nat: FullNat,
     pub(crate) nat: Nat,
 }
 
@@ -225,6 +230,7 @@ impl World {
             echo: true,
             closed: Closed::Pass,
             now: Cell::new(1000 * SECOND),
+            full_nat: FullNat::Nothing,
             nat: Nat::default(),
         };
         world.fill(plans);
@@ -234,6 +240,7 @@ impl World {
     /// What the agent does when a set changes. Flows and the like stay.
     pub(crate) fn fill(&mut self, plans: &[Plan]) {
         (self.services, self.rings) = (Vec::new(), Vec::new());
+        self.full_nat = if plans.iter().any(Plan::has_full_nat) { FullNat::All } else { FullNat::Nothing };
         for (index, plan) in plans.iter().enumerate() {
             let service = u16::try_from(index).expect("few");
             let (_, vip) = plan.ends.wide();
@@ -250,7 +257,8 @@ impl World {
                 affinity: plan.affinity,
                 mode: plan.mode as u8,
                 no_backend: plan.closed as u8,
-                flags: if plan.allowed.is_empty() { 0 } else { service_flags::SOURCE_RANGES },
+                flags: bit(!plan.allowed.is_empty(), service_flags::SOURCE_RANGES)
+                    | bit(plan.has_full_nat(), service_flags::FULL_NAT),
                 ..Service::zeroed()
             });
             self.rings.push(plan.ring());
@@ -260,19 +268,8 @@ impl World {
         }
     }
 
-    /// What steering says of a frame; of full NAT, what is counted.
+    /// What steering says of a frame.
     pub(crate) fn steer(&self, frame: &[u8]) -> Steered {
-        // Whatever another packet left there.
-        let mut work = bytemuck::pod_read_unaligned(&[0xa5; size_of::<NatWork>()]);
-        match self.turn(frame, &mut work) {
-            Turn::Done(steered) => steered,
-            Turn::Exchange(Exchange { outcome, service, backend, .. }) => {
-                Steered { action: Action::Drop, outcome, service: Some(service), backend }
-            }
-        }
-    }
-
-    fn turn(&self, frame: &[u8], work: &mut NatWork) -> Turn {
         let header = Header::read(frame).expect("a frame");
         let family = if header.ethertype == 0x0800 { Family::V4 } else { Family::V6 };
         let arrived = Arrived {
@@ -283,21 +280,20 @@ impl World {
             echo: self.echo,
             closed: self.closed,
             handed_over: false,
+            full_nat: self.full_nat,
         };
-        step(frame, &arrived, self, work).unwrap_or_else(|| Turn::Done(steer(frame, &arrived, self)))
+        // Whatever another packet left there.
+        let mut work = bytemuck::pod_read_unaligned(&[0xa5; size_of::<NatWork>()]);
+        steer(frame, &arrived, self, &mut work)
     }
 
     /// What becomes of a frame.
     pub(crate) fn run(&self, frame: &[u8]) -> (Verdict, Vec<u8>, Outcome) {
-        let mut work = NatWork::zeroed();
-        let turn = self.turn(frame, &mut work);
-        let ((verdict, outcome), after) = with_room(frame, |frame| match &turn {
-            Turn::Done(steered) => (apply(frame, &steered.action), steered.outcome),
-            Turn::Exchange(exchange) => (exchange.apply(frame, &work), exchange.outcome),
-        });
+        let steered = self.steer(frame);
+        let (verdict, after) = with_room(frame, |frame| apply(frame, &steered.action));
         match verdict {
-            Some(verdict) => (verdict, after, outcome),
-            None => (Verdict::Drop, frame.to_vec(), outcome),
+            Some(verdict) => (verdict, after, steered.outcome),
+            None => (Verdict::Drop, frame.to_vec(), steered.outcome),
         }
     }
 
@@ -324,8 +320,11 @@ impl World {
     }
 }
 
+fn bit(set: bool, flag: u8) -> u8 {
+    if set { flag } else { 0 }
+}
+
 fn backend(plan: &Plan, member: Member, service: u16) -> Backend {
-    let bit = |set: bool, flag: u8| if set { flag } else { 0 };
     let family = plan.ends.family();
     Backend {
         address: member.address(family),
@@ -518,5 +517,9 @@ impl NatTables for World {
 
     fn random(&self) -> u32 {
         self.nat.random.get()
+    }
+
+    fn blurred(&self, place: u32) -> u32 {
+        place
     }
 }

@@ -1,8 +1,8 @@
 //! A backend's answer on its way to the client, and ICMP errors about what went to the backend.
 //!
-//! Called by [`step`](super::step::step).
+//! Called by the [`step`](super::step)s.
 
-use super::tables::{NatFlow, NatHop, NatKey, NatTables, NatWork, Routed, is_due};
+use super::tables::{NatHop, NatTables, NatWork, Routed, is_due};
 use crate::decision::Family;
 use crate::steering::choose::Flags;
 use crate::steering::nat::Endpoint;
@@ -12,7 +12,7 @@ use crate::steering::tables::FlowState;
 
 /// What is done with a packet that belongs to a flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Way {
+pub(super) enum WayBack {
     /// It goes on by [`NatWork`]'s hop.
     Known,
     /// The kernel does not know how to get to the client.
@@ -29,15 +29,10 @@ pub(super) fn find<T: NatTables>(family: Family, tuple: &Tuple, tables: &T, work
     if work.ports.count() == 0 || !work.ports.contains(u16::from_be_bytes(tuple.vip_port)) {
         return false;
     }
-    work.way = NatKey {
-        backend: tuple.client,
-        own: tuple.vip,
-        backend_port: tuple.client_port,
-        own_port: tuple.vip_port,
-        protocol: tuple.protocol,
-        family: number(family),
-        reserved: [0; 2],
-    };
+    let way = &mut work.way;
+    (way.backend, way.own) = (tuple.client, tuple.vip);
+    (way.backend_port, way.own_port) = (tuple.client_port, tuple.vip_port);
+    (way.protocol, way.family, way.reserved) = (tuple.protocol, number(family), [0; 2]);
     tables.nat_return(&work.way, &mut work.back)
 }
 
@@ -49,7 +44,7 @@ pub(super) fn inward<T: NatTables>(
     now: u64,
     tables: &T,
     work: &mut NatWork,
-) -> Way {
+) -> WayBack {
     let due = is_due(work.back.seen, now);
     let before = FlowState::of(work.back.state);
     let state = match before {
@@ -69,7 +64,7 @@ pub(super) fn inward<T: NatTables>(
 
 /// The same for an ICMP error, which keeps no flow alive.
 #[inline(always)]
-pub(super) fn error_inward<T: NatTables>(arrived: &Arrived, tables: &T, work: &mut NatWork) -> Way {
+pub(super) fn error_inward<T: NatTables>(arrived: &Arrived, tables: &T, work: &mut NatWork) -> WayBack {
     let (state, seen) = (FlowState::of(work.back.state), work.back.seen);
     ask_the_way(arrived, false, state, seen, tables, work)
 }
@@ -84,7 +79,7 @@ fn ask_the_way<T: NatTables>(
     seen: u64,
     tables: &T,
     work: &mut NatWork,
-) -> Way {
+) -> WayBack {
     let known = work.back.hop.ifindex != 0;
     if due || !known {
         let mut hop = NatHop { ifindex: 0, mac: [0; 6], own: [0; 6], mtu: 0, reserved: 0 };
@@ -97,12 +92,12 @@ fn ask_the_way<T: NatTables>(
             }
             Routed::Known => {}
             Routed::Unresolved if known => {}
-            Routed::Unresolved | Routed::Nowhere => return Way::Unknown,
+            Routed::Unresolved | Routed::Nowhere => return WayBack::Unknown,
         }
     }
     work.source = Endpoint { address: work.back.vip, port: work.back.client.vip_port };
     work.destination = Endpoint { address: work.back.client.client, port: work.back.client.client_port };
-    Way::Known
+    WayBack::Known
 }
 
 /// Puts the client's entry back if the kernel needed its memory: without it the client's next packet would get another port.
@@ -111,13 +106,10 @@ fn restore_flow<T: NatTables>(now: u64, tables: &T, work: &mut NatWork) {
     if tables.nat_flow(&work.back.client, &mut work.flow) {
         return;
     }
-    work.flow = NatFlow {
-        seen: now,
-        backend: work.back.backend,
-        generation: work.back.generation,
-        state: work.back.state,
-        reserved: 0,
-        way: work.way,
-    };
+    let (flow, back) = (&mut work.flow, &work.back);
+    flow.seen = now;
+    (flow.backend, flow.generation) = (back.backend, back.generation);
+    (flow.state, flow.reserved) = (back.state, 0);
+    flow.way = work.way;
     tables.insert_nat_flow(&work.back.client, &work.flow);
 }

@@ -1,7 +1,8 @@
 //! Full NAT: both ends of a flow to a backend on another node are translated, in both directions, so that the backend needs to
 //! know nothing of the VIP.
 //!
-//! [`step::step`] comes before all other steering of a packet and takes what is its own; the program does not call it yet.
+//! [`step`] has its steps, which only two kinds of packets come to: those to services that have backends on other nodes, and those
+//! to ports without a service of a VIP that has such services.
 //!
 //! A client's packet becomes one from this node to the backend (`outward.rs`), the backend's answer one from the VIP to the
 //! client (`inward.rs`). Each flow has two entries ([`tables`]): one by what the client's packets say, one by what the backend's

@@ -1,11 +1,11 @@
 //! A client's packet on its way to a backend on another node: its flow's entries are found, or made.
 //!
-//! Called by [`step`](super::step::step).
+//! Called by the [`step`](super::step)s.
 
-use super::tables::{NatFlow, NatHop, NatKey, NatReturn, NatTables, NatWork, Routed, gives_way, is_due};
+use super::tables::{NatHop, NatTables, NatWork, Routed, gives_way, is_due};
 use crate::steering::choose::{Chosen, Flags, Found, flow_key, usable};
-use crate::steering::nat::Endpoint;
-use crate::steering::packet::{Fragment, Packet, protocol};
+use crate::steering::nat::{Endpoint, Translation};
+use crate::steering::packet::protocol;
 use crate::steering::reason::Outcome;
 use crate::steering::steer::Arrived;
 use crate::steering::tables::{Backend, FlowState, backend_flags};
@@ -23,6 +23,8 @@ pub(super) enum Known {
     Stale = 1,
     /// An entry to go by.
     Alive = 2,
+    /// An entry whose way back is another flow's.
+    Lost = 3,
 }
 
 /// The backend of a flow that has an entry, which is read into `work`.
@@ -53,32 +55,34 @@ pub(super) fn recall<'a, T: NatTables>(
     Some(Chosen { slot, backend, outcome: Outcome::Steered })
 }
 
-/// Says in `work` what the packet becomes; `Err`: it must be dropped, for this.
-///
-/// `chosen` is what [`recall`] found, or who was chosen instead; another backend than that if another CPU has just sent the
-/// flow there.
+/// Says in `work` what a packet of the flow becomes that [`recall`] found; false if the flow's way back was lost to another one,
+/// so that it has to [`begin`] again.
 #[inline(always)]
-pub(super) fn outward<'a, T: NatTables>(
-    arrived: &Arrived,
-    packet: &Packet,
-    flags: &Flags,
-    found: &Found<'_>,
-    chosen: &mut Chosen<'a>,
-    tables: &'a T,
-    work: &mut NatWork,
-) -> Result<(), Outcome> {
-    if matches!(packet.fragment, Fragment::Later(_)) {
-        // Its first one had an entry. It has no ports.
-        let address = own_address(chosen.backend, found);
-        work.source = Endpoint { address, port: [0; 2] };
-        work.destination = Endpoint { address: chosen.backend.address, port: [0; 2] };
-        return Ok(());
-    }
-    if work.known != Known::Alive as u8 || !keep_up(flags, found, tables, work) {
-        begin(arrived, flags, found, chosen, tables, work)?;
+pub(super) fn follow<T: NatTables>(flags: &Flags, found: &Found<'_>, tables: &T, work: &mut NatWork) -> bool {
+    if !keep_up(flags, found, tables, work) {
+        work.known = Known::Lost as u8;
+        return false;
     }
     translate(work);
-    Ok(())
+    true
+}
+
+/// The backend of a flow whose way back was lost.
+#[inline(always)]
+pub(super) fn lost<'a, T: NatTables>(service: u16, tables: &'a T, work: &NatWork) -> Option<Chosen<'a>> {
+    if work.known != Known::Lost as u8 {
+        return None;
+    }
+    let slot = work.flow.backend;
+    let backend = usable(slot, service, tables)?;
+    Some(Chosen { slot, backend, outcome: Outcome::Steered })
+}
+
+/// What a fragment without ports becomes, whose first one had an entry.
+#[inline(always)]
+pub(super) fn without_ports(backend: &Backend, vip: &[u8; 16]) -> Translation {
+    let end = |address| Some(Endpoint { address, port: [0; 2] });
+    Translation { source: end(own_address(backend, vip)), destination: end(backend.address) }
 }
 
 /// Says in `work` what an ICMP error about the flow becomes that [`recall`] found.
@@ -96,8 +100,8 @@ fn translate(work: &mut NatWork) {
 
 /// Ours in what goes to a backend.
 #[inline(always)]
-fn own_address(backend: &Backend, found: &Found<'_>) -> [u8; 16] {
-    if backend.source == [0; 16] { found.tuple.vip } else { backend.source }
+fn own_address(backend: &Backend, vip: &[u8; 16]) -> [u8; 16] {
+    if backend.source == [0; 16] { *vip } else { backend.source }
 }
 
 /// Notes a packet of a flow that has an entry; false if its way back belongs to another flow.
@@ -142,24 +146,25 @@ const fn after(flags: &Flags, state: FlowState, answer: FlowState) -> FlowState 
     }
 }
 
-/// The entry of the way back of `work.flow`, as far as it is known from there.
+/// The entry of the way back of `work.flow`, as far as it is known from there. Field by field: as a whole it would stand on the
+/// stack first.
 #[inline(always)]
 fn prepare_return(found: &Found<'_>, work: &mut NatWork) {
-    work.back = NatReturn {
-        seen: found.now,
-        client: work.client,
-        vip: found.tuple.vip,
-        hop: NatHop { ifindex: 0, mac: [0; 6], own: [0; 6], mtu: 0, reserved: 0 },
-        backend: work.flow.backend,
-        generation: work.flow.generation,
-        state: FlowState::Opening as u8,
-        reserved: [0; 5],
-    };
+    let (back, flow) = (&mut work.back, &work.flow);
+    back.seen = found.now;
+    back.client = work.client;
+    back.vip = found.tuple.vip;
+    back.hop = NatHop { ifindex: 0, mac: [0; 6], own: [0; 6], mtu: 0, reserved: 0 };
+    (back.backend, back.generation) = (flow.backend, flow.generation);
+    (back.state, back.reserved) = (FlowState::Opening as u8, [0; 5]);
 }
 
-/// Makes both entries of a new flow.
+/// Makes both entries of a flow that has none, or has lost one, and says in `work` what the packet becomes. `Err`: it must be dropped,
+/// for this.
+///
+/// `chosen` is to whom it is to go; another backend than that afterwards if another CPU has just sent the flow there.
 #[inline(always)]
-fn begin<'a, T: NatTables>(
+pub(super) fn begin<'a, T: NatTables>(
     arrived: &Arrived,
     flags: &Flags,
     found: &Found<'_>,
@@ -182,7 +187,9 @@ fn begin<'a, T: NatTables>(
     }
     prepare(found, chosen, work);
     let Arrived { family, ifindex, .. } = *arrived;
-    let routed = tables.route(family, ifindex, &found.tuple.vip, &found.tuple.client, &mut work.back.hop);
+    // From there, as both are in memory there already.
+    let (vip, client) = (&work.back.vip, &work.back.client.client);
+    let routed = tables.route(family, ifindex, vip, client, &mut work.back.hop);
     if routed == Routed::Nowhere {
         return Err(Outcome::NoWayBack);
     }
@@ -191,6 +198,7 @@ fn begin<'a, T: NatTables>(
     }
     if tables.insert_nat_flow(&work.client, &work.flow) {
         chosen.outcome = Outcome::NewFlow;
+        translate(work);
         return Ok(());
     }
     // Another CPU had a packet of it, too, and was faster. Perhaps it has taken over the way back that was begun here.
@@ -207,6 +215,7 @@ fn begin<'a, T: NatTables>(
         (chosen.slot, chosen.backend) = (work.flow.backend, theirs);
     }
     chosen.outcome = Outcome::Steered;
+    translate(work);
     Ok(())
 }
 
@@ -223,22 +232,15 @@ fn forget<T: NatTables>(tables: &T, work: &mut NatWork) {
 #[inline(always)]
 fn prepare(found: &Found<'_>, chosen: &Chosen<'_>, work: &mut NatWork) {
     let backend_port = u16::from_be_bytes(found.tuple.vip_port).wrapping_add(found.port.shift);
-    work.flow = NatFlow {
-        seen: found.now,
-        backend: chosen.slot,
-        generation: chosen.backend.generation,
-        state: FlowState::Opening as u8,
-        reserved: 0,
-        way: NatKey {
-            backend: chosen.backend.address,
-            own: own_address(chosen.backend, found),
-            backend_port: backend_port.to_be_bytes(),
-            own_port: [0; 2],
-            protocol: found.tuple.protocol,
-            family: chosen.backend.family,
-            reserved: [0; 2],
-        },
-    };
+    let (flow, backend) = (&mut work.flow, chosen.backend);
+    flow.seen = found.now;
+    (flow.backend, flow.generation) = (chosen.slot, backend.generation);
+    (flow.state, flow.reserved) = (FlowState::Opening as u8, 0);
+    let way = &mut flow.way;
+    way.backend = backend.address;
+    way.own = own_address(backend, &found.tuple.vip);
+    (way.backend_port, way.own_port) = (backend_port.to_be_bytes(), [0; 2]);
+    (way.protocol, way.family, way.reserved) = (found.tuple.protocol, backend.family, [0; 2]);
     prepare_return(found, work);
 }
 
@@ -258,11 +260,12 @@ fn take_port<T: NatTables>(found: &Found<'_>, tables: &T, work: &mut NatWork) ->
     let mut place = work.ports.place(tables.random());
     let mut tries = 0;
     while tries < TRIES {
-        let Some(port) = work.ports.nth(place) else { return false };
+        let this = place;
+        place = tables.blurred(work.ports.after(place));
+        let Some(port) = work.ports.nth(this) else { return false };
         if take(found, port.to_be_bytes(), tables, work) {
             return true;
         }
-        place = work.ports.after(place);
         tries += 1;
     }
     false

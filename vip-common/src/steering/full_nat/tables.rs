@@ -6,7 +6,7 @@ use super::ports::Ports;
 use crate::decision::Family;
 use crate::packet::ethernet::Mac;
 use crate::steering::link::Hop;
-use crate::steering::nat::Endpoint;
+use crate::steering::nat::{Endpoint, Translation};
 use crate::steering::tables::{FlowState, REFRESH, SteeredFlowKey, SteeringTables};
 
 /// Flows of full NAT: entries of `NAT_FLOWS` and of `NAT_RETURNS` each.
@@ -140,8 +140,14 @@ pub struct NatWork {
     pub(super) reserved: [u8; 7],
 }
 
-/// What is known of the flow whose answer, or an error about whose packet, has been found.
+/// What has been found out about a packet: of its flow's way back, that it is an answer or an error about what went there.
 impl NatWork {
+    /// What the packet becomes.
+    #[inline(always)]
+    pub const fn translation(&self) -> Translation {
+        Translation { source: Some(self.source), destination: Some(self.destination) }
+    }
+
     /// The backend's port and ours.
     #[inline(always)]
     pub(super) const fn back_ports(&self) -> [[u8; 2]; 2] {
@@ -209,6 +215,9 @@ pub trait NatTables: SteeringTables {
     ) -> Routed;
     /// bpf_get_prandom_u32
     fn random(&self) -> u32;
+    /// The same number. In the kernel the verifier forgets what it knows of it, or it would follow each place through all ports
+    /// that are tried.
+    fn blurred(&self, place: u32) -> u32;
 }
 
 /// Whether a note of this age is due to be renewed.

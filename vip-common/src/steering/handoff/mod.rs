@@ -3,115 +3,19 @@
 //! Each step is a program of its own, reached by a tail call: the verifier judges it alone, it has a stack of its own, and what
 //! one mode needs costs the packets of no other. Nothing comes back from a tail call, so whoever calls has counted before.
 
+mod step;
+
 use bytemuck::{Pod, Zeroable};
 
+pub use self::step::{Step, Task};
 use super::answer::Error;
 use super::link::Hop;
 use super::packet::{Fragment, Packet};
 use super::reason::Outcome;
-use super::steer::{Action, Answer, Arrived, Next, Way};
-use super::tables::{Closed, MAX_SERVICES, Mode};
+use super::steer::{Action, Answer, Arrived, FullNat, Next, Way};
+use super::tables::{Closed, MAX_SERVICES, Mode, ServicePort};
 use crate::decision::Family;
 use crate::packet::ethernet::{self, Mac};
-
-/// A program that another one goes on with: the index into `STEERING`. An empty place there means that the packet passes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Step {
-    /// [`sort`](super::steer::sort) of IPv4, and mode `dr`.
-    Steer4 = 0,
-    /// Of IPv6.
-    Steer6 = 1,
-    /// [`fragment`](super::steer::fragment) of IPv4.
-    Fragment4 = 2,
-    /// Of IPv6.
-    Fragment6 = 3,
-    /// [`icmp`](super::steer::icmp) of IPv4.
-    Icmp4 = 4,
-    /// Of IPv6.
-    Icmp6 = 5,
-    /// [`icmp_error`](super::steer::icmp_error) of IPv4.
-    Error4 = 6,
-    /// Of IPv6.
-    Error6 = 7,
-    /// Mode `tunnel`.
-    Tunnel = 8,
-    /// Mode `nat`.
-    Translate = 9,
-    /// Tells the client something.
-    Answer = 10,
-    /// Does what an owner without services does: for what goes up the stack while a handover runs.
-    Local = 11,
-    /// Takes what came through a tunnel out of it ([`take_out`](super::tunnel_end::take_out)).
-    Decapsulate = 12,
-}
-
-impl Step {
-    /// All, in the order of `STEERING`.
-    pub const ALL: [Self; 13] = [
-        Self::Steer4,
-        Self::Steer6,
-        Self::Fragment4,
-        Self::Fragment6,
-        Self::Icmp4,
-        Self::Icmp6,
-        Self::Error4,
-        Self::Error6,
-        Self::Tunnel,
-        Self::Translate,
-        Self::Answer,
-        Self::Local,
-        Self::Decapsulate,
-    ];
-
-    /// Places of `STEERING`.
-    pub const COUNT: u32 = 16;
-
-    /// The name of its program, at most 15 characters.
-    pub const fn program(self) -> &'static str {
-        match self {
-            Self::Steer4 => "vip_steer4",
-            Self::Steer6 => "vip_steer6",
-            Self::Fragment4 => "vip_fragment4",
-            Self::Fragment6 => "vip_fragment6",
-            Self::Icmp4 => "vip_icmp4",
-            Self::Icmp6 => "vip_icmp6",
-            Self::Error4 => "vip_error4",
-            Self::Error6 => "vip_error6",
-            Self::Tunnel => "vip_tunnel",
-            Self::Translate => "vip_translate",
-            Self::Answer => "vip_answer",
-            Self::Local => "vip_local",
-            Self::Decapsulate => "vip_decapsulate",
-        }
-    }
-}
-
-/// What is to be done with a packet, as a number: the details stand in the [`Handoff`].
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Task {
-    /// Up the stack.
-    Pass = 0,
-    /// Nobody sees it.
-    Drop = 1,
-    /// To [`Handoff::hop`].
-    Direct = 2,
-    /// [`Step::Answer`]
-    Answer = 3,
-    /// [`Step::Fragment4`], [`Step::Fragment6`]
-    Fragment = 4,
-    /// [`Step::Icmp4`], [`Step::Icmp6`]
-    Icmp = 5,
-    /// [`Step::Error4`], [`Step::Error6`]
-    Error = 6,
-    /// [`Handoff::way`], by mode `dr`.
-    Send = 7,
-    /// [`Step::Translate`]
-    Translate = 8,
-    /// [`Step::Tunnel`]
-    Tunnel = 9,
-}
 
 /// Value of `SCRATCH`, one for each CPU: what one program knows and the next one needs. Valid during one packet only.
 #[repr(C)]
@@ -136,6 +40,8 @@ pub struct Handoff {
     hop_own: [u8; 6],
     hop_next: [u8; 6],
     served: u32,
+    full_nat: u8,
+    reserved: [u8; 7],
 }
 
 /// A [`Packet`] in memory.
@@ -239,6 +145,7 @@ impl Handoff {
         self.echo = arrived.echo.into();
         self.closed = arrived.closed as u8;
         self.handed_over = arrived.handed_over.into();
+        self.full_nat = arrived.full_nat as u8;
     }
 
     /// What [`Self::arrive`] took down.
@@ -252,6 +159,7 @@ impl Handoff {
             echo: self.echo != 0,
             closed: Closed::of(self.closed),
             handed_over: self.handed_over != 0,
+            full_nat: FullNat::of(self.full_nat),
         }
     }
 
@@ -277,7 +185,10 @@ impl Handoff {
                         Task::Answer
                     }
                     // Those who rewrite do so where they decide it.
-                    Action::Drop | Action::Encapsulate { .. } | Action::Translate(..) => Task::Drop,
+                    Action::Drop
+                    | Action::Encapsulate { .. }
+                    | Action::Translate(..)
+                    | Action::Exchange(..) => Task::Drop,
                 }
             }
             Next::Fragment(packet) => {
@@ -292,6 +203,39 @@ impl Handoff {
                 (self.packet, self.quoted) = (Place::of(packet), Place::of(quoted));
                 Task::Error
             }
+            Next::Outward(packet, port) => {
+                self.ask(packet, *port);
+                Task::Outward
+            }
+            Next::Fresh(packet, port) => {
+                self.ask(packet, *port);
+                Task::Fresh
+            }
+            Next::Begin(way) => {
+                self.send(way);
+                Task::Begin
+            }
+            Next::Begun(way) => {
+                self.send(way);
+                Task::Begun
+            }
+            Next::Inward(packet) => {
+                self.packet = Place::of(packet);
+                Task::Inward
+            }
+            Next::ErrorOutward(packet, quoted, port) => {
+                self.ask(packet, *port);
+                self.quoted = Place::of(quoted);
+                Task::ErrorOutward
+            }
+            Next::ErrorInward(packet, quoted) => {
+                (self.packet, self.quoted) = (Place::of(packet), Place::of(quoted));
+                Task::ErrorInward
+            }
+            Next::Again(left) => {
+                self.full_nat = *left as u8;
+                Task::Again
+            }
             Next::Send(way, mode) => {
                 self.send(way);
                 match mode {
@@ -302,6 +246,18 @@ impl Handoff {
                 }
             }
         }
+    }
+
+    #[inline(always)]
+    fn ask(&mut self, packet: &Packet, port: ServicePort) {
+        self.packet = Place::of(packet);
+        (self.service, self.shift) = (port.service, port.shift);
+    }
+
+    /// The service that full NAT is asked for.
+    #[inline(always)]
+    pub const fn service_port(&self) -> ServicePort {
+        ServicePort { service: self.service, shift: self.shift }
     }
 
     /// Whose packet it was, for the counters: the service ([`MAX_SERVICES`]: nobody's), the backend (0 = none), and the outcome
@@ -411,7 +367,7 @@ const fn answer(code: u8, mtu: u16) -> Option<Answer> {
     })
 }
 
-const _: () = assert!(size_of::<Handoff>() == 96);
+const _: () = assert!(size_of::<Handoff>() == 104);
 
 #[cfg(test)]
 mod tests {
@@ -437,6 +393,7 @@ mod tests {
             echo: true,
             closed: Closed::Reject,
             handed_over: true,
+            full_nat: FullNat::All,
         };
         handoff.arrive(&arrived, 77);
         assert_eq!((handoff.arrived(Family::V6), handoff.now), (arrived, 77));
@@ -461,20 +418,28 @@ mod tests {
     }
 
     #[test]
+    fn what_full_nat_is_asked_is_what_it_reads() {
+        let (mut handoff, port) = (Handoff::zeroed(), ServicePort { service: 4095, shift: 65_535 });
+        let quoted = Packet { network: 900, transport: 1646, fragment: Fragment::Whole, ..PACKET };
+        for (next, task) in [
+            (Next::Outward(PACKET, port), Task::Outward),
+            (Next::Fresh(PACKET, port), Task::Fresh),
+            (Next::ErrorOutward(PACKET, quoted, port), Task::ErrorOutward),
+        ] {
+            assert_eq!(handoff.leave(&next), task);
+            assert_eq!((handoff.packet(), handoff.service_port()), (Some(PACKET), port));
+        }
+        assert_eq!(handoff.quoted(), Some(quoted));
+        assert_eq!(handoff.leave(&Next::Again(FullNat::Clients)), Task::Again);
+        assert_eq!(handoff.arrived(Family::V4).full_nat, FullNat::Clients);
+    }
+
+    #[test]
     fn no_offset_is_read_that_no_packet_has() {
         let mut handoff = Handoff::zeroed();
         let far = Packet { network: usize::MAX, transport: usize::MAX, ..PACKET };
         handoff.leave(&Next::Icmp(far));
-        let read = handoff.packet();
-        assert!(read.is_some_and(
-            |read| read.network <= ethernet::HEADER + NETWORK_BITS && read.transport <= OFFSET_BITS
-        ));
-    }
-
-    #[test]
-    fn the_steps_are_in_the_order_of_their_places() {
-        assert!((0..).zip(Step::ALL).all(|(place, step): (u32, Step)| step as u32 == place));
-        assert!(Step::ALL.into_iter().all(|step| step.program().len() <= 15));
-        assert!(Step::ALL.len() <= Step::COUNT as usize);
+        let read = handoff.packet().expect("a packet");
+        assert!(read.network <= ethernet::HEADER + NETWORK_BITS && read.transport <= OFFSET_BITS);
     }
 }
