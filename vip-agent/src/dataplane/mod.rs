@@ -381,7 +381,7 @@ impl Dataplane {
         self.world.tables.remove_heartbeat_link(ifindex)
     }
 
-    /// Loads steering, once: an agent without services does without its 75 MiB of kernel memory. VIPs are steered when they
+    /// Loads steering, once: an agent without services does without its 100 MiB of kernel memory. VIPs are steered when they
     /// have [`vip_common::maps::vip_flags::SERVICES`], by what is in the maps then ([`Self::steering_map`]).
     ///
     /// # Errors

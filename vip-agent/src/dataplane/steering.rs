@@ -1,4 +1,4 @@
-//! Steering's programs and maps, which an agent without services does without: they take 75 MiB of kernel memory.
+//! Steering's programs and maps, which an agent without services does without: they take about 100 MiB of kernel memory.
 //!
 //! They come beside a running program and change nothing for packets until a VIP has the bit that says so
 //! ([`vip_common::maps::vip_flags::SERVICES`]) and the maps are filled.

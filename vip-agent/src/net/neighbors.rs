@@ -109,7 +109,8 @@ async fn keep(rtnetlink: Rtnetlink, mut wanted: watch::Receiver<BTreeSet<Neighbo
     }
 }
 
-async fn refresh(rtnetlink: &Rtnetlink, peer: Neighbor) -> Result<(), NetlinkError> {
+/// Uses an entry once, as a datagram to it would.
+pub(super) async fn refresh(rtnetlink: &Rtnetlink, peer: Neighbor) -> Result<(), NetlinkError> {
     let query = RouteNetlinkMessage::GetNeighbour(entry(peer));
     if let Some(RouteNetlinkMessage::NewNeighbour(known)) =
         rtnetlink.get("look up a neighbour", query).await?

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
+use super::neighbors::{self, Neighbor};
 use super::{NetlinkError, Rtnetlink};
 use crate::types::MacAddr;
 
@@ -118,5 +119,22 @@ async fn route(rtnetlink: &Rtnetlink, to: IpAddr) -> Result<Option<Route>, Netli
     match rtnetlink.get("look up a route", decode::get_route(to)).await {
         Err(error) if error.is_unreachable() => Ok(None),
         answer => Ok(answer?.as_ref().and_then(decode::route)),
+    }
+}
+
+/// Has the kernel look for the MACs of these hosts' next hops, as a packet to them would. What fails is tried again with the next call.
+pub async fn provoke(hosts: BTreeSet<IpAddr>) {
+    let asked = async {
+        let rtnetlink = Rtnetlink::connect()?;
+        for host in hosts {
+            if let Some(Route::Via { ifindex, router, .. }) = route(&rtnetlink, host).await? {
+                let neighbor = Neighbor { ifindex, address: router.unwrap_or(host) };
+                neighbors::refresh(&rtnetlink, neighbor).await?;
+            }
+        }
+        Ok::<(), NetlinkError>(())
+    };
+    if let Err(error) = asked.await {
+        tracing::debug!(%error, "cannot look for the next hops of clients");
     }
 }

@@ -68,6 +68,8 @@ pub enum Setting {
     ArpIgnore,
     /// net.ipv4.conf.IF.arp_announce: which address the kernel's own ARP requests name as their sender.
     ArpAnnounce,
+    /// net.ipv4.conf.IF.forwarding: whether what comes in by it is forwarded.
+    Ipv4Forwarding,
     /// net.ipv6.conf.IF.forwarding: whether the interface is a router's.
     Ipv6Forwarding,
     /// net.ipv6.conf.IF.disable_ipv6: whether the interface does without IPv6.
@@ -142,6 +144,7 @@ impl Sysctl {
         match self.setting {
             Setting::ArpIgnore => ("ipv4", "arp_ignore"),
             Setting::ArpAnnounce => ("ipv4", "arp_announce"),
+            Setting::Ipv4Forwarding => ("ipv4", "forwarding"),
             Setting::Ipv6Forwarding => ("ipv6", "forwarding"),
             Setting::DisableIpv6 => ("ipv6", "disable_ipv6"),
             Setting::RpFilter => ("ipv4", "rp_filter"),

@@ -6,13 +6,22 @@ use crate::config::ServiceMode;
 use crate::dataplane::services::Way;
 use crate::net::links::{LinkState, LinkTable};
 use crate::net::next_hops::{NextHop, Unreached};
+use crate::net::sysctl::{Setting, Sysctl};
+
+/// The interface that carries a VIP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Carrier {
+    pub(super) ifindex: u32,
+    /// The setting that keeps it from forwarding packets of the VIP's family; `None`: it forwards, or nobody needs that.
+    pub(super) closed: Option<Setting>,
+}
 
 /// The way to a backend, or why it is out.
 ///
 /// `carrier`: the interface that carries the VIP, if it has one now.
 pub(super) fn way(
     mode: ServiceMode,
-    carrier: Option<u32>,
+    carrier: Option<Carrier>,
     hop: Option<&Result<NextHop, Unreached>>,
     links: &LinkTable,
 ) -> Result<Way, String> {
@@ -28,29 +37,35 @@ pub(super) fn way(
     }
     let name = |ifindex| links.get(ifindex).map_or_else(|| "another".to_owned(), |link| link.name.clone());
     match mode {
-        ServiceMode::Nat if is_of_this_node(link, carrier, router) => return Ok(Way::Here),
-        ServiceMode::Nat => {
-            let why =
-                "is not on this node: other nodes' backends of mode nat are not available in this version";
-            return Err(why.to_owned());
-        }
+        ServiceMode::Nat if is_of_this_node(link, carrier.ifindex, router) => return Ok(Way::Here),
         ServiceMode::Direct => {
             if let Some(router) = router {
                 return Err(format!("is behind the router {router}: mode dr needs it on the VIP's network"));
             }
         }
-        ServiceMode::Tunnel | ServiceMode::Local | ServiceMode::Proxy(_) => {}
+        ServiceMode::Nat | ServiceMode::Tunnel | ServiceMode::Local | ServiceMode::Proxy(_) => {}
     }
-    if ifindex != carrier {
+    if ifindex != carrier.ifindex {
         return Err(format!(
             "is reached by {}, and not by {}, which carries the VIP",
             link.name,
-            name(carrier)
+            name(carrier.ifindex)
         ));
     }
     if !link.ethernet {
         return Err(format!("{} is no Ethernet interface", link.name));
     }
+    let full_nat = matches!(mode, ServiceMode::Nat);
+    if full_nat && let Some(setting) = carrier.closed {
+        // The kernel is asked for the way back to clients as if it forwarded their packets.
+        return Err(format!(
+            "is on another node, and {0} does not forward: `sysctl -w {1}=1` lets the way back to clients be found",
+            link.name,
+            Sysctl::new(&link.name, setting)
+        ));
+    }
+    // Its answers are to come back to the VIP's owner: our address in what goes there is the VIP.
+    let source = source.filter(|_| !full_nat);
     let mtu = mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu));
     Ok(Way::Via { ifindex, mac, own: link.mac, mtu: u16::try_from(mtu).unwrap_or(u16::MAX), source })
 }
@@ -69,6 +84,7 @@ mod tests {
     use crate::types::MacAddr;
 
     const CARRIER: u32 = 2;
+    const FORWARDING: Carrier = Carrier { ifindex: CARRIER, closed: None };
     const POD: u32 = 7;
     const OTHER: u32 = 3;
 
@@ -105,7 +121,7 @@ mod tests {
     }
 
     fn judged(mode: ServiceMode, hop: Result<NextHop, Unreached>) -> Result<Way, String> {
-        way(mode, Some(CARRIER), Some(&hop), &links())
+        way(mode, Some(FORWARDING), Some(&hop), &links())
     }
 
     #[test]
@@ -133,8 +149,8 @@ mod tests {
             (ServiceMode::Tunnel, hop(99, None), "its interface is gone"),
             (
                 ServiceMode::Nat,
-                hop(CARRIER, None),
-                "is not on this node: other nodes' backends of mode nat are not available in this version",
+                hop(OTHER, None),
+                "is reached by eth1, and not by eth0, which carries the VIP",
             ),
             (ServiceMode::Nat, Err(Unreached::NoRoute), "there is no route to it"),
         ] {
@@ -145,9 +161,35 @@ mod tests {
             Err("the VIP has no interface now".into())
         );
         assert_eq!(
-            way(ServiceMode::Direct, Some(CARRIER), None, &links()),
+            way(ServiceMode::Direct, Some(FORWARDING), None, &links()),
             Err("its route is not known yet".into())
         );
+    }
+
+    #[test]
+    fn nat_reaches_other_nodes_from_the_vip_where_the_interface_forwards() {
+        let (mac, own) = (MacAddr([2, 0, 0, 0, 0, 9]), MacAddr([2, 0, 0, 0, 0, 1]));
+        let source = Some("10.0.0.1".parse().unwrap());
+        let by = |router: Option<&str>| match hop(CARRIER, router) {
+            Ok(NextHop::Via { ifindex, mac, router, mtu, .. }) => {
+                Ok(NextHop::Via { ifindex, mac, router, source, mtu })
+            }
+            other => other,
+        };
+        let expected = Way::Via { ifindex: CARRIER, mac, own, mtu: 1400, source: None };
+        assert_eq!(judged(ServiceMode::Nat, by(None)), Ok(expected));
+        assert_eq!(judged(ServiceMode::Nat, by(Some("10.0.0.254"))), Ok(expected));
+        let closed = |setting| Carrier { closed: Some(setting), ..FORWARDING };
+        for (setting, sysctl) in [
+            (Setting::Ipv4Forwarding, "net.ipv4.conf.eth0.forwarding"),
+            (Setting::Ipv6Forwarding, "net.ipv6.conf.eth0.forwarding"),
+        ] {
+            let refused = way(ServiceMode::Nat, Some(closed(setting)), Some(&by(None)), &links());
+            assert!(refused.is_err_and(|why| why.contains(&format!("`sysctl -w {sysctl}=1`"))));
+            // Nobody else needs it.
+            let others = way(ServiceMode::Direct, Some(closed(setting)), Some(&by(None)), &links());
+            assert!(others.is_ok());
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! (pure, `dataplane::services`) and carried out by a thread of their own, one at a time; what changes meanwhile waits.
 
 mod flows;
+mod full_nat;
 mod judge;
 mod observe;
 
@@ -20,6 +21,7 @@ use vip_common::steering::maglev::RingSize;
 use vip_common::steering::tables::{Closed, Mode};
 
 pub(super) use self::flows::Which;
+use self::judge::Carrier;
 use super::Agent;
 use crate::config::{self, LocalAddress, NoBackend, Service, ServiceMode};
 use crate::dataplane::DataplaneError;
@@ -61,6 +63,7 @@ pub(super) struct Services {
     /// Not before then.
     count_next: Option<Instant>,
     past: observe::Past,
+    full_nat: full_nat::FullNat,
 }
 
 /// What happened.
@@ -93,10 +96,11 @@ impl Services {
             return 0;
         }
         // Where it is no address of the stack, nobody else answers.
-        match instance.stands_on_lo() {
+        let steered = match instance.stands_on_lo() {
             LocalAddress::Never => vip_flags::SERVICES | vip_flags::ECHO | vip_flags::CLOSED_REJECT,
             LocalAddress::Active | LocalAddress::Always => vip_flags::SERVICES,
-        }
+        };
+        if self.full_nat.has(vip) { steered | vip_flags::FULL_NAT } else { steered }
     }
 
     /// Whether a change is on its way into the tables.
@@ -172,6 +176,7 @@ impl Agent {
         let Some(tables) = &self.services.tables else { return Ok(()) };
         self.services.book = tables.adopt(indices)?;
         self.services.steered = self.config.services.iter().map(|service| service.vip).collect();
+        self.services.full_nat.inherit(&self.config.services);
         self.services.stale = true;
         self.follow_hops();
         Ok(())
@@ -224,8 +229,11 @@ impl Agent {
             return;
         }
         let Some(tables) = self.services.tables.clone() else { return };
+        self.prepare_full_nat();
+        let carriers = self.carriers();
         self.services.stale = false;
-        let wanted = self.wanted_services();
+        let reached = self.services.reached();
+        let wanted = self.wanted_services(&reached, &carriers);
         let vips: BTreeSet<IpAddr> = wanted.iter().map(|service| service.vip).collect();
         // What goes is not steered any more before it is gone.
         let going: BTreeSet<IpAddr> = self.services.steered.difference(&vips).copied().collect();
@@ -233,10 +241,8 @@ impl Agent {
             self.services.steered.retain(|vip| vips.contains(vip));
             self.mark_vips(&going);
         }
-        let reached = self.services.reached();
         let before = self.services.past.holders(&self.services.book);
         let links = Arc::clone(&self.links);
-        let carriers = self.carriers();
         let modes: BTreeMap<&str, ServiceMode> =
             self.config.services.iter().map(|service| (service.name.as_str(), service.mode)).collect();
         let way = |service: &Wanted, address: IpAddr| {
@@ -249,6 +255,7 @@ impl Agent {
                 let mut all = std::mem::take(&mut self.services.left);
                 all.extend(steps);
                 let writes: usize = all.iter().map(Step::len).sum();
+                self.begin_full_nat();
                 tracing::debug!(writes, "writing the tables of services");
                 self.services.work = Some(tokio::task::spawn_blocking(move || tables.apply(all)));
             }
@@ -273,6 +280,9 @@ impl Agent {
                 if current && !coming.is_empty() {
                     self.services.steered.extend(&coming);
                     self.mark_vips(&coming);
+                }
+                if current {
+                    self.end_full_nat();
                 }
                 self.services.stale |= self.services.book.is_behind();
                 // Those that went without flows need no next hop any more.
@@ -303,6 +313,7 @@ impl Agent {
         if self.services.failure.is_some() && self.services.work.is_none() {
             self.services.stale = true;
         }
+        self.look_after_full_nat();
         self.keep_services();
         self.count_flows();
     }
@@ -325,6 +336,7 @@ impl Agent {
         let begun = self.services.count_next.unwrap_or_else(Instant::now);
         self.services.count_next = Some(Instant::now() + COUNT_EVERY.max(begun.elapsed() * COUNT_REST));
         self.services.counts = counts;
+        self.resolve_strangers();
         let busy = self.services.work.is_some() || self.is_being_succeeded().is_some();
         if busy || !self.services.book.is_draining() {
             return;
@@ -355,25 +367,22 @@ impl Agent {
         }
     }
 
-    /// The interfaces that carry VIPs.
-    fn carriers(&self) -> BTreeMap<IpAddr, u32> {
-        let homes = self.instances.iter().filter_map(|managed| managed.home.as_ref());
-        homes.flat_map(|home| home.vips.iter().map(|vip| (*vip, home.place.vip.index))).collect()
-    }
-
     /// What the tables are to say.
-    fn wanted_services(&self) -> Vec<Wanted> {
-        let (reached, carriers) = (self.services.reached(), self.carriers());
-        self.config.services.iter().map(|service| self.wanted_of(service, &reached, &carriers)).collect()
+    fn wanted_services(&self, reached: &Reached, carriers: &BTreeMap<IpAddr, Carrier>) -> Vec<Wanted> {
+        self.config.services.iter().map(|service| self.wanted_of(service, reached, carriers)).collect()
     }
 
-    fn wanted_of(&self, service: &Service, reached: &Reached, carriers: &BTreeMap<IpAddr, u32>) -> Wanted {
+    fn wanted_of(
+        &self,
+        service: &Service,
+        reached: &Reached,
+        carriers: &BTreeMap<IpAddr, Carrier>,
+    ) -> Wanted {
         let backend = |backend: &config::Backend| {
             // What it has it keeps until its probe says that it is down: it may have been left out and come back.
             let unproven = self.probe_of(backend).is_some_and(|view| !view.up && !view.proven);
             let way = if unproven {
-                let carrier = carriers.get(&service.vip).copied();
-                judge::way(service.mode, carrier, reached.get(&backend.address), &self.links)
+                self.judged(service, backend.address, reached, carriers)
             } else {
                 self.way_to(service, backend, reached, carriers)
             };
@@ -409,7 +418,7 @@ impl Agent {
         service: &Service,
         backend: &config::Backend,
         reached: &Reached,
-        carriers: &BTreeMap<IpAddr, u32>,
+        carriers: &BTreeMap<IpAddr, Carrier>,
     ) -> Result<Way, String> {
         if let Some(view) = self.probe_of(backend)
             && !view.up
@@ -421,8 +430,7 @@ impl Agent {
             // By the kernel's routes, as any connection of this node.
             return Ok(Way::Here);
         }
-        let carrier = carriers.get(&service.vip).copied();
-        judge::way(service.mode, carrier, reached.get(&backend.address), &self.links)
+        self.judged(service, backend.address, reached, carriers)
     }
 
     /// What is known of the probe that a backend names.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
-use vip_common::steering::tables::{Backend, MAX_SERVICES, Service, ServiceKey, ServicePort};
+use vip_common::steering::tables::{Backend, MAX_SERVICES, Service, ServiceKey, ServicePort, service_flags};
 
 use super::plan::{Step, Writes};
 use super::slots::{BackendSlot, Slots};
@@ -182,6 +182,14 @@ impl Book {
     /// A service's slot in `SERVICES` and `SERVICE_COUNTERS`.
     pub fn index(&self, service: &str) -> Option<u16> {
         Some(self.services.get(service)?.index)
+    }
+
+    /// VIPs with services whose packets may go to backends on other nodes with both ends changed.
+    pub fn full_nat_vips(&self) -> BTreeSet<IpAddr> {
+        let has =
+            |entry: &&Entry| entry.value.is_some_and(|value| value.flags & service_flags::FULL_NAT != 0);
+        let entries = self.services.values().filter(has);
+        entries.filter_map(|entry| entry.ports.as_ref().map(|(vip, _)| *vip)).collect()
     }
 
     /// The services' slots by name: for [`Self::adopt`] of another process.

@@ -1,31 +1,36 @@
 //! The flows that the program has noted: counted by backend, and listed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use bytemuck::Zeroable;
 use vip_common::steering::tables::{Choice, FlowState, SteeredFlowKey};
 
 use super::super::DataplaneError;
-use super::super::sys;
 use super::super::world::map_error;
+use super::entries::each;
+use super::full_nat::Rest;
 use super::tables::ServiceTables;
 use crate::types::MonotonicTime;
 
-/// Flows read at once: the longest chain of a bucket is far shorter.
-const AT_ONCE: usize = 4096;
-
 /// How many flows there are that are not over, by slot and generation of their backends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FlowCounts(HashMap<(u32, u16), u64>);
+pub struct FlowCounts {
+    flows: HashMap<(u32, u16), u64>,
+    strangers: BTreeSet<IpAddr>,
+}
 
 impl FlowCounts {
+    /// Clients of full NAT to whom the program knows no way, as nobody has asked for the MAC of their next hop.
+    pub const fn strangers(&self) -> &BTreeSet<IpAddr> {
+        &self.strangers
+    }
+
     /// Of one backend.
     pub fn of(&self, slot: super::BackendSlot) -> u64 {
-        self.0.get(&(slot.number.get(), slot.generation)).copied().unwrap_or_default()
+        self.flows.get(&(slot.number.get(), slot.generation)).copied().unwrap_or_default()
     }
 }
 
@@ -76,13 +81,17 @@ impl Flow {
 }
 
 impl ServiceTables {
-    /// Counts all flows. Takes milliseconds, and tens of them where there are hundreds of thousands.
+    /// Counts all flows, and removes those of full NAT that are over. Takes milliseconds, and tens of them where there are hundreds
+    /// of thousands.
     ///
     /// # Errors
     /// The kernel refuses.
     pub fn count_flows(&self) -> Result<FlowCounts, DataplaneError> {
         let mut counts = FlowCounts::default();
-        self.each_flow(|flow| *counts.0.entry((flow.backend, flow.generation)).or_default() += 1)?;
+        let FlowCounts { flows, strangers } = &mut counts;
+        let mut rest = self.visit(|flow| *flows.entry((flow.backend, flow.generation)).or_default() += 1)?;
+        self.sweep(&mut rest).map_err(map_error("NAT_FLOWS"))?;
+        *strangers = rest.strangers;
         Ok(counts)
     }
 
@@ -91,33 +100,28 @@ impl ServiceTables {
     /// # Errors
     /// The kernel refuses.
     pub fn each_flow(&self, mut visit: impl FnMut(&Flow)) -> Result<(), DataplaneError> {
-        self.read_flows(&mut visit).map_err(map_error("FLOWS"))
+        self.visit(&mut visit).map(drop)
+    }
+
+    fn visit(&self, mut visit: impl FnMut(&Flow)) -> Result<Rest, DataplaneError> {
+        self.read_flows(&mut visit).map_err(map_error("FLOWS"))?;
+        self.read_nat_flows(visit).map_err(map_error("NAT_FLOWS"))
     }
 
     fn read_flows(&self, visit: &mut impl FnMut(&Flow)) -> io::Result<()> {
-        let (key, value) = (size_of::<SteeredFlowKey>(), size_of::<Choice>());
-        let mut keys = vec![SteeredFlowKey::zeroed(); AT_ONCE];
-        let mut values = vec![Choice::zeroed(); AT_ONCE];
-        let (mut cursor, now) = (sys::Cursor::default(), MonotonicTime::now());
-        loop {
-            let read = sys::look_up_batch(
-                self.flows.as_fd(),
-                &mut cursor,
-                (bytemuck::cast_slice_mut(&mut keys), key),
-                (bytemuck::cast_slice_mut(&mut values), value),
-            )?;
-            let Some(read) = read else { return Ok(()) };
-            for (key, choice) in keys.iter().zip(&values).take(read) {
-                if let Some(flow) = Flow::of(key, choice, now) {
-                    visit(&flow);
-                }
+        let now = MonotonicTime::now();
+        each(self.flows.as_fd(), |key: &SteeredFlowKey, choice: &Choice| {
+            if let Some(flow) = Flow::of(key, choice, now) {
+                visit(&flow);
             }
-        }
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use bytemuck::Zeroable;
+
     use super::*;
 
     #[test]

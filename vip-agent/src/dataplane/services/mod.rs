@@ -2,7 +2,9 @@
 //! themselves (`tables`). docs/steering.md has the design.
 
 mod book;
+mod entries;
 mod flows;
+mod full_nat;
 mod plan;
 mod ring;
 mod slots;

@@ -27,6 +27,8 @@ pub struct ServiceTables {
     sources4: OwnedFd,
     sources6: OwnedFd,
     pub(super) flows: OwnedFd,
+    pub(super) nat_flows: OwnedFd,
+    pub(super) nat_returns: OwnedFd,
     service_counters: OwnedFd,
     backend_counters: OwnedFd,
     cpus: usize,
@@ -88,6 +90,8 @@ impl ServiceTables {
             sources4: fd("SOURCES4")?,
             sources6: fd("SOURCES6")?,
             flows: fd("FLOWS")?,
+            nat_flows: fd("NAT_FLOWS")?,
+            nat_returns: fd("NAT_RETURNS")?,
             service_counters: fd("SERVICE_COUNTERS")?,
             backend_counters: fd("BACKEND_COUNTERS")?,
             cpus: aya::util::nr_cpus()

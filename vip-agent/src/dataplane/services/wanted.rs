@@ -100,13 +100,16 @@ pub(super) const fn family(address: IpAddr) -> u8 {
 }
 
 impl Wanted {
-    pub(super) fn value(&self) -> Service {
+    /// `full_nat`: whether packets may go to backends on other nodes.
+    pub(super) fn value(&self, full_nat: bool) -> Service {
+        let ranges = if self.source_ranges.is_empty() { 0 } else { service_flags::SOURCE_RANGES };
+        let full_nat = if full_nat { service_flags::FULL_NAT } else { 0 };
         Service {
             ring_size: RING.get(),
             affinity: self.affinity,
             mode: self.mode as u8,
             no_backend: self.no_backend as u8,
-            flags: if self.source_ranges.is_empty() { 0 } else { service_flags::SOURCE_RANGES },
+            flags: ranges | full_nat,
             reserved: [0; 5],
         }
     }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vip_common::steering::tables::{Mode, backend_flags};
+use vip_common::steering::tables::{Mode, backend_flags, service_flags};
 
 use super::super::book::Book;
 use super::super::plan::Step;
@@ -249,4 +249,30 @@ fn when_all_services_are_replaced_at_once_the_rest_follows_when_slots_are_free()
     assert!(rig.book.is_behind());
     rig.go(&named("b"));
     assert!(!rig.book.is_behind());
+}
+
+#[test]
+fn a_service_of_mode_nat_is_full_nats_while_it_has_a_backend_elsewhere_those_that_leave_included() {
+    let mut rig = Rig::default();
+    let nat = |hosts: &[u8], here: bool| {
+        let mut wanted = Wanted { mode: Mode::Nat, ..service("web", 80, hosts) };
+        let local = wanted.backends.iter_mut().filter(|_| here);
+        local.for_each(|backend| backend.way = Some(Way::Here));
+        wanted
+    };
+    let is_full = |rig: &Rig| rig.book.full_nat_vips().contains(&address(50));
+    let mut book = Rig::default();
+    book.plan_only(&[nat(&[1, 2], true)]);
+    assert!(!is_full(&book));
+    rig.plan_only(&[nat(&[1, 2], false)]);
+    assert!(is_full(&rig));
+    // What it had was removed, and goes when its last flow has ended.
+    rig.plan_only(&[nat(&[3], true)]);
+    assert!(is_full(&rig));
+    let epoch = rig.book.epoch();
+    rig.book.release(epoch, |_| false);
+    rig.plan_only(&[nat(&[3], true)]);
+    assert!(!is_full(&rig));
+    let value = nat(&[1], false).value(true);
+    assert_eq!(value.flags & service_flags::FULL_NAT, service_flags::FULL_NAT);
 }

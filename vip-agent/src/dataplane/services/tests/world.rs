@@ -127,7 +127,7 @@ impl World {
             all_ports.extend(
                 ports(service.vip, &service.ports, index).map(|(key, port)| (bytemuck::cast(key), port)),
             );
-            assert_eq!(self.services.get(&index), Some(&service.value()), "{}", service.name);
+            assert_eq!(self.services.get(&index), Some(&service.value(false)), "{}", service.name);
             let ranges: BTreeSet<IpNet> =
                 self.sources.iter().filter(|(of, _)| *of == index).map(|(_, range)| *range).collect();
             assert_eq!(ranges, service.source_ranges.iter().copied().collect(), "{}", service.name);
@@ -208,6 +208,11 @@ pub(super) struct Rig {
 }
 
 impl Rig {
+    /// The plan alone, with ways to all that leaves.
+    pub(super) fn plan_only(&mut self, wanted: &[Wanted]) {
+        self.book.plan(wanted, |_, _| Some(via(9))).expect("room");
+    }
+
     /// Goes to `wanted`; the steps. Backends that leave are reached as they were.
     pub(super) fn go(&mut self, wanted: &[Wanted]) -> Vec<Step> {
         self.go_with(wanted, |address| match address {
