@@ -73,6 +73,7 @@ const PATIENT: &[&str] = &[
     "dataplane_restart",
     "decision",
     "foreign",
+    "full_nat",
     "heartbeat",
     "image",
     "import",

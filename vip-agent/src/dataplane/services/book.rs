@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use ipnet::IpNet;
-use vip_common::steering::tables::{Backend, MAX_SERVICES, Service, ServiceKey, ServicePort, service_flags};
+use vip_common::steering::tables::{
+    Backend, MAX_SERVICES, Service, ServiceKey, ServicePort, backend_flags, service_flags,
+};
 
 use super::plan::{Step, Writes};
 use super::slots::{BackendSlot, Slots};
@@ -95,6 +97,20 @@ impl Entry {
         ports.map(|(key, _)| key).chain(self.stray.iter().copied())
     }
 
+    fn is_full_nat(&self) -> bool {
+        self.value.is_some_and(|value| value.flags & service_flags::FULL_NAT != 0)
+    }
+
+    /// Whether packets may go to other nodes, in mode `nat`. Those that leave keep their flows, and where nobody is up, what there
+    /// was before may come back.
+    pub(super) fn reaches_others(&self) -> bool {
+        let before = self.is_full_nat();
+        let elsewhere = |backend: &Backend| {
+            !backend.is(backend_flags::LOCAL) && (before || backend.is(backend_flags::UP))
+        };
+        self.backends.values().filter_map(|held| held.value.as_ref()).any(elsewhere)
+    }
+
     fn distrust(&mut self) {
         self.stray = self.ports().collect();
         (self.ports, self.value, self.ring, self.sources_stand) = (None, None, None, false);
@@ -140,7 +156,7 @@ impl Book {
 
     /// Plans the end of backends that were leaving before the plan of `epoch` was made, or by it, and have no flow any more.
     pub fn release(&mut self, epoch: u64, has_flows: impl Fn(BackendSlot) -> bool) -> Vec<Step> {
-        let mut writes = Vec::new();
+        let (mut writes, mut services) = (Vec::new(), Vec::new());
         for entry in self.services.values_mut() {
             entry.backends.retain(|_, held| {
                 let stays = held.leaving.is_none_or(|since| since > epoch) || has_flows(held.slot);
@@ -150,8 +166,19 @@ impl Book {
                 }
                 stays
             });
+            if let Some(value) = entry.value
+                && entry.is_full_nat()
+                && !entry.reaches_others()
+            {
+                let value = Service { flags: value.flags & !service_flags::FULL_NAT, ..value };
+                entry.value = Some(value);
+                services.push((entry.index, value));
+            }
         }
-        [Step::Backends(writes)].into_iter().filter(|step| !step.is_empty()).collect()
+        [Step::Backends(writes), Step::Services(services)]
+            .into_iter()
+            .filter(|step| !step.is_empty())
+            .collect()
     }
 
     /// A plan was not carried out to its end: the next one writes everything.
@@ -186,9 +213,7 @@ impl Book {
 
     /// VIPs with services whose packets may go to backends on other nodes with both ends changed.
     pub fn full_nat_vips(&self) -> BTreeSet<IpAddr> {
-        let has =
-            |entry: &&Entry| entry.value.is_some_and(|value| value.flags & service_flags::FULL_NAT != 0);
-        let entries = self.services.values().filter(has);
+        let entries = self.services.values().filter(|entry| entry.is_full_nat());
         entries.filter_map(|entry| entry.ports.as_ref().map(|(vip, _)| *vip)).collect()
     }
 

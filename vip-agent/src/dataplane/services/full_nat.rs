@@ -18,6 +18,9 @@ use crate::types::MonotonicTime;
 /// Clients whose way back is asked for at once.
 const MOST_STRANGERS: usize = 1024;
 
+/// How long after the last packet of a flow its client may wait for an answer.
+const WAITING: Duration = Duration::from_secs(30);
+
 /// What a look at all flows of full NAT found besides those that live.
 #[derive(Debug, Default)]
 pub(super) struct Rest {
@@ -46,10 +49,12 @@ impl ServiceTables {
                 rest.over.push((*key, flow.way));
                 return;
             }
-            if rest.strangers.len() < MOST_STRANGERS && back.is_some_and(|back| back.hop.ifindex == 0) {
+            let shown = flow_of(key, flow, back.as_ref(), now);
+            let waits = back.is_some_and(|back| back.hop.ifindex == 0) && shown.idle < WAITING;
+            if waits && rest.strangers.len() < MOST_STRANGERS {
                 rest.strangers.insert(address(key.client, flow.way.family));
             }
-            visit(&flow_of(key, flow, back.as_ref(), now));
+            visit(&shown);
         })?;
         failure.map_or(Ok(rest), Err)
     }

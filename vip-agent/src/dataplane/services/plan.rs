@@ -8,9 +8,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use vip_common::steering::maglev::Candidate;
-use vip_common::steering::tables::{
-    Backend, Mode, Service, ServiceKey, ServicePort, backend_flags, service_flags,
-};
+use vip_common::steering::tables::{Backend, Mode, Service, ServiceKey, ServicePort, backend_flags};
 
 use super::book::{Book, Entry, Held};
 use super::slots::BackendSlot;
@@ -277,13 +275,7 @@ impl Writes {
     }
 
     fn value(&mut self, entry: &mut Entry, wanted: &Wanted) {
-        let before = entry.value.is_some_and(|value| value.flags & service_flags::FULL_NAT != 0);
-        // Those that leave keep their flows. Where nobody is up, what there was before may come back.
-        let elsewhere = |backend: &Backend| {
-            !backend.is(backend_flags::LOCAL) && (before || backend.is(backend_flags::UP))
-        };
-        let full_nat = wanted.mode == Mode::Nat
-            && entry.backends.values().filter_map(|held| held.value.as_ref()).any(elsewhere);
+        let full_nat = wanted.mode == Mode::Nat && entry.reaches_others();
         let value = wanted.value(full_nat);
         if entry.value != Some(value) {
             self.services.push((entry.index, value));

@@ -127,7 +127,19 @@ impl World {
             all_ports.extend(
                 ports(service.vip, &service.ports, index).map(|(key, port)| (bytemuck::cast(key), port)),
             );
-            assert_eq!(self.services.get(&index), Some(&service.value(false)), "{}", service.name);
+            let said = self.services[&index];
+            let is_full_nat = said.flags & service_flags::FULL_NAT != 0;
+            assert_eq!(said, service.value(is_full_nat), "{}", service.name);
+            let mut held = book
+                .holders(&service.name)
+                .filter_map(|holder| self.backends.get(&holder.slot.number.get()))
+                .filter(|backend| !backend.is(backend_flags::LOCAL));
+            match service.mode {
+                // Whoever is elsewhere can be reached; and nobody is looked for elsewhere in vain.
+                Mode::Nat if is_full_nat => assert!(held.next().is_some(), "{}", service.name),
+                Mode::Nat => assert!(!held.any(|backend| backend.is(backend_flags::UP)), "{}", service.name),
+                _ => assert!(!is_full_nat, "{}", service.name),
+            }
             let ranges: BTreeSet<IpNet> =
                 self.sources.iter().filter(|(of, _)| *of == index).map(|(_, range)| *range).collect();
             assert_eq!(ranges, service.source_ranges.iter().copied().collect(), "{}", service.name);
