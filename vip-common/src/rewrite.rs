@@ -22,7 +22,7 @@ pub enum Verdict {
 pub fn apply<B: BytesMut + ?Sized>(frame: &mut B, action: &Action) -> Option<Verdict> {
     match action {
         // Steering is another program's: what it leaves goes up the stack.
-        Action::Pass | Action::PassNewFlow(_) | Action::Steer(..) => return Some(Verdict::Pass),
+        Action::Pass | Action::PassNewFlow(_) | Action::Steer(_) => return Some(Verdict::Pass),
         Action::Drop => return Some(Verdict::Drop),
         Action::AnswerArp(answer) => arp_reply(frame, answer)?,
         Action::AnswerNeighbor(answer) => advertisement(frame, answer)?,

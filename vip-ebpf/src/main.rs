@@ -18,11 +18,10 @@ use vip_common::heartbeat::{Received, receive};
 use vip_common::reason::Reason;
 use vip_common::rewrite::{self, Verdict};
 use vip_common::steering::handoff::Step;
-use vip_common::steering::steer::Arrived;
 use vip_common::steering::tunnel_end::may_be_ours;
 
 use crate::frame::Frame;
-use crate::handoff::{go_on, handoff};
+use crate::handoff::go_on;
 use crate::tables::Maps;
 
 /// Answers ARP and neighbour discovery for owned VIPs, keeps the kernel from answering for others, and forwards what
@@ -31,6 +30,7 @@ use crate::tables::Maps;
 /// `frags` (Linux 5.18): else a veth or NIC with an MTU above a page refuses the program. Headers are always in the
 /// first, directly readable part.
 #[xdp(frags)]
+#[inline(always)]
 fn viplane(ctx: XdpContext) -> u32 {
     let mut frame = Frame::new(&ctx);
     let maps = Maps::<true>::new(&ctx);
@@ -61,9 +61,14 @@ fn viplane(ctx: XdpContext) -> u32 {
             }
         };
     };
-    if let Action::Steer(arrived, now) = &decision.action {
+    if let Action::Steer(family) = decision.action {
         maps.count(decision.link, decision.reason);
-        return steer(&ctx, arrived, *now);
+        // What no program is there for goes up the stack.
+        match family {
+            Family::V4 => go_on(&ctx, Step::Steer4),
+            Family::V6 => go_on(&ctx, Step::Steer6),
+        }
+        return XDP_PASS;
     }
     if let Some(claim) = &decision.claim {
         maps.report(&frame, decision.link, claim);
@@ -82,20 +87,6 @@ fn viplane(ctx: XdpContext) -> u32 {
         Verdict::Drop => XDP_DROP,
         Verdict::Transmit => XDP_TX,
     }
-}
-
-/// Goes on with steering; what no program is there for goes up the stack.
-#[inline(always)]
-fn steer(ctx: &XdpContext, arrived: &Arrived, now: u64) -> u32 {
-    if let Some(scratch) = handoff() {
-        // SAFETY: this CPU's own element, which nothing else uses while this packet is looked at.
-        unsafe { (*scratch).arrive(arrived, now) };
-        match arrived.family {
-            Family::V4 => go_on(ctx, Step::Steer4),
-            Family::V6 => go_on(ctx, Step::Steer6),
-        }
-    }
-    XDP_PASS
 }
 
 /// Only passes: the measure of what the other program costs, and what a veth's peer needs for XDP_TX to arrive.

@@ -20,8 +20,10 @@ use vip_common::maps::{
     VlanKey,
 };
 use vip_common::reason::Reason;
+use vip_common::steering::steer::Arrived;
 
 use crate::frame::Frame;
+use crate::handoff::handoff;
 
 const ROUTERS: usize = MAX_ROUTERS as usize;
 const VIPS: usize = MAX_VIPS as usize;
@@ -214,8 +216,11 @@ impl<const STEERS: bool> Tables for Maps<'_, STEERS> {
     }
 
     #[inline(always)]
-    fn steers(&self) -> bool {
-        STEERS
+    fn arrive(&self, arrived: &Arrived, now: u64) -> bool {
+        let Some(scratch) = handoff().filter(|_| STEERS) else { return false };
+        // SAFETY: this CPU's own element, which nothing else uses while this packet is looked at.
+        unsafe { (*scratch).arrive(arrived, now) };
+        true
     }
 }
 

@@ -52,9 +52,10 @@ pub trait Tables {
     /// Whether a flow is ours: in `HANDOVER_FLOWS` since this handover (which ends at `handover`), or of a local socket
     /// that has a connection, not one that merely listens or remembers a former connection of the same ports.
     fn flow_is_known(&self, family: Family, flow: &FlowKey, handover: u64) -> bool;
-    /// Whether VIPs with services are steered, and not treated as if they had none.
+    /// Takes down what steering must know of a packet, and the coarse clock, which is dear enough to be read once. `false`: nothing
+    /// is steered here, and VIPs with services are treated as if they had none.
     #[inline(always)]
-    fn steers(&self) -> bool {
+    fn arrive(&self, _arrived: &Arrived, _now: u64) -> bool {
         true
     }
 }
@@ -143,9 +144,10 @@ pub enum Action {
     AnswerNeighbor(NeighborAnswer),
     /// Goes to the former owner, back out of the interface.
     Forward(Forward),
-    /// Goes where its service says ([`crate::steering::steer::steer`]): what is known of it, and the coarse clock, which is dear
-    /// enough to be read once.
-    Steer(Arrived, u64),
+    /// Goes where its service says ([`crate::steering::steer::steer`]). What is known of it was taken down ([`Tables::arrive`]):
+    /// carried in here, it would share the registers of all other actions, and LLVM would do arithmetic on pointers in them that
+    /// the kernel refuses.
+    Steer(Family),
 }
 
 /// A TCP flow, by the offsets of its packet's headers.

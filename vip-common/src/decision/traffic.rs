@@ -67,9 +67,8 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
     if vip.flags & vip_flags::NOT_ACCEPTED != 0 {
         return Decision::new(vip, Reason::TrafficNotAccepted, Action::Drop);
     }
-    if vip.flags & vip_flags::SERVICES != 0 && tables.steers() {
-        let action = Action::Steer(arrived(to, now, tables), now);
-        return Decision::new(vip, Reason::TrafficSteered, action);
+    if vip.flags & vip_flags::SERVICES != 0 && tables.arrive(&arrived(to, now, tables), now) {
+        return Decision::new(vip, Reason::TrafficSteered, Action::Steer(to.family));
     }
     let (reason, action) = match handover(frame, protocol, vip, now, tables) {
         Some(handover) => {
