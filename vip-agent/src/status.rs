@@ -35,10 +35,47 @@ pub struct Status {
     pub instances: Vec<InstanceStatus>,
     /// In the order of the configuration.
     pub services: Vec<ServiceStatus>,
+    /// What peers are told of the flows of services; `None`: nobody is told.
+    #[serde(default)]
+    pub flow_sync: Option<FlowSyncStatus>,
     /// What an operator should look at now.
     pub alarms: Vec<Alarm>,
     /// How often each kind of alarm was raised since the agent started.
     pub alarms_total: BTreeMap<String, u64>,
+}
+
+/// The exchange of flows with peers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowSyncStatus {
+    /// Why nothing is said or heard, or why the tables are not read; `None`: all is well.
+    pub reason: Option<String>,
+    /// Flows that are told.
+    pub flows: u64,
+    /// Flows that are not, as there are too many.
+    pub untold: u64,
+    /// Changes of flows that were told, those told again included.
+    pub told: u64,
+    /// Flows of peers, by what became of them: `yes`, `own`, `unknown`, `taken`, `over`, `full`.
+    pub noted: BTreeMap<String, u64>,
+    /// Flows of peers that ended.
+    pub gone: u64,
+    /// Datagrams of nobody who is a peer and has a key.
+    pub refused: u64,
+    /// Datagrams that were recordings, doubles, or too late.
+    pub stale: u64,
+    /// In the order of their addresses.
+    pub peers: Vec<FlowPeerStatus>,
+}
+
+/// A peer of the exchange of flows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FlowPeerStatus {
+    /// Where it listens.
+    pub address: IpAddr,
+    /// Milliseconds since something of it was believed; `None`: nothing ever was.
+    pub last_heard_ms: Option<u64>,
+    /// Changes that it has not acknowledged yet.
+    pub behind: u64,
 }
 
 /// Where the configuration comes from.

@@ -31,6 +31,7 @@ pub(crate) mod sockets;
 mod start;
 mod status;
 mod succeeding;
+mod telling;
 mod watch;
 
 use std::collections::BTreeSet;
@@ -120,6 +121,8 @@ pub struct Agent {
     events: Events,
     meters: Meters,
     services: services::Services,
+    /// Peers that hear of the flows of services.
+    telling: telling::Telling,
     api: Api,
     supervisor: Supervisor,
     tracker: Tracker,
@@ -243,6 +246,7 @@ impl Agent {
                     self.keep_watched().await;
                     self.keep_signing().await;
                     self.look_after_services();
+                    self.look_for_peers().await;
                     self.alarms.expire();
                 }
                 // Last, as there is no end of what strangers may ask.

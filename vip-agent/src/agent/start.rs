@@ -176,6 +176,7 @@ async fn come_up(
         events,
         meters: super::Meters::default(),
         services: super::services::Services::default(),
+        telling: super::telling::Telling::default(),
         api,
         supervisor: Supervisor::from_environment(),
         tracker: Tracker::default(),
@@ -229,6 +230,7 @@ async fn come_up(
         Err(error) if !succeeds => return Err(error),
         Err(error) => Err(error),
     };
+    let begun = begun.and_then(|control| agent.tell_flows().map(|()| control));
     match begun {
         Ok(control) => {
             agent.follow_cluster();

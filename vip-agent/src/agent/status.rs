@@ -47,6 +47,7 @@ impl Agent {
             map_memory: self.dataplane.map_memory(),
             instances,
             services: self.with_proxied(self.service_statuses()),
+            flow_sync: self.telling.status(),
             alarms: self.alarms.list(),
             alarms_total: self.alarms.totals(),
         }

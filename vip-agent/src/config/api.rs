@@ -82,7 +82,7 @@ fn read(field: &Field<'_>, secrets: &Secrets<'_>) -> Option<Api> {
     Some(api)
 }
 
-fn listen(field: &Field<'_>) -> Option<SocketAddr> {
+pub(super) fn listen(field: &Field<'_>) -> Option<SocketAddr> {
     let text = field.text()?;
     match text.parse::<SocketAddr>() {
         Ok(listen) if listen.port() != 0 => Some(listen),

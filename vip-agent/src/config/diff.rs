@@ -52,6 +52,7 @@ pub enum ProcessField {
     LogFormat,
     Security,
     XdpMode,
+    FlowSync,
 }
 
 impl ProcessField {
@@ -72,6 +73,7 @@ impl fmt::Display for ProcessField {
             Self::LogFormat => "log.format",
             Self::Security => "security",
             Self::XdpMode => "xdp_mode",
+            Self::FlowSync => "flow_sync",
         })
     }
 }
@@ -176,6 +178,7 @@ impl Config {
             log: running.log,
             security: running.security,
             xdp_mode: running.xdp_mode,
+            flow_sync: running.flow_sync.clone(),
             ..self
         }
     }
@@ -197,6 +200,7 @@ fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessFie
         security,
         reload_on_change: _,
         xdp_mode,
+        flow_sync,
         probes: _,
         instances: _,
         services: _,
@@ -210,6 +214,7 @@ fn process_fields(old: &Config, new: &Config) -> impl Iterator<Item = ProcessFie
         (ProcessField::LogFormat, log.format != new.log.format),
         (ProcessField::Security, *security != new.security),
         (ProcessField::XdpMode, *xdp_mode != new.xdp_mode),
+        (ProcessField::FlowSync, *flow_sync != new.flow_sync),
     ]
     .into_iter()
     .filter_map(|(field, differs)| differs.then_some(field))

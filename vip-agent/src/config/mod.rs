@@ -12,6 +12,7 @@ mod detect;
 mod diff;
 pub mod duration;
 mod field;
+mod flow_sync;
 mod http;
 mod instance;
 mod interface;
@@ -28,7 +29,6 @@ mod security;
 mod service;
 mod template;
 pub(crate) mod tree;
-mod unavailable;
 mod unicast;
 
 #[cfg(test)]
@@ -41,6 +41,7 @@ pub use check::{
 };
 pub use detect::{CpuLatency, Detect};
 pub use diff::{Change, InstanceField, ProcessField, diff, vips_added, vips_removed};
+pub use flow_sync::FlowSync;
 pub use interface::{
     InterfaceName, InterfacePattern, InterfaceSelector, LinkView, ResolveError, in_subnet_of, resolve,
 };

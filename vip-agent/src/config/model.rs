@@ -15,6 +15,7 @@ use super::api::Api;
 use super::check::{Check, Question};
 use super::detect::Detect;
 use super::duration::Span;
+use super::flow_sync::FlowSync;
 use super::interface::InterfaceSelector;
 use super::security::Security;
 use super::service::Service;
@@ -49,6 +50,8 @@ pub struct Config {
     pub interface: InterfaceSelector,
     /// How the program is attached to interfaces.
     pub xdp_mode: XdpModeChoice,
+    /// How peers are told of flows; `None`: they are not.
+    pub flow_sync: Option<FlowSync>,
     /// What instances may track, by their names in the file's order.
     pub probes: Vec<Probe>,
     /// Virtual routers, by their names in the file's order.

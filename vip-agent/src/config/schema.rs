@@ -12,7 +12,7 @@ use super::model::{Config, Log, LogFormat, LogLevel};
 use super::secrets::Secrets;
 use super::security::Capabilities;
 use super::tree::Value;
-use super::{api, checks, probe, security, service, unavailable};
+use super::{api, checks, flow_sync, probe, security, service};
 use crate::types::XdpModeChoice;
 
 pub(super) const KEYS: [&str; 15] = [
@@ -48,7 +48,6 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/viplane";
 /// The whole file; `None` after something was reported.
 pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>) -> Option<Config> {
     let file = root.mapping(&KEYS)?;
-    unavailable::in_file(&file);
     let node = file.or("node", default_node.to_owned(), node);
     let runtime_dir = file.or("runtime_dir", PathBuf::from(DEFAULT_RUNTIME_DIR), Field::absolute_path);
     let state_dir = file.or("state_dir", PathBuf::from(DEFAULT_STATE_DIR), Field::absolute_path);
@@ -61,6 +60,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
     let reload_on_change = file.or("reload_on_change", false, Field::boolean);
     let xdp_mode = file.or("xdp_mode", XdpModeChoice::default(), xdp_mode);
     let interface = file.or("interface", InterfaceSelector::default(), interface);
+    let flow_sync = flow_sync::flow_sync(&file, secrets);
     let probes = probe::probes(&file);
     if security.is_some_and(|security| security.capabilities == Capabilities::Drop) {
         probe::warn_of_what_is_given_up(probes.as_deref().unwrap_or_default());
@@ -87,6 +87,7 @@ pub(super) fn config(root: &Field<'_>, default_node: &str, secrets: &Secrets<'_>
         reload_on_change: reload_on_change?,
         interface: interface?,
         xdp_mode: xdp_mode?,
+        flow_sync: flow_sync?,
         probes: probes?.into_iter().map(probe::Draft::finish).collect::<Option<_>>()?,
         instances: drafts?.into_iter().map(Draft::finish).collect::<Option<_>>()?,
         kubernetes: kubernetes?,

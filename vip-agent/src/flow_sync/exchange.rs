@@ -1,13 +1,13 @@
 //! One node's part of the exchange: what it says to whom, and what it makes of what it hears. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::changes::{Changes, Cursor};
 use super::codec::{Batch, Change, Message, Nonce, Refused};
-use super::session::{Session, Standing};
+use super::session::{SILENCE, Session, Standing};
 use super::table::{FlowTable, Noted};
 use crate::types::MonotonicTime;
 use crate::vrrp::trailer::KeyRing;
@@ -21,12 +21,28 @@ pub const RATE: u32 = 500;
 /// Of those at once.
 const BURST: u32 = 50;
 
+/// Guests at once: what recordings from that many addresses bring in keeps others out for [`SILENCE`] at most.
+const MOST_GUESTS: usize = 32;
+
+/// A guest that was not heard for so long is forgotten.
+const GUEST_LEAVES: Duration = Duration::from_secs(60);
+
+/// With whom flows are exchanged.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Company {
+    /// Those who are spoken to unasked.
+    pub peers: BTreeSet<IpAddr>,
+    /// Whether whoever else speaks, and has a key, is a peer as well: an owner does not hear its backups' adverts.
+    pub guests: bool,
+}
+
 /// What one node says and hears.
 #[derive(Debug)]
 pub struct Exchange {
     keys: KeyRing,
     changes: Changes,
     peers: BTreeMap<IpAddr, Peer>,
+    guests: bool,
     counts: Counts,
 }
 
@@ -41,6 +57,8 @@ struct Peer {
     rate: Rate,
     /// Changes of it were taken in that it has not been told of.
     owes: bool,
+    /// Nobody named it: when it spoke first.
+    guest_since: Option<MonotonicTime>,
 }
 
 /// What came of all that was heard.
@@ -81,16 +99,22 @@ pub struct Datagram {
 impl Exchange {
     /// With nobody.
     pub fn new(keys: KeyRing) -> Self {
-        Self { keys, changes: Changes::default(), peers: BTreeMap::new(), counts: Counts::default() }
+        let (changes, peers, counts) = Default::default();
+        Self { keys, changes, peers, guests: false, counts }
     }
 
     /// These are the peers from now on. Those that stay keep their sessions. `draw` makes numbers that were never used before.
-    pub fn set_peers(&mut self, peers: impl IntoIterator<Item = IpAddr>, mut draw: impl FnMut() -> Nonce) {
+    pub fn set_company(&mut self, company: &Company, mut draw: impl FnMut() -> Nonce) {
         let mut former = std::mem::take(&mut self.peers);
-        self.peers = peers
-            .into_iter()
-            .map(|address| (address, former.remove(&address).unwrap_or_else(|| Peer::new(draw()))))
-            .collect();
+        let named = company.peers.iter().map(|address| {
+            let mut peer = former.remove(address).unwrap_or_else(|| Peer::new(draw()));
+            peer.guest_since = None;
+            (*address, peer)
+        });
+        self.peers = named.collect();
+        self.guests = company.guests;
+        let stays = |(_, peer): &(IpAddr, Peer)| company.guests && peer.guest_since.is_some();
+        self.peers.extend(former.into_iter().filter(stays));
     }
 
     /// What came of all that was heard.
@@ -130,10 +154,10 @@ impl Exchange {
         datagram: &[u8],
         table: &mut dyn FlowTable,
         now: MonotonicTime,
-        draw: impl FnOnce() -> Nonce,
+        mut draw: impl FnMut() -> Nonce,
     ) -> Option<Datagram> {
         let message = match Message::open(datagram, &self.keys) {
-            Ok(message) if self.peers.contains_key(&from) => message,
+            Ok(message) if self.is_peer(from, now, &mut draw) => message,
             Ok(_) | Err(Refused::Malformed | Refused::UnknownKey | Refused::BadSignature) => {
                 self.counts.refused += 1;
                 return None;
@@ -166,8 +190,22 @@ impl Exchange {
         }
     }
 
+    /// Whether who has a key is listened to; it is a guest from now on, if there is room for one.
+    fn is_peer(&mut self, from: IpAddr, now: MonotonicTime, draw: impl FnOnce() -> Nonce) -> bool {
+        if self.peers.contains_key(&from) {
+            return true;
+        }
+        let guests = self.peers.values().filter(|peer| peer.guest_since.is_some()).count();
+        let welcome = self.guests && guests < MOST_GUESTS;
+        if welcome {
+            self.peers.insert(from, Peer { guest_since: Some(now), ..Peer::new(draw()) });
+        }
+        welcome
+    }
+
     /// What is to be said now, and to whom.
     pub fn speak(&mut self, now: MonotonicTime) -> Vec<Datagram> {
+        self.peers.retain(|_, peer| !peer.has_left(now));
         let mut said = Vec::new();
         for (&to, peer) in &mut self.peers {
             let before = said.len();
@@ -203,6 +241,16 @@ impl Peer {
             greeted: None,
             rate: Rate::default(),
             owes: false,
+            guest_since: None,
+        }
+    }
+
+    /// Whether it is a guest that is not heard any more, or never answered: what it said first may have been a recording.
+    fn has_left(&self, now: MonotonicTime) -> bool {
+        let Some(since) = self.guest_since else { return false };
+        match self.session.silent_for(now) {
+            Some(silent) => silent >= GUEST_LEAVES,
+            None => now.since(since) >= SILENCE,
         }
     }
 

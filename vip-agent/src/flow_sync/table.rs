@@ -76,6 +76,20 @@ pub enum Noted {
     Full,
 }
 
+impl Noted {
+    /// Its name in status.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Yes => "yes",
+            Self::Own => "own",
+            Self::Unknown => "unknown",
+            Self::Taken => "taken",
+            Self::Over => "over",
+            Self::Full => "full",
+        }
+    }
+}
+
 /// The program's tables of flows, as the agent reads and fills them. Used on one thread, which may wait for it.
 pub trait FlowTable: Send {
     /// Shows all flows of VIPs that this node owns, each once.

@@ -1,9 +1,8 @@
 //! The exchange over UDP: a socket, a clock and the tables, on a thread of their own. Peers listen to the same port.
 
-use std::collections::BTreeSet;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -12,7 +11,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::watch;
 
 use super::codec::{LARGEST, Nonce};
-use super::exchange::{Counts, Exchange, PeerView};
+use super::exchange::{Company, Counts, Exchange, PeerView};
 use super::table::FlowTable;
 use crate::types::MonotonicTime;
 use crate::vrrp::trailer::KeyRing;
@@ -38,7 +37,7 @@ const AT_ONCE: usize = 64;
 /// The agent's end. Dropping it ends the thread.
 #[derive(Debug)]
 pub struct FlowSync {
-    wanted: watch::Sender<Option<BTreeSet<IpAddr>>>,
+    wanted: watch::Sender<Option<Company>>,
     shared: Arc<Mutex<View>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -64,7 +63,7 @@ impl FlowSync {
     /// # Errors
     /// The system has no thread left.
     pub fn start(listen: SocketAddr, keys: KeyRing, table: Box<dyn FlowTable>) -> io::Result<Self> {
-        let (wanted, wishes) = watch::channel(Some(BTreeSet::new()));
+        let (wanted, wishes) = watch::channel(Some(Company::default()));
         let shared = Arc::<Mutex<View>>::default();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         let worker = Worker { exchange: Exchange::new(keys), table, listen, shared: Arc::clone(&shared) };
@@ -74,10 +73,10 @@ impl FlowSync {
     }
 
     /// These are the peers from now on.
-    pub fn set_peers(&self, peers: BTreeSet<IpAddr>) {
+    pub fn set_company(&self, company: Company) {
         self.wanted.send_if_modified(|wanted| {
-            let changed = wanted.as_ref() != Some(&peers);
-            *wanted = Some(peers);
+            let changed = wanted.as_ref() != Some(&company);
+            *wanted = Some(company);
             changed
         });
     }
@@ -106,7 +105,7 @@ struct Worker {
 
 impl Worker {
     /// Until nothing is wanted any more.
-    async fn run(mut self, mut wishes: watch::Receiver<Option<BTreeSet<IpAddr>>>) {
+    async fn run(mut self, mut wishes: watch::Receiver<Option<Company>>) {
         while wishes.borrow().is_some() {
             match UdpSocket::bind(self.listen).await {
                 Ok(socket) => self.serve(&socket, &mut wishes).await,
@@ -121,7 +120,7 @@ impl Worker {
         }
     }
 
-    async fn serve(&mut self, socket: &UdpSocket, wishes: &mut watch::Receiver<Option<BTreeSet<IpAddr>>>) {
+    async fn serve(&mut self, socket: &UdpSocket, wishes: &mut watch::Receiver<Option<Company>>) {
         wishes.mark_changed();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -130,9 +129,9 @@ impl Worker {
         loop {
             tokio::select! {
                 changed = wishes.changed() => {
-                    let peers = wishes.borrow_and_update().clone();
-                    match peers {
-                        Some(peers) if changed.is_ok() => self.exchange.set_peers(peers, draw),
+                    let company = wishes.borrow_and_update().clone();
+                    match company {
+                        Some(company) if changed.is_ok() => self.exchange.set_company(&company, draw),
                         _ => return,
                     }
                 }

@@ -103,6 +103,16 @@ impl Services {
         if self.full_nat.has(vip) { steered | vip_flags::FULL_NAT } else { steered }
     }
 
+    /// The tables, once services were configured.
+    pub(super) fn tables(&self) -> Option<Arc<ServiceTables>> {
+        self.tables.clone()
+    }
+
+    /// What stands in them.
+    pub(super) fn book(&self) -> &Book {
+        &self.book
+    }
+
     /// Whether a change is on its way into the tables.
     pub(super) fn is_settling(&self) -> bool {
         self.work.is_some() || (self.stale && self.failure.is_none())
@@ -287,6 +297,7 @@ impl Agent {
                 self.services.stale |= self.services.book.is_behind();
                 // Those that went without flows need no next hop any more.
                 self.follow_hops();
+                self.publish_directory();
             }
             Event::Written(Err(Unfinished { error, left })) => {
                 let error = in_full(&error.into());

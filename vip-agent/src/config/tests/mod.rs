@@ -4,6 +4,7 @@ mod accepted;
 mod api;
 mod auth_trailer;
 mod detect;
+mod flow_sync;
 mod interfaces;
 mod kubernetes;
 mod probes;

@@ -15,11 +15,11 @@ use regex_lite::Regex;
 
 use super::super::{
     AllFailed, Announce, Api, Auth, AuthTrailer, Backend, BodyMatch, Capabilities, Check, CommandLine,
-    Config, Headers, HostHeader, Http, Identity, Instance, InstanceName, InterfaceName, InterfacePattern,
-    InterfaceSelector, Kubernetes, Label, LoadBalancerClass, LocalAddress, Log, LogFormat, LogLevel, Name,
-    NoBackend, ObjectName, OnConflict, Polling, PortRange, Preset, Probe, Protocol, Question, Secrets,
-    Security, Service, ServiceMode, Sources, StatusSet, TokenFile, Transport, Unicast, Url, VipAddress,
-    XdpModeChoice, diff, effective, parse, parse_with,
+    Config, FlowSync, Headers, HostHeader, Http, Identity, Instance, InstanceName, InterfaceName,
+    InterfacePattern, InterfaceSelector, Kubernetes, Label, LoadBalancerClass, LocalAddress, Log, LogFormat,
+    LogLevel, Name, NoBackend, ObjectName, OnConflict, Polling, PortRange, Preset, Probe, Protocol, Question,
+    Secrets, Security, Service, ServiceMode, Sources, StatusSet, TokenFile, Transport, Unicast, Url,
+    VipAddress, XdpModeChoice, diff, effective, parse, parse_with,
 };
 use super::edge;
 use crate::api::Token;
@@ -154,6 +154,16 @@ fn version_2() -> impl Strategy<Value = Protocol> {
 /// What every key file says.
 fn keys() -> KeyRing {
     KeyRing::parse(&"5e".repeat(32)).expect("valid")
+}
+
+fn flow_sync() -> impl Strategy<Value = Option<FlowSync>> {
+    let sync = (v4(), 1..=u16::MAX, path(), option::of(btree_set(v4(), 0..3)));
+    option::of(sync.prop_map(|(own, port, key_file, mut peers)| {
+        if let Some(peers) = &mut peers {
+            peers.remove(&own);
+        }
+        FlowSync { listen: (own, port).into(), key_file, keys: keys(), peers }
+    }))
 }
 
 fn auth_trailer() -> impl Strategy<Value = Option<AuthTrailer>> {
@@ -357,7 +367,7 @@ fn services(instances: &[Instance], probes: &[Probe], asked: Vec<Asked>) -> Vec<
 
 prop_compose! {
     fn any_config()(
-        node in tricky_word(),
+        (node, flow_sync) in (tricky_word(), flow_sync()),
         (runtime_dir, state_dir, pin_dir) in (path(), path(), option::of(path())),
         level in select(&[LogLevel::Error, LogLevel::Warn, LogLevel::Info, LogLevel::Debug, LogLevel::Trace][..]),
         api in option::of(api()),
@@ -392,6 +402,7 @@ prop_compose! {
             reload_on_change,
             xdp_mode,
             interface,
+            flow_sync,
             probes,
             instances,
             kubernetes,

@@ -422,10 +422,6 @@ fn what_this_version_does_not_serve_yet() {
         ("version: 4", "6:14: instances[0].version: must be 2 or 3, not the number 4"),
         ("all_failed: no", "6:17: instances[0].all_failed: must be `close` or `open`, not the text \"no\""),
     ]);
-    refused(&[(
-        "instances: []\nflow_sync: {listen: a}\n",
-        &["2:12: flow_sync: `flow_sync` is not available in this version"],
-    )]);
 }
 
 #[test]

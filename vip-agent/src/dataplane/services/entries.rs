@@ -37,3 +37,9 @@ pub(super) fn look_up<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Resul
 pub(super) fn remove<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
     sys::delete_all(map, bytemuck::bytes_of(key), size_of::<K>())
 }
+
+/// Writes one entry.
+pub(super) fn write<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    let key = (bytemuck::bytes_of(key), size_of::<K>());
+    sys::update_all(map, key, (bytemuck::bytes_of(value), size_of::<V>()))
+}

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use vip_common::steering::full_nat::tables::{NatFlow, NatKey, NatReturn, is_over};
-use vip_common::steering::tables::{FlowState, SteeredFlowKey};
+use vip_common::steering::full_nat::tables::{NatFlow, NatKey, NatReturn, is_over, life};
+use vip_common::steering::tables::SteeredFlowKey;
 
 use super::entries::{each, look_up, remove};
 use super::flows::Flow;
@@ -92,12 +92,7 @@ impl ServiceTables {
 }
 
 fn flow_of(key: &SteeredFlowKey, flow: &NatFlow, back: Option<&NatReturn>, now: MonotonicTime) -> Flow {
-    let closing = |state| FlowState::of(state) == FlowState::Closing;
-    let state = match back {
-        Some(back) if closing(back.state) => FlowState::Closing,
-        _ => FlowState::of(flow.state),
-    };
-    let seen = back.map_or(flow.seen, |back| back.seen.max(flow.seen));
+    let (state, seen) = life(Some(flow), back);
     Flow {
         service: key.service,
         protocol: key.protocol,
@@ -114,6 +109,7 @@ fn flow_of(key: &SteeredFlowKey, flow: &NatFlow, back: Option<&NatReturn>, now: 
 #[cfg(test)]
 mod tests {
     use bytemuck::Zeroable;
+    use vip_common::steering::tables::FlowState;
 
     use super::*;
 

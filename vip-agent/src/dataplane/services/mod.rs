@@ -11,6 +11,7 @@ mod slots;
 mod tables;
 #[cfg(test)]
 mod tests;
+mod told;
 mod wanted;
 
 use vip_common::steering::tables::{ServiceKey, ServicePort};
@@ -20,6 +21,7 @@ pub use self::flows::{Flow, FlowCounts};
 pub use self::plan::Step;
 pub use self::slots::BackendSlot;
 pub use self::tables::{ServiceTables, Unfinished};
+pub use self::told::{Directory, Known, SharedDirectory, ToldFlows};
 pub use self::wanted::{Wanted, WantedBackend, Way};
 use super::DataplaneError;
 use super::world::map_error;

@@ -6,7 +6,8 @@ use proptest::prelude::*;
 use vip_common::steering::tables::FlowState;
 
 use super::super::changes::IN_FLIGHT;
-use super::super::exchange::{Datagram, Exchange, RATE};
+use super::super::exchange::{Company, Datagram, Exchange, RATE};
+use super::super::session::SILENCE;
 use super::super::table::{Flow, Noted};
 use super::{Memory, Nonce, VIP, at, flow, key, keys, nonce};
 use crate::types::MonotonicTime;
@@ -46,9 +47,13 @@ impl Network {
     }
 
     fn introduce(&mut self, number: usize) {
-        let peers: Vec<_> = (0..self.nodes.len()).filter(|other| *other != number).map(address).collect();
+        let peers = (0..self.nodes.len()).filter(|other| *other != number).map(address).collect();
+        self.company(number, &Company { peers, guests: false });
+    }
+
+    fn company(&mut self, number: usize, company: &Company) {
         let drawn = &mut self.drawn;
-        self.nodes[number].exchange.set_peers(peers, || next(drawn));
+        self.nodes[number].exchange.set_company(company, || next(drawn));
     }
 
     /// The process dies; its tables, which are the kernel's, stay.
@@ -220,6 +225,45 @@ fn who_is_no_peer_or_has_no_key_is_not_listened_to() {
     network.deliver(address(0), &Datagram { to: address(1), bytes: b"VPF1 or something".to_vec() });
     assert!(network.on_the_way.is_empty(), "nobody is answered");
     assert_eq!(network.nodes[1].exchange.counts().refused, 2);
+}
+
+#[test]
+fn an_owner_that_hears_nobody_s_adverts_tells_whoever_calls_and_has_a_key() {
+    let peer = Memory::default();
+    let mut network = Network::of(vec![Memory::owner((0..50).map(flow)), peer.clone()]);
+    network.company(0, &Company { guests: true, ..Company::default() });
+    network.run(20);
+    assert_eq!(peer.flows().len(), 50);
+    // It stays one while others come and go, and is forgotten when it is silent.
+    network.company(0, &Company { peers: [address(7)].into(), guests: true });
+    let known = |network: &Network| network.nodes[0].exchange.peers(network.now()).count();
+    assert_eq!(known(&network), 2);
+    network.company(1, &Company::default());
+    network.run(590);
+    assert_eq!(known(&network), 2);
+    network.run(20);
+    assert_eq!(known(&network), 1);
+    // Who is not to have guests has none.
+    network.introduce(1);
+    network.company(0, &Company { peers: [address(7)].into(), guests: false });
+    network.run(20);
+    assert_eq!(known(&network), 1);
+}
+
+#[test]
+fn recordings_bring_in_so_many_guests_at_most_and_none_of_them_stays() {
+    let mut network = Network::of(vec![Memory::owner([flow(1)]), Memory::default()]);
+    network.run(5);
+    let (_, recorded) = network.recorded.iter().find(|(from, _)| *from == address(1)).cloned().unwrap();
+    network.company(0, &Company { guests: true, ..Company::default() });
+    for host in 0..100 {
+        network.deliver([10, 0, 9, host].into(), &recorded);
+    }
+    let known = |network: &Network| network.nodes[0].exchange.peers(network.now()).count();
+    assert_eq!(known(&network), 32);
+    network.now += SILENCE.as_millis() as u64;
+    network.tick(0);
+    assert_eq!(known(&network), 0);
 }
 
 #[test]

@@ -2,6 +2,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
+use super::super::exchange::Company;
 use super::super::table::Noted;
 use super::super::thread::FlowSync;
 use super::{Memory, flow, keys};
@@ -26,7 +27,7 @@ fn port() -> u16 {
 
 fn node(number: u8, port: u16, table: &Memory, peer: u8) -> FlowSync {
     let sync = FlowSync::start(SocketAddr::new(host(number), port), keys(), Box::new(table.clone())).unwrap();
-    sync.set_peers(BTreeSet::from([host(peer)]));
+    sync.set_company(Company { peers: BTreeSet::from([host(peer)]), guests: false });
     sync
 }
 

@@ -229,7 +229,7 @@ pub(super) const fn is_due(seen: u64, now: u64) -> bool {
 /// The state and the last packet of a flow by both its entries. One that is missing says nothing: the kernel may have needed
 /// its memory.
 #[inline(always)]
-fn life(flow: Option<&NatFlow>, back: Option<&NatReturn>) -> (FlowState, u64) {
+pub fn life(flow: Option<&NatFlow>, back: Option<&NatReturn>) -> (FlowState, u64) {
     let closing = FlowState::Closing as u8;
     let (state, seen) = flow.map_or((FlowState::Opening as u8, 0), |flow| (flow.state, flow.seen));
     let (answer, answered) = back.map_or((FlowState::Opening as u8, 0), |back| (back.state, back.seen));
