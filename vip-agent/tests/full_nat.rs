@@ -177,3 +177,30 @@ fn an_interface_that_does_not_forward_keeps_them_out_and_status_says_which_setti
     wait_up(&agent, 2)?;
     VIPS.iter().try_for_each(|vip| tcp(lab.client(), vip, 10))
 }
+
+#[test]
+fn large_transfers_are_whole_on_narrow_paths_to_backends_and_to_clients() -> Result<()> {
+    const MTU: usize = 1400;
+    let lab = lab()?;
+    let owner = lab.node(1);
+    forward(owner)?;
+    // As routes that routers told of would be: to the backend by what comes from the client, and back by what goes there.
+    for host in [lab.node(2), lab.client()] {
+        owner.ip(&format!("route replace {}/32 dev eth0 mtu {MTU}", host.ipv4()))?;
+        owner.ip(&format!("-6 route replace {}/128 dev eth0 mtu {MTU}", host.ipv6()))?;
+    }
+    let agent = agent_with(&lab, &[2]).start()?;
+    agent.wait_state("active", SOON)?;
+    wait_up(&agent, 2)?;
+    for vip in VIPS {
+        tcp(lab.client(), vip, 4 * LARGE).with_context(|| agent.log())?;
+    }
+    let too_big = |status: &Value| -> Vec<u64> {
+        let services = status["services"].as_array().cloned().unwrap_or_default();
+        services.iter().filter_map(|service| service["outcomes"]["too_big"].as_u64()).collect()
+    };
+    // Both ends were told, in either family.
+    let told = too_big(&agent.status()?.raw);
+    ensure!(told.len() == 2 && told.iter().all(|count| *count >= 2), "{told:?}");
+    Ok(())
+}

@@ -7,6 +7,7 @@ use nix::net::if_::if_nametoindex;
 use nix::sched::{CloneFlags, unshare};
 use serde::Serialize;
 use vip_agent::dataplane::{Dataplane, LoadOptions, XdpMode, XdpModeChoice};
+use vip_common::maps::vip_flags;
 
 use crate::answering::ip;
 use crate::steering::{self, Node, Verified};
@@ -39,9 +40,9 @@ impl Acceptance {
 
     fn ask(&mut self) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET).context("no network namespace (root is needed)")?;
-        let node = Node::new()?;
+        let node = Node::new(vip_flags::SERVICES | vip_flags::FULL_NAT)?;
         self.programs = node.verified();
-        for case in steering::cases() {
+        for case in steering::cases().into_iter().chain(steering::of_full_nat()) {
             node.steer(&case.frame, 1, case.verdict).context(case.name)?;
             self.steered.push(case.name);
         }

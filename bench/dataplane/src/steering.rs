@@ -19,9 +19,11 @@ use serde::Serialize;
 use vip_agent::dataplane::{Dataplane, LoadOptions};
 use vip_agent::types::MonotonicTime;
 use vip_common::maps::{Vip, vip_flags};
+use vip_common::steering::full_nat::ports::Ports;
 use vip_common::steering::maglev::{Candidate, RingSize, fill};
 use vip_common::steering::tables::{
     Backend, Gate, Mode, NEW_FLOWS_ADMITTED, RingPair, Service, ServiceKey, ServicePort, backend_flags,
+    service_flags,
 };
 
 use crate::cost::{Cost, LOOPBACK, ethernet};
@@ -31,11 +33,16 @@ use crate::object::{self, OWN, VIP4, VIP6};
 const MMAPABLE: u32 = 1 << 10;
 const SYN: u8 = 0x02;
 const ACK: u8 = 0x10;
+const DROP: u32 = 1;
 const PASS: u32 = 2;
 const TRANSMIT: u32 = 3;
 /// The other port has no service.
 const PORT: u16 = 80;
 const BACKENDS: u8 = 10;
+/// Of full NAT, with one backend.
+const NAT_PORT: u16 = 81;
+/// The client's, which it keeps through full NAT.
+const CLIENT_PORT: u16 = 40_000;
 
 /// Two entries in each element.
 type Ring = Array<MapData, RingPair>;
@@ -56,7 +63,7 @@ pub(crate) struct Steering {
 
 /// Runs every case once per round, each beside `pass`.
 pub(crate) fn measure(rounds: usize) -> Result<Steering> {
-    let node = Node::new()?;
+    let node = Node::new(vip_flags::SERVICES)?;
     let ebpf = object::load(LOOPBACK)?;
     let pass = object::program(&ebpf, "pass")?;
     // As many as are noted of new flows, for those to be measured.
@@ -103,7 +110,18 @@ pub(crate) fn cases() -> [Case; 6] {
     .map(|(name, frame, verdict, budget_ns)| Case { name, frame, verdict, budget_ns })
 }
 
-/// An owner of both VIPs, with a service of ten backends on each, attached to nothing.
+/// What a client sends by full NAT, and what comes back and finds no route here. They cannot be measured: each changes the frame.
+pub(crate) fn of_full_nat() -> [Case; 4] {
+    [
+        ("IPv4, full NAT", segment4(SYN, NAT_PORT), TRANSMIT),
+        ("IPv6, full NAT", segment6(SYN, NAT_PORT), TRANSMIT),
+        ("IPv4, full NAT, an answer", packet4([1; 4], &segment(SYN | ACK, NAT_PORT, CLIENT_PORT)), DROP),
+        ("IPv6, full NAT, an answer", packet6([1; 16], &segment(SYN | ACK, NAT_PORT, CLIENT_PORT)), DROP),
+    ]
+    .map(|(name, frame, verdict)| Case { name, frame, verdict, budget_ns: None })
+}
+
+/// An owner of both VIPs, with a service of ten backends on each and one of full NAT, attached to nothing.
 pub(crate) struct Node {
     dataplane: Dataplane,
     viplane: Xdp,
@@ -112,19 +130,21 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub(crate) fn new() -> Result<Self> {
+    /// `flags`: of its VIPs.
+    pub(crate) fn new(flags: u16) -> Result<Self> {
         let mut dataplane = Dataplane::load(&LoadOptions::default())?;
         dataplane.load_steering(RingSize::DEFAULT)?;
         let router = dataplane.allocate_router()?;
         dataplane.words().store(router, MonotonicTime::now() + Duration::from_secs(3600));
-        let flags = vip_flags::SERVICES;
+        dataplane.set_nat_ports(&Ports::new(1024..=65_535, &[]))?;
         let vip = Vip { router: router.get(), link: 0, mac: OWN, answering: OWN, flags };
         let mut rings = Vec::new();
         for (number, address) in
             (0_u16..).zip([IpAddr::V4(Ipv4Addr::from(VIP4)), IpAddr::V6(Ipv6Addr::from(VIP6))])
         {
             dataplane.insert_vip(LOOPBACK, address, vip)?;
-            rings.push(serve(&dataplane, number, address)?);
+            rings.push(serve(&dataplane, 2 * number, address, Mode::Direct)?);
+            rings.push(serve(&dataplane, 2 * number + 1, address, Mode::Nat)?);
         }
         let id = dataplane.program_id();
         let info = loaded_programs().filter_map(Result::ok).find(|info| info.id() == id);
@@ -167,8 +187,12 @@ fn map(dataplane: &Dataplane, name: &str) -> Result<MapData> {
     Ok(MapData::from_fd(map.try_clone_to_owned()?)?)
 }
 
-/// A service on TCP port 80 of the VIP; the slots of its backends begin at 1 + 100 for each.
-fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr) -> Result<Ring> {
+/// A service on a TCP port of the VIP; the slots of its backends begin at 1 + 100 for each.
+fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr, mode: Mode) -> Result<Ring> {
+    let (at, backends, flags) = match mode {
+        Mode::Nat => (NAT_PORT, 1, service_flags::FULL_NAT),
+        _ => (PORT, BACKENDS, 0),
+    };
     let (address, family) = match vip {
         IpAddr::V4(vip) => {
             let mut wide = [0; 16];
@@ -177,13 +201,13 @@ fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr) -> Result<Ring> {
         }
         IpAddr::V6(vip) => (vip.octets(), 6),
     };
-    let key = ServiceKey { vip: address, port: PORT.to_be_bytes(), protocol: 6, family };
+    let key = ServiceKey { vip: address, port: at.to_be_bytes(), protocol: 6, family };
     let mut ports: HashMap<_, [u8; 20], [u8; 4]> =
         HashMap::try_from(Map::HashMap(map(dataplane, "SERVICE_PORTS")?))?;
     let port = ServicePort { service, shift: 0 };
     ports.insert(bytemuck::cast::<_, [u8; 20]>(key), bytemuck::cast::<_, [u8; 4]>(port), 0)?;
     let mut candidates = Vec::new();
-    for number in 1..=BACKENDS {
+    for number in 1..=backends {
         let slot = u32::from(service) * 100 + u32::from(number);
         let backend = Backend {
             address: [number; 16],
@@ -208,7 +232,7 @@ fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr) -> Result<Ring> {
     }
     let mut rings: ArrayOfMaps<_, Ring> = ArrayOfMaps::try_from(Map::ArrayOfMaps(map(dataplane, "RINGS")?))?;
     rings.set(service.into(), &ring, 0)?;
-    let definition = Service { ring_size: size.get(), mode: Mode::Direct as u8, ..Service::zeroed() };
+    let definition = Service { ring_size: size.get(), mode: mode as u8, flags, ..Service::zeroed() };
     set(dataplane, "SERVICES", service.into(), bytemuck::cast::<_, [u8; 16]>(definition))?;
     Ok(ring)
 }
@@ -217,18 +241,26 @@ fn set<T: Pod>(dataplane: &Dataplane, array: &str, index: u32, value: T) -> Resu
     Ok(Array::try_from(Map::Array(map(dataplane, array)?))?.set(index, value, 0)?)
 }
 
-fn tcp(flags: u8, port: u16) -> [u8; 20] {
-    let [high, low] = port.to_be_bytes();
-    [0x9c, 0x40, high, low, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]
+fn segment(flags: u8, from: u16, to: u16) -> [u8; 20] {
+    let ([a, b], [c, d]) = (from.to_be_bytes(), to.to_be_bytes());
+    [a, b, c, d, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0xff, 0xff, 0, 0, 0, 0]
 }
 
 fn segment4(flags: u8, port: u16) -> Vec<u8> {
-    let [a, b, c, d] = VIP4;
-    let header = [0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, 192, 0, 2, 9, a, b, c, d];
-    ethernet(0x0800, &[&header[..], &tcp(flags, port)].concat())
+    packet4([192, 0, 2, 9], &segment(flags, CLIENT_PORT, port))
 }
 
 fn segment6(flags: u8, port: u16) -> Vec<u8> {
+    packet6([0x20; 16], &segment(flags, CLIENT_PORT, port))
+}
+
+fn packet4([a, b, c, d]: [u8; 4], segment: &[u8]) -> Vec<u8> {
+    let [e, f, g, h] = VIP4;
+    let header = [0x45, 0, 0, 40, 0, 0, 0x40, 0, 64, 6, 0, 0, a, b, c, d, e, f, g, h];
+    ethernet(0x0800, &[&header[..], segment].concat())
+}
+
+fn packet6(source: [u8; 16], segment: &[u8]) -> Vec<u8> {
     let start = [0x60, 0, 0, 0, 0, 20, 6, 64];
-    ethernet(0x86dd, &[&start[..], &[0x20; 16], &VIP6, &tcp(flags, port)].concat())
+    ethernet(0x86dd, &[&start[..], &source, &VIP6, segment].concat())
 }

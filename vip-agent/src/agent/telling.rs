@@ -45,7 +45,7 @@ impl Telling {
 }
 
 impl Agent {
-    /// Begins, if it is configured and something is steered.
+    /// Begins, if it is configured and something is steered, and was not begun before.
     ///
     /// # Errors
     /// The system has no thread left.
@@ -70,7 +70,8 @@ impl Agent {
         let homes = self.instances.iter().filter_map(|managed| Some((managed.slot, managed.home.as_ref()?)));
         let routers = homes.flat_map(|(slot, home)| home.vips.iter().map(move |vip| (*vip, slot))).collect();
         let services = self.config.services.iter().filter_map(|service| self.known(service)).collect();
-        self.telling.directory.set(Directory { services, routers });
+        let ports = self.services.nat_ports();
+        self.telling.directory.set(Directory { services, routers, ports });
     }
 
     fn known(&self, service: &Service) -> Option<(u16, Known)> {
@@ -111,7 +112,8 @@ impl Agent {
             None => {
                 let carriers: Vec<usize> =
                     (0..self.instances.len()).filter(|index| self.carries_services(*index)).collect();
-                let unicast = carriers.iter().filter_map(|index| self.instances[*index].config.unicast.as_ref());
+                let unicast =
+                    carriers.iter().filter_map(|index| self.instances[*index].config.unicast.as_ref());
                 let mut peers: BTreeSet<IpAddr> =
                     unicast.flat_map(|unicast| unicast.peers.iter().copied()).collect();
                 let mut silent = false;

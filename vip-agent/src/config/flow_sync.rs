@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::api;
 use super::field::{Field, Mapping};
 use super::secrets::Secrets;
 use super::tree::Value;
-use super::api;
 use crate::vrrp::trailer::KeyRing;
 
 /// `flow_sync`, where it is not null. Its serialised form does not hold the keys.

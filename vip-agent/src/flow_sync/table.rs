@@ -68,7 +68,7 @@ pub enum Noted {
     Own,
     /// There is no such VIP, service or backend here, or it goes by another mode.
     Unknown,
-    /// Its port belongs to another flow.
+    /// Its port belongs to another flow, or full NAT does not use it here.
     Taken,
     /// It was over before it came.
     Over,

@@ -72,6 +72,7 @@ const PATIENT: &[&str] = &[
     "dataplane_refusals",
     "dataplane_restart",
     "decision",
+    "flow_sync",
     "foreign",
     "full_nat",
     "heartbeat",
@@ -107,6 +108,7 @@ const PATIENT: &[&str] = &[
     "services_scale",
     "sockets",
     "steering",
+    "told_flows",
     "topology",
     "wire",
 ];

@@ -33,6 +33,10 @@ impl FullNat {
         self.vips.contains(&vip)
     }
 
+    pub(super) const fn ports(&self) -> Option<Ports> {
+        self.ports
+    }
+
     /// Of a former agent: packets of flows that are there must find them from the first one on. Who asks in vain loses nothing.
     pub(super) fn inherit(&mut self, services: &[Service]) {
         self.vips = services.iter().filter(is_nat).map(|service| service.vip).collect();
@@ -160,6 +164,7 @@ impl Agent {
         if self.services.full_nat.ports != Some(ports) {
             self.dataplane.set_nat_ports(&ports)?;
             self.services.full_nat.ports = Some(ports);
+            self.publish_directory();
         }
         anyhow::ensure!(
             ports.count() > 0,

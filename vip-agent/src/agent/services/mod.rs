@@ -17,6 +17,7 @@ use anyhow::Context as _;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use vip_common::maps::vip_flags;
+use vip_common::steering::full_nat::ports::Ports;
 use vip_common::steering::maglev::RingSize;
 use vip_common::steering::tables::{Closed, Mode};
 
@@ -111,6 +112,11 @@ impl Services {
     /// What stands in them.
     pub(super) fn book(&self) -> &Book {
         &self.book
+    }
+
+    /// The ports that flows to other nodes may have, once those are known.
+    pub(super) fn nat_ports(&self) -> Option<Ports> {
+        self.full_nat.ports()
     }
 
     /// Whether a change is on its way into the tables.
@@ -297,7 +303,10 @@ impl Agent {
                 self.services.stale |= self.services.book.is_behind();
                 // Those that went without flows need no next hop any more.
                 self.follow_hops();
-                self.publish_directory();
+                // The first services may come with a reload.
+                if let Err(error) = self.tell_flows() {
+                    tracing::error!("peers do not hear of flows: {}", in_full(&error));
+                }
             }
             Event::Written(Err(Unfinished { error, left })) => {
                 let error = in_full(&error.into());

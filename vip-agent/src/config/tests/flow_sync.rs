@@ -43,7 +43,7 @@ fn what_does_not_name_this_node_or_a_key_file_is_refused_and_a_key_in_the_wrong_
         (format!("flow_sync: {KEY}"), ways),
         (
             format!("flow_sync: {{listen: \"10.0.0.1:1\", key_file: {KEY}}}"),
-            "2:46: flow_sync.key_file: must be the absolute path of a file",
+            "2:45: flow_sync.key_file: must be the absolute path of a file",
         ),
         (
             "flow_sync: {listen: \"0.0.0.0:1\", key_file: /etc/flows.key}".to_owned(),

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bytemuck::Zeroable;
+use vip_common::steering::full_nat::ports::Ports;
 use vip_common::steering::full_nat::tables::{NatFlow, NatHop, NatKey, NatReturn, gives_way, life};
 use vip_common::steering::tables::{Choice, FlowState, Mode, SteeredFlowKey};
 
@@ -28,6 +29,8 @@ pub struct Directory {
     pub services: BTreeMap<u16, Known>,
     /// Whose word says who owns a VIP.
     pub routers: BTreeMap<IpAddr, RouterSlot>,
+    /// The ports that full NAT may use here: answers to others do not find their flow. `None`: none yet.
+    pub ports: Option<Ports>,
 }
 
 /// A service in the tables.
@@ -66,6 +69,10 @@ impl Directory {
         let serving = here
             .filter_map(|(index, known)| Some((known.serves(key.protocol, key.vip_port)?, (*index, known))));
         serving.max_by_key(|(named, _)| *named).map(|(_, service)| service)
+    }
+
+    fn has_port(&self, port: u16) -> bool {
+        self.ports.is_some_and(|ports| ports.contains(port))
     }
 }
 
@@ -194,6 +201,10 @@ impl ToldFlows {
 impl FlowTable for ToldFlows {
     fn read(&mut self, visit: &mut dyn FnMut(Flow)) -> io::Result<()> {
         let directory = self.directory.get();
+        // A backup has nothing to tell, and looking through empty tables takes milliseconds.
+        if !directory.routers.keys().any(|vip| self.is_owner(&directory, *vip)) {
+            return Ok(());
+        }
         self.read_steered(&directory, visit)?;
         self.read_translated(&directory, visit)
     }
@@ -215,7 +226,11 @@ impl FlowTable for ToldFlows {
         let key = table_key(&flow.key, index);
         let noted = match (&flow.translation, known.mode) {
             (None, Mode::Direct | Mode::Tunnel) => self.note_steered(&key, flow, slot),
-            (Some(translation), Mode::Nat) if translation.own.is_ipv4() == known.vip.is_ipv4() => {
+            // To its backend a flow is the VIP's, which comes to whoever owns that.
+            (Some(translation), Mode::Nat) if translation.own == known.vip => {
+                if !directory.has_port(translation.own_port) {
+                    return Noted::Taken;
+                }
                 self.note_translated(&key, flow, translation, slot)
             }
             _ => return Noted::Unknown,
