@@ -140,7 +140,8 @@ pub struct Handover {
     /// Zero.
     pub reserved: [u8; 2],
     /// CLOCK_MONOTONIC nanoseconds until which frames to the virtual MAC are taken without owning: a switch sends them here
-    /// as soon as it has seen the new owner's first advert, and some are on their way to the former one.
+    /// as soon as it has seen the new owner's first advert, and some are on their way to the former one. Until then services are
+    /// steered, too, whatever MAC their frames come to.
     pub in_transit: u64,
 }
 

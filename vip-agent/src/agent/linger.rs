@@ -11,6 +11,7 @@ use super::Agent;
 use super::instance::{Linger, Managed};
 use crate::config::LocalAddress;
 use crate::net::addresses::Staged;
+use crate::types::MonotonicTime;
 use crate::vrrp::driver::{Command, InstanceId, Unstage};
 use crate::vrrp::machine::Event;
 
@@ -49,6 +50,9 @@ impl Agent {
             self.move_addresses(moving).await;
         }
         let Some(index) = self.index_of(id) else { return };
+        if matches!(when, Unstage::AfterGrace) {
+            self.steer_for_grace(index);
+        }
         let managed = &mut self.instances[index];
         managed.staged = false;
         match when {
@@ -59,6 +63,16 @@ impl Agent {
                 let since = Instant::now();
                 managed.linger = Some(Linger { since, until: since + managed.config.grace });
             }
+        }
+    }
+
+    /// Who has not heard of the new owner yet sends here: what services steer goes on to its backend meanwhile.
+    ///
+    /// Not by virtual MACs: they are at the new owner at once, and what a switch sends everywhere must not go on twice.
+    fn steer_for_grace(&self, index: usize) {
+        let managed = &self.instances[index];
+        if self.carries_services(index) && !managed.config.virtual_mac {
+            self.dataplane.words().expect(managed.slot, MonotonicTime::now() + managed.config.grace);
         }
     }
 

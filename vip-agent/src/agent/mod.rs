@@ -239,6 +239,8 @@ impl Agent {
                     self.judge_claims();
                     self.follow_inquiries().await;
                     self.answer_drains().await;
+                    self.look_for_clients();
+                    self.notice_strangers();
                 }
                 _ = retry.tick() => {
                     self.retry_faults().await;

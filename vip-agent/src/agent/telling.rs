@@ -12,9 +12,10 @@ use crate::config::{Service, ServiceMode};
 use crate::dataplane::services::{Directory, Known, SharedDirectory, ToldFlows};
 use crate::flow_sync::exchange::{Company, Counts, PeerView};
 use crate::flow_sync::thread::{FlowSync, View};
+use crate::net::next_hops::provoke;
 use crate::status::{FlowPeerStatus, FlowSyncStatus};
 
-/// How often it is asked who sends adverts.
+/// How often it is asked who sends adverts, where somebody is known; where nobody is, each time that there is a chance.
 const LOOK_AROUND: Duration = Duration::from_secs(5);
 
 /// See the module.
@@ -94,7 +95,16 @@ impl Agent {
         Some((index, Known { vip: service.vip, mode, ports: service.ports.clone(), backends }))
     }
 
-    fn carries_services(&self, instance: usize) -> bool {
+    /// Has the kernel ask for the next hops of clients that this node may have to answer soon.
+    pub(super) fn look_for_clients(&self) {
+        let clients = self.telling.directory.take_clients();
+        if !clients.is_empty() {
+            tokio::spawn(provoke(clients));
+        }
+    }
+
+    /// Whether an instance has VIPs with services.
+    pub(super) fn carries_services(&self, instance: usize) -> bool {
         let vips = self.instances[instance].vips();
         self.config.services.iter().any(|service| vips.contains(&service.vip))
     }
@@ -105,7 +115,6 @@ impl Agent {
         if self.telling.sync.is_none() || self.telling.look.is_some_and(|next| Instant::now() < next) {
             return;
         }
-        self.telling.look = Some(Instant::now() + LOOK_AROUND);
         let (own, named) = (config.listen.ip(), config.peers.clone());
         let company = match named {
             Some(peers) => Company { peers, guests: false },
@@ -133,6 +142,7 @@ impl Agent {
                 Company { peers, guests: true }
             }
         };
+        self.telling.look = (!company.peers.is_empty()).then(|| Instant::now() + LOOK_AROUND);
         if let Some(sync) = &self.telling.sync {
             sync.set_company(company);
         }

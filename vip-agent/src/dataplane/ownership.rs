@@ -116,8 +116,8 @@ impl OwnershipWords {
         (MacAddr([a, b, c, d, e, f]), until)
     }
 
-    /// Takes frames to the router's virtual MAC until then without owning it: they are on their way while it moves
-    /// ([`MonotonicTime::ZERO`]: no longer). Nobody is answered by this.
+    /// Takes frames to the router's virtual MAC, and steers those to its VIPs with services, until then without owning it: they are
+    /// on their way while it moves ([`MonotonicTime::ZERO`]: no longer). Nobody's question is answered by this.
     pub fn expect(&self, slot: RouterSlot, until: MonotonicTime) {
         let [_, _, in_transit] = self.handover(slot);
         in_transit.store(until.0, Ordering::Release);

@@ -131,6 +131,7 @@ pub struct Transfer {
     length: usize,
     returned: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
+    hurry: Arc<AtomicBool>,
     thread: JoinHandle<Result<String>>,
 }
 
@@ -144,6 +145,8 @@ impl Transfer {
         stream.set_read_timeout(Some(Duration::from_secs(10)))?;
         let (returned, stop) = (Arc::<AtomicUsize>::default(), Arc::<AtomicBool>::default());
         let (seen, stopped) = (Arc::clone(&returned), Arc::clone(&stop));
+        let hurry = Arc::<AtomicBool>::default();
+        let hurried = Arc::clone(&hurry);
         let mut sending = stream.try_clone()?;
         std::thread::spawn(move || {
             for (chunk, at) in (0..length).step_by(CHUNK).enumerate() {
@@ -151,7 +154,7 @@ impl Transfer {
                 if stopped.load(Ordering::Relaxed) || sending.write_all(&bytes).is_err() {
                     return;
                 }
-                if chunk > 0 {
+                if chunk > 0 && !hurried.load(Ordering::Relaxed) {
                     std::thread::sleep(pause);
                 }
             }
@@ -173,7 +176,7 @@ impl Transfer {
                 }
             }
         });
-        Ok(Self { length, returned, stop, thread })
+        Ok(Self { length, returned, stop, hurry, thread })
     }
 
     /// How many bytes are back.
@@ -184,6 +187,11 @@ impl Transfer {
     /// Whether some are back and some are not.
     pub fn is_under_way(&self) -> bool {
         (1..self.length).contains(&self.returned())
+    }
+
+    /// The rest goes without pauses.
+    pub fn hurry(&self) {
+        self.hurry.store(true, Ordering::Relaxed);
     }
 
     /// Waits until all is back; who sent it.

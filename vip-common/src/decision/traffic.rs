@@ -61,7 +61,7 @@ fn decide<B: Bytes + ?Sized, T: Tables>(
 ) -> Decision {
     let vip = to.vip;
     let now = tables.now_coarse();
-    if !owns(tables, vip, now) && !is_taking_over(tables, vip, now) {
+    if !owns(tables, vip, now) && !is_moving(tables, vip, now) {
         return Decision::new(vip, Reason::TrafficNotOwned, Action::Pass);
     }
     if vip.flags & vip_flags::NOT_ACCEPTED != 0 {
@@ -105,9 +105,14 @@ fn arrived<T: Tables>(to: &To<'_>, now: u64, tables: &T) -> Arrived {
 
 /// Whether the VIPs come from a former owner just now: our advert is out, which draws a virtual MAC to us, and the word is not
 /// stored yet. The stack knows nothing of the connections that the former owner serves, and would reset them.
+///
+/// Or they have just gone: who has not heard yet sends here, and what services steer goes where the new owner would send it.
 #[inline(always)]
-fn is_taking_over<T: Tables>(tables: &T, vip: &Vip, now: u64) -> bool {
-    tables.handover(vip.router).is_some_and(|handover| now < handover.in_transit && now < handover.until)
+fn is_moving<T: Tables>(tables: &T, vip: &Vip, now: u64) -> bool {
+    let steered = vip.flags & vip_flags::SERVICES != 0;
+    tables
+        .handover(vip.router)
+        .is_some_and(|handover| now < handover.in_transit && (steered || now < handover.until))
 }
 
 /// The handover that runs, if its former owner may have to have the frame: a TCP one for us.

@@ -110,6 +110,7 @@ const PATIENT: &[&str] = &[
     "steering",
     "told_flows",
     "topology",
+    "tunnel_ends",
     "wire",
 ];
 

@@ -3,8 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use vip_common::steering::full_nat::ports::Ports;
+use vip_common::steering::reason::Outcome;
 
 use super::super::Agent;
 use super::Services;
@@ -16,6 +18,12 @@ use crate::errors::in_full;
 use crate::net::next_hops::{Reached, provoke};
 use crate::net::sysctl::{Setting, Sysctl};
 
+/// A look at all flows that takes so long at most may be had four times a second: a twentieth of the time.
+const QUICK: Duration = Duration::from_millis(12);
+
+/// Services whose dropped answers are looked at four times a second: a microsecond each. The others' clients wait for the next count.
+const MOST_NOTICED: usize = 256;
+
 /// What stands in the kernel, and what it depends on.
 #[derive(Debug, Default)]
 pub(super) struct FullNat {
@@ -24,6 +32,8 @@ pub(super) struct FullNat {
     ports: Option<Ports>,
     /// Why nothing can go to other nodes.
     fault: Option<String>,
+    /// Answers that were dropped for want of a way to their clients, as of the last look.
+    lost: Option<u64>,
     /// What keeps interfaces from forwarding, by family, as it was when it was last looked at: plans and status say the same.
     closed: BTreeMap<u32, [Option<Setting>; 2]>,
 }
@@ -171,6 +181,24 @@ impl Agent {
             "no port is left for flows to other nodes: narrow net.ipv4.ip_local_port_range"
         );
         Ok(())
+    }
+
+    /// Four times a second: an answer was dropped as nobody knows the way to its client. It is not to wait for the next count.
+    pub(in super::super) fn notice_strangers(&mut self) {
+        let Some(tables) = self.services.tables.as_ref().filter(|_| !self.services.full_nat.vips.is_empty())
+        else {
+            return;
+        };
+        let indices = self.config.services.iter().filter(is_nat).take(MOST_NOTICED);
+        let indices = indices.filter_map(|service| self.services.book.index(service.name.as_str()));
+        let counters = indices.filter_map(|index| tables.service_counters(index).ok());
+        let lost = counters.map(|counters| counters.outcomes[Outcome::NoWayBack as usize]).sum();
+        let more = self.services.full_nat.lost.replace(lost).is_some_and(|before| before < lost);
+        // Strangers who do not exist are not to keep this node busy.
+        if more && self.services.count_took < QUICK {
+            self.services.count_next = None;
+            self.count_flows();
+        }
     }
 
     /// Has the kernel ask for the MACs of clients that it does not know, so that their answers find the way.

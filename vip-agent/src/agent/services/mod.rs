@@ -7,6 +7,7 @@ mod flows;
 mod full_nat;
 mod judge;
 mod observe;
+mod tunnel_ends;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -63,8 +64,11 @@ pub(super) struct Services {
     counts: FlowCounts,
     /// Not before then.
     count_next: Option<Instant>,
+    /// How long the last one took.
+    count_took: Duration,
     past: observe::Past,
     full_nat: full_nat::FullNat,
+    ends: tunnel_ends::Ends,
 }
 
 /// What happened.
@@ -185,6 +189,7 @@ impl Agent {
         self.services.stale = true;
         self.follow_hops();
         self.keep_services();
+        self.keep_tunnel_ends();
     }
 
     /// Goes on with the tables that a former agent filled.
@@ -335,10 +340,11 @@ impl Agent {
         }
         self.look_after_full_nat();
         self.keep_services();
+        self.keep_tunnel_ends();
         self.count_flows();
     }
 
-    fn count_flows(&mut self) {
+    pub(super) fn count_flows(&mut self) {
         let Some(tables) = &self.services.tables else { return };
         let due = self.services.count_next.is_none_or(|next| next <= Instant::now());
         // Not while a ring may still lead to a backend that leaves.
@@ -354,7 +360,9 @@ impl Agent {
     /// Backends that left go when their last flow has ended.
     fn counted(&mut self, epoch: u64, counts: FlowCounts) {
         let begun = self.services.count_next.unwrap_or_else(Instant::now);
-        self.services.count_next = Some(Instant::now() + COUNT_EVERY.max(begun.elapsed() * COUNT_REST));
+        self.services.count_took = begun.elapsed();
+        let rest = COUNT_EVERY.max(self.services.count_took * COUNT_REST);
+        self.services.count_next = Some(Instant::now() + rest);
         self.services.counts = counts;
         self.resolve_strangers();
         let busy = self.services.work.is_some() || self.is_being_succeeded().is_some();

@@ -2,6 +2,7 @@
 //! themselves (`tables`). docs/steering.md has the design.
 
 mod book;
+mod ends;
 mod entries;
 mod flows;
 mod full_nat;
@@ -17,6 +18,7 @@ mod wanted;
 use vip_common::steering::tables::{ServiceKey, ServicePort};
 
 pub use self::book::{Book, Holder, NoRoom};
+pub use self::ends::TunnelEnd;
 pub use self::flows::{Flow, FlowCounts};
 pub use self::plan::Step;
 pub use self::slots::BackendSlot;

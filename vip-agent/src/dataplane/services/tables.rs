@@ -29,6 +29,7 @@ pub struct ServiceTables {
     pub(super) flows: OwnedFd,
     pub(super) nat_flows: OwnedFd,
     pub(super) nat_returns: OwnedFd,
+    pub(super) tunnel_ends: OwnedFd,
     service_counters: OwnedFd,
     backend_counters: OwnedFd,
     cpus: usize,
@@ -92,6 +93,7 @@ impl ServiceTables {
             flows: fd("FLOWS")?,
             nat_flows: fd("NAT_FLOWS")?,
             nat_returns: fd("NAT_RETURNS")?,
+            tunnel_ends: fd("TUNNEL_ENDS")?,
             service_counters: fd("SERVICE_COUNTERS")?,
             backend_counters: fd("BACKEND_COUNTERS")?,
             cpus: aya::util::nr_cpus()

@@ -1,11 +1,11 @@
 //! The tables of flows as the exchange with peers reads and fills them ([`crate::flow_sync`]): in terms that mean the same on every
 //! node on one side, in slots of this node's tables on the other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use bytemuck::Zeroable;
@@ -21,6 +21,9 @@ use super::wanted::{address, bytes, family};
 use crate::config::PortRange;
 use crate::flow_sync::table::{Flow, FlowKey, FlowTable, Noted, Translation};
 use crate::types::MonotonicTime;
+
+/// Clients to be looked for at once.
+const MOST_CLIENTS: usize = 1024;
 
 /// What the tables' numbers mean, as of the last plan that was carried out.
 #[derive(Clone, Debug, Default)]
@@ -78,16 +81,39 @@ impl Directory {
 
 /// The agent's end of what the exchange knows of the tables' numbers.
 #[derive(Clone, Debug, Default)]
-pub struct SharedDirectory(Arc<Mutex<Arc<Directory>>>);
+pub struct SharedDirectory(Arc<Mutex<Shared>>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    directory: Arc<Directory>,
+    clients: BTreeSet<IpAddr>,
+}
 
 impl SharedDirectory {
     /// This is how things are from now on.
     pub fn set(&self, directory: Directory) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(directory);
+        self.lock().directory = Arc::new(directory);
+    }
+
+    /// Clients of flows that peers have told since this was last asked, [`MOST_CLIENTS`] at most: the program will need the MACs of
+    /// their next hops as soon as this node owns their VIP.
+    pub fn take_clients(&self) -> BTreeSet<IpAddr> {
+        std::mem::take(&mut self.lock().clients)
     }
 
     fn get(&self) -> Arc<Directory> {
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.lock().directory)
+    }
+
+    fn note_client(&self, client: IpAddr) {
+        let clients = &mut self.lock().clients;
+        if clients.len() < MOST_CLIENTS {
+            clients.insert(client);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Shared> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -186,6 +212,9 @@ impl ToldFlows {
         let (backend, generation) = (slot.number.get(), slot.generation);
         // The way to the client is each owner's own: what this one knows of it already stays.
         let hop = there.filter(|back| back.client == *key).map_or(NatHop::zeroed(), |back| back.hop);
+        if hop.ifindex == 0 {
+            self.directory.note_client(flow.key.client);
+        }
         let vip = bytes(flow.key.vip);
         let back = NatReturn { seen, client: *key, vip, hop, backend, generation, state, reserved: [0; 5] };
         let before = look_up::<_, NatFlow>(flows, key)?;
