@@ -11,7 +11,7 @@ use vip_common::steering::reason::Outcome;
 use super::super::Agent;
 use super::Services;
 use super::judge::{self, Carrier};
-use crate::config::{Service, ServiceMode};
+use crate::config::{PortRange, Service, ServiceMode};
 use crate::dataplane::nat_ports;
 use crate::dataplane::services::Way;
 use crate::errors::in_full;
@@ -168,7 +168,7 @@ impl Agent {
         let taken: Vec<RangeInclusive<u16>> = beside
             .flat_map(|service| &service.ports)
             .filter(|range| !range.is_all())
-            .map(|range| range.numbers())
+            .map(PortRange::numbers)
             .collect();
         let ports = nat_ports(&taken)?;
         if self.services.full_nat.ports != Some(ports) {
