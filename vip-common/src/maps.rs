@@ -149,7 +149,7 @@ pub struct Handover {
 /// is [`Handover::until`] of that takeover.
 ///
 /// IPv4 addresses stand in the first four bytes, the rest is zero.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct FlowKey {
     /// The client's address.

@@ -114,7 +114,7 @@ impl SteeringMaps {
         // SAFETY: this CPU's own element, with room for it, which nothing else uses while this packet is looked at.
         unsafe {
             let place = (&raw mut (*self.arguments).key).cast::<K>();
-            place.write(key);
+            write_words(place, &key);
             &*place
         }
     }
@@ -126,7 +126,7 @@ impl SteeringMaps {
         // SAFETY: as above.
         unsafe {
             let place = (&raw mut (*self.arguments).value).cast::<V>();
-            place.write(value);
+            write_words(place, &value);
             &*place
         }
     }
@@ -154,6 +154,26 @@ impl SteeringMaps {
                 (*counters).new_flows += u64::from(outcome == Outcome::NewFlow as u32);
             }
         }
+    }
+}
+
+/// Writes what the kernel is to read, as the words that it reads. Byte by byte, as LLVM would where the types say no more, each of
+/// its reads waits until all bytes have left the store buffer, and zeros become a call of `memset`: 200 ns for the two keys of an
+/// IPv4 packet where returns are dear.
+///
+/// # Safety
+/// `place` can be written, and is aligned to eight bytes.
+#[inline(always)]
+unsafe fn write_words<T>(place: *mut T, from: &T) {
+    const { assert!(size_of::<T>().is_multiple_of(4)) };
+    let mut word = 0;
+    while word < size_of::<T>() / 4 {
+        // SAFETY: within both, of which no byte is padding: keys and values of maps have none.
+        unsafe {
+            let value = (&raw const *from).cast::<u32>().add(word).read_unaligned();
+            place.cast::<u32>().add(word).write_volatile(value);
+        }
+        word += 1;
     }
 }
 

@@ -84,11 +84,12 @@ fn cpu(cpuinfo: &str) -> String {
 
 fn print(report: &Report) {
     println!("{}, Linux {}", report.cpu, report.kernel);
-    println!("{:<44} {:>8} {:>11} {:>9}", "frame", "ns", "over pass", "budget");
+    println!("{:<44} {:>8} {:>11} {:>8} {:>9}", "frame", "ns", "over pass", "least", "budget");
     for cost in report.cost.iter().chain(&report.steering.cost) {
         let budget = cost.budget_ns.map_or_else(|| "-".to_owned(), |budget| format!("{budget} ns"));
         let mark = if cost.is_met() { "" } else { "  MISSED" };
-        println!("{:<44} {:>8} {:>+11} {budget:>9}{mark}", cost.frame, cost.ns, cost.over_pass_ns);
+        let cost::Cost { frame, ns, over_pass_ns, least_over_pass_ns, .. } = cost;
+        println!("{frame:<44} {ns:>8} {over_pass_ns:>+11} {least_over_pass_ns:>+8} {budget:>9}{mark}");
     }
     for steering::Verified { program, instructions } in &report.steering.verified {
         let instructions = instructions.map_or_else(|| "-".to_owned(), |count| count.to_string());

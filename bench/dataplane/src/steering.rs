@@ -26,8 +26,7 @@ use vip_common::steering::tables::{
     service_flags,
 };
 
-use crate::cost::{Cost, LOOPBACK, ethernet};
-use crate::median;
+use crate::cost::{Cost, LOOPBACK, Rounds, ethernet};
 use crate::object::{self, OWN, VIP4, VIP6};
 
 const MMAPABLE: u32 = 1 << 10;
@@ -71,20 +70,12 @@ pub(crate) fn measure(rounds: usize) -> Result<Steering> {
     let mut cost = Vec::new();
     for Case { name, frame, verdict, budget_ns } in cases() {
         node.steer(&frame, 1, verdict)?;
-        let (mut times, mut differences) = (Vec::new(), Vec::new());
+        let mut measured = Rounds::default();
         for _ in 0..rounds {
             node.open_gate()?;
-            let floor = run(pass, &frame, frames, PASS)?;
-            let time = node.steer(&frame, frames, verdict)?;
-            times.push(time);
-            differences.push(time - floor);
+            measured.push(run(pass, &frame, frames, PASS)?, node.steer(&frame, frames, verdict)?);
         }
-        cost.push(Cost {
-            frame: name,
-            ns: median(times).context("no rounds")?,
-            over_pass_ns: median(differences).context("no rounds")?,
-            budget_ns,
-        });
+        cost.push(measured.cost(name, budget_ns).context("no rounds")?);
     }
     Ok(Steering { cost, verified: node.verified() })
 }

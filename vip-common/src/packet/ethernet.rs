@@ -49,6 +49,18 @@ impl Mac {
         [a, b, c, d, e, f]
     }
 
+    /// The bytes on the wire as a number, the first one lowest.
+    #[inline(always)]
+    pub const fn number(self) -> u64 {
+        self.0
+    }
+
+    /// From [`Self::number`]; what is above its six bytes does not count.
+    #[inline(always)]
+    pub const fn of_number(number: u64) -> Self {
+        Self(number & 0xffff_ffff_ffff)
+    }
+
     /// Reads the address at `offset`.
     #[inline(always)]
     pub fn load<B: Bytes + ?Sized>(frame: &B, offset: usize) -> Option<Self> {

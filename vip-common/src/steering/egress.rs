@@ -28,7 +28,7 @@ pub const MAX_LOCAL_FLOWS: u32 = 131_072;
 pub const MAX_LOCAL_FRAGMENTS: u32 = 8192;
 
 /// Key of `LOCAL_FLOWS`: a flow as its backend knows it.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct LocalFlowKey {
     /// The client's address; an IPv4 one stands in the first four bytes.

@@ -36,7 +36,7 @@ pub const FRAGMENT_TIMEOUT: u64 = 30 * SECOND;
 pub const REFRESH: u64 = SECOND;
 
 /// Key of `SERVICE_PORTS`.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct ServiceKey {
     /// The VIP; an IPv4 address stands in the first four bytes.
@@ -197,7 +197,7 @@ impl Backend {
 }
 
 /// Key of `FLOWS`. A service has one VIP, so that its number stands for that.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct SteeredFlowKey {
     /// The client's address; an IPv4 one stands in the first four bytes.

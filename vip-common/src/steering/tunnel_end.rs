@@ -16,7 +16,7 @@ use crate::packet::{Bytes, Headroom, ethernet, ipv4, ipv6};
 pub const MAX_TUNNEL_ENDS: u32 = 16_384;
 
 /// Key of `TUNNEL_ENDS`: what may come out where. Its value says nothing.
-#[repr(C)]
+#[repr(C, align(4))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct TunnelEndKey {
     /// This node's address that the outer header is to; an IPv4 one stands in the first four bytes.

@@ -35,7 +35,7 @@ pub struct NatFlow {
 }
 
 /// Key of `NAT_RETURNS`: a flow as the backend's packets name it.
-#[repr(C)]
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct NatKey {
     /// The backend's address; an IPv4 one stands in the first four bytes.

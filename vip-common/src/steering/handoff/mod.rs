@@ -23,25 +23,26 @@ use crate::packet::ethernet::{self, Mac};
 pub struct Handoff {
     /// CLOCK_MONOTONIC nanoseconds, behind by up to a tick.
     pub now: u64,
+    /// [`Mac::number`]: bytes would be written and read one by one.
+    own: u64,
+    hop_own: u64,
+    hop_next: u64,
     ifindex: u32,
     network: u32,
-    own: [u8; 6],
+    slot: u32,
+    outcome: u32,
+    served: u32,
+    service: u16,
+    shift: u16,
+    mtu: u16,
     echo: u8,
     closed: u8,
     handed_over: u8,
     answer: u8,
-    mtu: u16,
-    service: u16,
-    shift: u16,
-    slot: u32,
-    outcome: u32,
+    full_nat: u8,
+    reserved: u8,
     packet: Place,
     quoted: Place,
-    hop_own: [u8; 6],
-    hop_next: [u8; 6],
-    served: u32,
-    full_nat: u8,
-    reserved: [u8; 7],
 }
 
 /// A [`Packet`] in memory.
@@ -141,7 +142,7 @@ impl Handoff {
         self.now = now;
         self.ifindex = arrived.ifindex;
         self.network = behind_ethernet(arrived.network);
-        self.own = arrived.own.bytes();
+        self.own = arrived.own.number();
         self.echo = arrived.echo.into();
         self.closed = arrived.closed as u8;
         self.handed_over = arrived.handed_over.into();
@@ -155,7 +156,7 @@ impl Handoff {
             family,
             network: offset(self.network, NETWORK_BITS),
             ifindex: self.ifindex,
-            own: Mac::new(self.own),
+            own: Mac::of_number(self.own),
             echo: self.echo != 0,
             closed: Closed::of(self.closed),
             handed_over: self.handed_over != 0,
@@ -177,7 +178,7 @@ impl Handoff {
                 match &steered.action {
                     Action::Pass => Task::Pass,
                     Action::Direct(hop) => {
-                        (self.hop_own, self.hop_next) = (hop.own.bytes(), hop.next.bytes());
+                        (self.hop_own, self.hop_next) = (hop.own.number(), hop.next.number());
                         Task::Direct
                     }
                     Action::Answer(packet, answer, own) => {
@@ -270,7 +271,7 @@ impl Handoff {
     /// The way of [`Task::Direct`].
     #[inline(always)]
     pub const fn hop(&self) -> Hop {
-        Hop { own: Mac::new(self.hop_own), next: Mac::new(self.hop_next) }
+        Hop { own: Mac::of_number(self.hop_own), next: Mac::of_number(self.hop_next) }
     }
 
     /// What the packet of [`Task::Error`] quotes.
@@ -332,13 +333,13 @@ impl Handoff {
     fn tell(&mut self, packet: &Packet, answer: Answer, own: Mac) {
         self.packet = Place::of(packet);
         (self.answer, self.mtu) = code(answer);
-        self.own = own.bytes();
+        self.own = own.number();
     }
 
     /// The answer of [`Task::Answer`].
     #[inline(always)]
     pub fn answer(&self) -> Option<Action> {
-        Some(Action::Answer(self.packet()?, answer(self.answer, self.mtu)?, Mac::new(self.own)))
+        Some(Action::Answer(self.packet()?, answer(self.answer, self.mtu)?, Mac::of_number(self.own)))
     }
 }
 
