@@ -9,6 +9,7 @@ use vip_common::steering::tables::Mode;
 
 use super::Agent;
 use crate::config::{Service, ServiceMode};
+use crate::dataplane::RouterSlot;
 use crate::dataplane::services::{Directory, Known, SharedDirectory, ToldFlows};
 use crate::flow_sync::exchange::{Company, Counts, PeerView};
 use crate::flow_sync::thread::{FlowSync, View};
@@ -24,6 +25,8 @@ pub(super) struct Telling {
     /// Only where it is configured and there are services.
     sync: Option<FlowSync>,
     directory: SharedDirectory,
+    /// As the directory has them.
+    routers: BTreeMap<IpAddr, RouterSlot>,
     look: Option<Instant>,
     heard: BTreeSet<IpAddr>,
 }
@@ -64,15 +67,20 @@ impl Agent {
     }
 
     /// Says what the tables' numbers mean now.
-    pub(super) fn publish_directory(&self) {
+    pub(super) fn publish_directory(&mut self) {
         if self.telling.sync.is_none() {
             return;
         }
-        let homes = self.instances.iter().filter_map(|managed| Some((managed.slot, managed.home.as_ref()?)));
-        let routers = homes.flat_map(|(slot, home)| home.vips.iter().map(move |vip| (*vip, slot))).collect();
+        let routers = self.routers();
+        self.telling.routers.clone_from(&routers);
         let services = self.config.services.iter().filter_map(|service| self.known(service)).collect();
         let ports = self.services.nat_ports();
         self.telling.directory.set(Directory { services, routers, ports });
+    }
+
+    fn routers(&self) -> BTreeMap<IpAddr, RouterSlot> {
+        let homes = self.instances.iter().filter_map(|managed| Some((managed.slot, managed.home.as_ref()?)));
+        homes.flat_map(|(slot, home)| home.vips.iter().map(move |vip| (*vip, slot))).collect()
     }
 
     fn known(&self, service: &Service) -> Option<(u16, Known)> {
@@ -111,6 +119,9 @@ impl Agent {
 
     /// Who the peers are: whom the configuration names, or else whoever takes part in the elections.
     pub(super) async fn look_for_peers(&mut self) {
+        if self.telling.sync.is_some() && self.telling.routers != self.routers() {
+            self.publish_directory();
+        }
         let Some(config) = &self.config.flow_sync else { return };
         if self.telling.sync.is_none() || self.telling.look.is_some_and(|next| Instant::now() < next) {
             return;
