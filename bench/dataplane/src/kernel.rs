@@ -1,6 +1,6 @@
 //! Whether this kernel takes the programs and runs them: what `cargo xtask bench kernels` asks each of its machines.
 
-use std::thread;
+use std::{fs, thread};
 
 use anyhow::{Context as _, Result, anyhow, ensure};
 use nix::net::if_::if_nametoindex;
@@ -40,13 +40,14 @@ impl Acceptance {
 
     fn ask(&mut self) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET).context("no network namespace (root is needed)")?;
+        ip("link add here type veth peer name there")?;
+        lead_somewhere()?;
         let node = Node::new(vip_flags::SERVICES | vip_flags::FULL_NAT)?;
         self.programs = node.verified();
         for case in steering::cases().into_iter().chain(steering::of_full_nat()) {
             node.steer(&case.frame, 1, case.verdict).context(case.name)?;
             self.steered.push(case.name);
         }
-        ip("link add here type veth peer name there")?;
         for (choice, mode) in [(XdpModeChoice::Skb, XdpMode::Skb), (XdpModeChoice::Driver, XdpMode::Driver)] {
             let mut dataplane = Dataplane::load(&LoadOptions { xdp_mode: choice, pin_dir: None })?;
             let attached = dataplane.attach(if_nametoindex("here")?, "here")?;
@@ -55,4 +56,23 @@ impl Acceptance {
         }
         Ok(())
     }
+}
+
+/// Full NAT begins no flow whose client no route leads to.
+fn lead_somewhere() -> Result<()> {
+    for family in ["ipv4", "ipv6"] {
+        let path = format!("/proc/sys/net/{family}/conf/lo/forwarding");
+        fs::write(&path, "1").with_context(|| format!("cannot write {path}"))?;
+    }
+    for command in [
+        "link set lo up",
+        "link set there up",
+        "link set here up",
+        "address add 198.51.100.1/24 dev here",
+        "route add default dev here",
+        "-6 route add default dev here",
+    ] {
+        ip(command)?;
+    }
+    Ok(())
 }

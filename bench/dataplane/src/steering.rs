@@ -185,11 +185,7 @@ fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr, mode: Mode) -> Result
         _ => (PORT, BACKENDS, 0),
     };
     let (address, family) = match vip {
-        IpAddr::V4(vip) => {
-            let mut wide = [0; 16];
-            wide[..4].copy_from_slice(&vip.octets());
-            (wide, 4)
-        }
+        IpAddr::V4(vip) => (widened(vip.octets()), 4),
         IpAddr::V6(vip) => (vip.octets(), 6),
     };
     let key = ServiceKey { vip: address, port: at.to_be_bytes(), protocol: 6, family };
@@ -201,7 +197,7 @@ fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr, mode: Mode) -> Result
     for number in 1..=backends {
         let slot = u32::from(service) * 100 + u32::from(number);
         let backend = Backend {
-            address: [number; 16],
+            address: if family == 4 { widened([number; 4]) } else { [number; 16] },
             ifindex: LOOPBACK,
             mac: [2, 0, 0, 0, 0xbb, number],
             own: OWN,
@@ -226,6 +222,13 @@ fn serve(dataplane: &Dataplane, service: u16, vip: IpAddr, mode: Mode) -> Result
     let definition = Service { ring_size: size.get(), mode: mode as u8, flags, ..Service::zeroed() };
     set(dataplane, "SERVICES", service.into(), bytemuck::cast::<_, [u8; 16]>(definition))?;
     Ok(ring)
+}
+
+/// An IPv4 address as tables have it.
+fn widened(address: [u8; 4]) -> [u8; 16] {
+    let mut wide = [0; 16];
+    wide[..4].copy_from_slice(&address);
+    wide
 }
 
 fn set<T: Pod>(dataplane: &Dataplane, array: &str, index: u32, value: T) -> Result<()> {

@@ -1,9 +1,13 @@
 //! What each mode makes of a packet, by a model that builds its frames with another library; and what it leaves alone.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::TestRunner;
+use vip_agent::dataplane::RouterSlot;
+use vip_agent::types::MonotonicTime;
 use vip_common::rewrite::Verdict;
 use vip_common::steering::reason::Outcome;
 use vip_common::steering::tables::{Closed, Gate, MAX_SERVICES, Mode};
@@ -128,6 +132,26 @@ fn what_its_very_backend_sends_is_not_sent_back() -> Result<()> {
     frame[6..12].copy_from_slice(&plan.backends[0].mac());
     let run = kernel.run(&frame)?;
     assert_eq!((run.verdict, run.counted[0].1), (Verdict::Drop, Outcome::Loop as usize));
+    Ok(())
+}
+
+#[test]
+fn a_former_owner_steers_while_frames_are_on_their_way_and_passes_them_then() -> Result<()> {
+    let kernel = Kernel::with(&World::of(&[Plan::direct(), Plan { ends: ENDS6, ..Plan::direct() }]))?;
+    let (words, router) = (kernel.dataplane.words(), RouterSlot::all().next().expect("slots"));
+    words.store(router, MonotonicTime::ZERO);
+    for ends in [ENDS4, ENDS6] {
+        let frame = Sent::new(ends, Kind::Tcp).bytes();
+        for (until, verdict) in [
+            (MonotonicTime::ZERO, Verdict::Pass),
+            (MonotonicTime::now() + Duration::from_secs(60), Verdict::Transmit),
+            // The program's clock may be some milliseconds behind.
+            (MonotonicTime::now().before(Duration::from_secs(1)), Verdict::Pass),
+        ] {
+            words.expect(router, until);
+            assert_eq!(kernel.run(&frame)?.verdict, verdict);
+        }
+    }
     Ok(())
 }
 
