@@ -469,9 +469,21 @@ impl ProgramImage<'_> {
             attributes.log_size = count(log.len())?;
             attributes.log = log.as_mut_ptr() as u64;
         }
-        bpf_fd(PROG_LOAD, &mut attributes)
+        let mut attempts = 1;
+        loop {
+            match bpf_fd(PROG_LOAD, &mut attributes) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock && attempts < LOAD_ATTEMPTS => {
+                    attempts += 1;
+                }
+                result => return result,
+            }
+        }
     }
 }
+
+/// The verifier gives up with EAGAIN when a signal comes (kernel/bpf/verifier.c, `do_check`), which the next attempt has behind it.
+/// As many as libbpf makes.
+const LOAD_ATTEMPTS: usize = 5;
 
 /// Whether XDP programs can be marked as ready for frames in fragments (5.18).
 pub(super) fn has_xdp_fragments() -> bool {
