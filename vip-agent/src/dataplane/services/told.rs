@@ -95,7 +95,7 @@ impl SharedDirectory {
         self.lock().directory = Arc::new(directory);
     }
 
-    /// Clients of flows that peers have told since this was last asked, [`MOST_CLIENTS`] at most: the program will need the MACs of
+    /// Clients of flows that peers have told since this was last asked, 1024 at most: the program will need the MACs of
     /// their next hops as soon as this node owns their VIP.
     pub fn take_clients(&self) -> BTreeSet<IpAddr> {
         std::mem::take(&mut self.lock().clients)
