@@ -1,4 +1,4 @@
-//! `vip-kube`: objects of a Kubernetes cluster become virtual routers of this node.
+//! `vip-kube`: objects of a Kubernetes cluster become virtual routers of this node, and services that it steers.
 //!
 //! ```text
 //! API server ─ watch ─► book ─ cluster ─► model (pure) ─ desired ─► vip-agent: by the path that a reload takes
@@ -18,6 +18,7 @@ mod follow;
 pub mod model;
 mod process;
 mod publish;
+mod telling;
 mod watch;
 
 pub use conversation::converse;

@@ -5,9 +5,11 @@ use std::net::IpAddr;
 
 use vip_kube_protocol::{self as protocol, ObjectName, VipAddress};
 
+use super::endpoints::Endpoints;
 use super::remark::{About, Remark, Trouble};
-use super::{LocalAddress, Settings};
-use crate::cluster::{Age, Cluster, Endpoint, Family, Port, Service};
+use super::steering::{self, Forwarding};
+use super::{LocalAddress, Mode, Settings};
+use crate::cluster::{Age, Cluster, Family, Port, Service};
 
 /// The predecessors' annotation on a Service.
 pub(super) const INGRESS_VIP: &str = "ingress.alpha.k8s.io/ingress-vip";
@@ -15,11 +17,12 @@ pub(super) const INGRESS_VIP: &str = "ingress.alpha.k8s.io/ingress-vip";
 pub(super) const VIPS: &str = "viplane.dev/vips";
 /// Services of the same key may share a VIP.
 pub(super) const SHARING_KEY: &str = "viplane.dev/sharing-key";
-/// When the VIPs of a Service of type LoadBalancer are addresses of their node: `never`, as kube-proxy serves them, or `active`.
+/// When the VIPs of a Service of type LoadBalancer are addresses of their node: `never`, as kube-proxy serves them, `active` or `always`.
 pub(super) const LOCAL_ADDRESS: &str = "viplane.dev/local-address";
 
 /// Annotations that count.
-pub const ANNOTATIONS: [&str; 4] = [INGRESS_VIP, VIPS, SHARING_KEY, LOCAL_ADDRESS];
+pub const ANNOTATIONS: [&str; 6] =
+    [INGRESS_VIP, VIPS, SHARING_KEY, LOCAL_ADDRESS, steering::MODE, steering::PROXY_PROTOCOL];
 
 /// What one object, or one key of it, wants.
 #[derive(Clone, Debug)]
@@ -104,35 +107,6 @@ pub(super) fn claims(cluster: &Cluster, settings: &Settings, remarks: &mut Vec<R
     claims
 }
 
-/// Endpoints by namespace and Service.
-struct Endpoints<'a>(BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a Endpoint>>>);
-
-impl<'a> Endpoints<'a> {
-    fn of(cluster: &'a Cluster) -> Self {
-        let mut all: BTreeMap<&str, BTreeMap<&str, Vec<_>>> = BTreeMap::new();
-        for (name, slice) in &cluster.slices {
-            let services = all.entry(&name.namespace).or_default();
-            services.entry(&slice.service).or_default().extend(&slice.endpoints);
-        }
-        Self(all)
-    }
-
-    fn get(&self, service: &ObjectName) -> &[&'a Endpoint] {
-        let services = self.0.get(service.namespace.as_str());
-        services.and_then(|services| services.get(service.name.as_str())).map_or(&[], Vec::as_slice)
-    }
-
-    fn any_ready(&self, service: &ObjectName) -> bool {
-        self.get(service).iter().any(|endpoint| endpoint.ready)
-    }
-
-    /// The nodes that they run on.
-    fn nodes(&self, service: &ObjectName, wanted: impl Fn(&Endpoint) -> bool) -> BTreeSet<String> {
-        let wanted = self.get(service).iter().filter(|endpoint| wanted(endpoint));
-        wanted.filter_map(|endpoint| endpoint.node.clone()).collect()
-    }
-}
-
 // === the ConfigMap ===
 
 fn of_config_map(
@@ -156,13 +130,13 @@ fn of_config_map(
             }
         };
         let mut served = value.trim().is_empty();
-        for word in value.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty()) {
+        for word in words(value) {
             match service_of_value(word) {
                 Err(why) => remark(Trouble::Invalid, why),
-                Ok(name) if !cluster.services.contains_key(&name) => {
+                Ok((name, _)) if !cluster.services.contains_key(&name) => {
                     remark(Trouble::Pending, format!("there is no Service {name}{}", watched(settings)));
                 }
-                Ok(name) if !endpoints.any_ready(&name) => {
+                Ok((name, _)) if !endpoints.any_ready(&name) => {
                     remark(Trouble::Pending, format!("Service {name} has no ready endpoint"));
                 }
                 Ok(_) => served = true,
@@ -189,7 +163,7 @@ fn watched(settings: &Settings) -> String {
 }
 
 /// A key may hold no colon, so an IPv6 address is written with hyphens or underscores in their place: `fd00--50`.
-fn vip_of_key(key: &str) -> Result<VipAddress, String> {
+pub(super) fn vip_of_key(key: &str) -> Result<VipAddress, String> {
     protocol::vip(key).or_else(|error| {
         let with_colons = key.replace(['-', '_'], ":");
         protocol::vip(&with_colons).ok().filter(|vip| vip.address.is_ipv6()).ok_or_else(|| {
@@ -198,13 +172,23 @@ fn vip_of_key(key: &str) -> Result<VipAddress, String> {
     })
 }
 
-/// `namespace/service[:NAT|DR|PROXY]`.
-fn service_of_value(word: &str) -> Result<ObjectName, String> {
-    let (name, mode) = word.split_once(':').unwrap_or((word, "NAT"));
-    if !["NAT", "DR", "PROXY"].iter().any(|known| known.eq_ignore_ascii_case(mode)) {
-        return Err(format!("{mode:?} is no way to forward: NAT, DR or PROXY"));
-    }
-    ObjectName::parse(name).map_err(|error| format!("{error}; write namespace/service[:NAT|DR|PROXY]"))
+/// The Services that a value names.
+pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
+    value.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty())
+}
+
+/// `namespace/service[:NAT|DR|PROXY]`; without a way to forward `None`.
+pub(super) fn service_of_value(word: &str) -> Result<(ObjectName, Option<Forwarding>), String> {
+    let (name, forwarding) = match word.split_once(':') {
+        None => (word, None),
+        Some((name, mode)) => {
+            let known = Forwarding::of_predecessors(mode);
+            (name, Some(known.ok_or_else(|| format!("{mode:?} is no way to forward: NAT, DR or PROXY"))?))
+        }
+    };
+    let name = ObjectName::parse(name)
+        .map_err(|error| format!("{error}; write namespace/service[:NAT|DR|PROXY]"))?;
+    Ok((name, forwarding))
 }
 
 // === Services ===
@@ -251,11 +235,21 @@ fn of_load_balancer(
         remark(Trouble::Pending, format!("has no address: say which by {VIPS} or spec.loadBalancerIP"));
         return None;
     };
+    let ends_here = steering::mode(service) == Some(Mode::Proxy);
     let local_address = match service.annotations.get(LOCAL_ADDRESS).map(String::as_str) {
-        None | Some("never") => LocalAddress::Never,
-        Some("active") => LocalAddress::Active,
+        Some("never") if ends_here => {
+            let message =
+                format!("{LOCAL_ADDRESS} must be `active` in mode proxy: its connections end on this node");
+            remark(Trouble::Invalid, message);
+            return None;
+        }
+        None if !ends_here => LocalAddress::Never,
+        Some("never") => LocalAddress::Never,
+        None | Some("active") => LocalAddress::Active,
+        Some("always") => LocalAddress::Always,
         Some(other) => {
-            remark(Trouble::Invalid, format!("{LOCAL_ADDRESS} must be `never` or `active`, not {other:?}"));
+            let message = format!("{LOCAL_ADDRESS} must be `never`, `active` or `always`, not {other:?}");
+            remark(Trouble::Invalid, message);
             return None;
         }
     };

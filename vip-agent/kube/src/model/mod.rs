@@ -7,6 +7,7 @@
 //!    that hang together become one unit, which moves as a whole.
 //! 3. Units are given virtual routers (`seats`), again the older ones first, so that no newcomer moves anybody.
 //! 4. Of those, a node takes part in what it can serve (`routers`), with a priority that follows from its name and its object.
+//! 5. Where objects ask for it, traffic to their VIPs is steered to their endpoints (`steering`).
 //!
 //! # Virtual routers
 //! From `kubernetes.virtual_router_id` (*V*) on:
@@ -16,16 +17,19 @@
 //! | *V* | the ConfigMap's VIPs, as kube-keepalived-vip has it |
 //! | *V*+1 ... *V*+8 | VIPs of Services that any node can serve, spread by a hash of the unit's first VIP; no local address |
 //! | *V*+9 ... *V*+16 | the same with a local address |
-//! | *V*+17 ... 255 | units that only some nodes can serve, one each, from a place that a hash of the first VIP names |
+//! | *V*+17 ... 255 | units that only some nodes can serve, or whose VIPs every node has as addresses, one each, from a place that a hash of the first VIP names |
 //!
 //! What is taken or full is passed over for the next one. VRIDs of the configuration file's own instances count as taken.
 
 mod claims;
+mod endpoints;
 mod hash;
 mod remark;
 mod router;
 mod routers;
 mod seats;
+mod service;
+mod steering;
 mod units;
 
 #[cfg(test)]
@@ -35,11 +39,12 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 
-use vip_kube_protocol::{Kubernetes, ObjectName, Order};
+use vip_kube_protocol::{Kubernetes, ObjectName, Order, Steering};
 
 pub use self::claims::ANNOTATIONS;
 pub use self::remark::{About, Remark, Trouble};
 pub use self::router::{LocalAddress, Router, Unicast};
+pub use self::service::{Affinity, Mode, Protocol, ProxyProtocol, Service, ServicePort};
 use crate::cluster::Cluster;
 
 /// What this node is, and what its configuration file leaves to the cluster.
@@ -53,13 +58,15 @@ pub struct Settings {
     pub taken_ids: BTreeSet<NonZeroU8>,
     /// VIPs of the file's instances.
     pub taken_vips: BTreeSet<IpAddr>,
+    /// Whether traffic can be steered.
+    pub steering: Steering,
 }
 
 impl Settings {
     /// As ordered.
     pub fn of(order: Order) -> Self {
-        let Order { revision: _, node, kubernetes, taken_ids, taken_vips, active: _ } = order;
-        Self { node, kubernetes, taken_ids, taken_vips }
+        let Order { revision: _, node, kubernetes, taken_ids, taken_vips, steering, active: _ } = order;
+        Self { node, kubernetes, taken_ids, taken_vips, steering }
     }
 }
 
@@ -70,6 +77,8 @@ pub struct Desired {
     pub instances: Vec<Router>,
     /// Services of type LoadBalancer that these move the VIPs of.
     pub services: Vec<Served>,
+    /// What of their traffic, and of the ConfigMap's VIPs, is steered, the oldest object's first.
+    pub steered: Vec<Service>,
     /// What somebody should know of the objects, by object.
     pub remarks: Vec<Remark>,
 }
@@ -92,7 +101,8 @@ pub fn desired(cluster: &Cluster, settings: &Settings) -> Desired {
     let units = units::units(claims, settings, &mut remarks);
     let seats = seats::seats(units, settings, &mut remarks);
     let (instances, services) = routers::routers(&seats, cluster, settings, &mut remarks);
+    let steered = steering::services(&seats, &instances, cluster, settings, &mut remarks);
     remarks.sort();
     remarks.dedup();
-    Desired { instances, services, remarks }
+    Desired { instances, services, steered, remarks }
 }

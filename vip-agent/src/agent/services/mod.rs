@@ -140,20 +140,32 @@ async fn changed(hops: &mut Option<NextHops>) {
 }
 
 impl Agent {
-    /// Loads what services need, if these have any and it was not done before: to be called before privileges are given up.
+    /// Loads what services need, if there may be any and it was not done before: to be called before privileges are given up.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub(super) fn load_services(&mut self, services: &[Service]) -> anyhow::Result<()> {
-        if services.is_empty() || self.services.tables.is_some() {
+    /// The kernel refuses, and the configuration has services of its own.
+    pub(super) fn load_services(&mut self, config: &config::Config) -> anyhow::Result<()> {
+        if !config.may_steer() || self.services.tables.is_some() {
             return Ok(());
         }
-        self.dataplane.load_steering(RingSize::DEFAULT).context(
+        let loaded = self.dataplane.load_steering(RingSize::DEFAULT).context(
             "services: their programs cannot be loaded. An agent that was started without any gives up the privilege for it: \
              start it anew (`vip-agent run --take-over` loses nothing)",
-        )?;
-        self.services.tables = Some(Arc::new(ServiceTables::open(&self.dataplane)?));
+        );
+        match loaded {
+            Ok(()) => self.services.tables = Some(Arc::new(ServiceTables::open(&self.dataplane)?)),
+            // Those of a cluster may come or not.
+            Err(error) if config.services.is_empty() => {
+                tracing::warn!("nothing of Kubernetes is steered: {}", in_full(&error));
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
+    }
+
+    /// Whether there is what steering takes.
+    pub(super) fn can_steer(&self) -> bool {
+        self.services.tables.is_some()
     }
 
     /// Serves what the configuration says from now on.
