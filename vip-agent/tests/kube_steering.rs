@@ -210,11 +210,20 @@ impl Cluster {
         let begun = Instant::now();
         let in_place = || -> Result<bool> {
             let status = cluster.agents[0].status()?.raw;
-            let services = status["services"].as_array().map_or(0, Vec::len);
-            let settled = status["services"][0]["reason"].is_null();
-            Ok(status["kubernetes"]["in_sync"] == true && services == usize::from(steered) && settled)
+            let services = status["services"].as_array().cloned().unwrap_or_default();
+            let settled = services.iter().all(|service| {
+                let backends = service["backends"].as_array().cloned().unwrap_or_default();
+                service["reason"].is_null()
+                    && backends.iter().filter(|backend| backend["up"] == true).count() == 3
+            });
+            Ok(status["kubernetes"]["in_sync"] == true && services.len() == usize::from(steered) && settled)
         };
-        wait::until(Duration::from_secs(60), || in_place().unwrap_or(false))
+        // Asking costs the agent a look at each backend's counters.
+        let ask = || {
+            std::thread::sleep(ms(500));
+            in_place().unwrap_or(false)
+        };
+        wait::until(Duration::from_secs(60), ask)
             .with_context(|| format!("{count} Services\n{}", cluster.agents[0].log()))?;
         println!(
             "{count} Services, {steered} of them steered: in place {:?} after the agent's start",
@@ -274,13 +283,13 @@ fn quantile(sorted: &[Duration], share: f64) -> Duration {
 
 #[test]
 fn an_endpoint_that_changes_is_in_the_kernels_tables_soon() -> Result<()> {
-    let rounds = times(0, 400);
+    let rounds = times(0, 300);
     if rounds == 0 {
         return Ok(());
     }
     let cluster = Cluster::with_services(MANY, MANY)?;
     let backends = Backends::of(&cluster.agents[0])?;
-    let mut took = Vec::new();
+    let (mut took, mut twice) = (Vec::new(), 0);
     for round in 0..rounds {
         let step = u16::try_from(round)?;
         let number = 1 + step.wrapping_mul(37) % MANY;
@@ -291,20 +300,30 @@ fn an_endpoint_that_changes_is_in_the_kernels_tables_soon() -> Result<()> {
         std::thread::sleep(ms(20 + u64::from(step * 13 % 60)));
         let begun = Instant::now();
         cluster.server.put(SLICES, three(number, [1, 2, new]));
-        // The last thing that is written: by then the new one is there, and rings lead to it.
+        // The last thing that is written: by then rings lead to the new one, if its route was known.
+        let late = || format!("round {round}: {old} serves on\n{}", cluster.agents[0].log());
         while serves(&backends.slot(slot)?) {
-            ensure!(begun.elapsed() < SOON, "round {round}: {old} serves on\n{}", cluster.agents[0].log());
+            ensure!(begun.elapsed() < SOON, late());
             std::thread::sleep(Duration::from_micros(200));
         }
+        let gone = begun.elapsed();
+        let is_there = || Ok::<_, anyhow::Error>(backends.find(endpoint(number, new))?.is_some());
+        if is_there()? {
+            took.push(gone);
+            continue;
+        }
+        twice += 1;
+        while !is_there()? {
+            ensure!(begun.elapsed() < SOON, late());
+        }
         took.push(begun.elapsed());
-        ensure!(backends.find(endpoint(number, new))?.is_some(), "round {round}: the new one is not there");
     }
     took.sort();
     let [p50, p90, p99, most] = [0.5, 0.9, 0.99, 1.0].map(|share| quantile(&took, share));
     let build = if cfg!(debug_assertions) { "debug" } else { "release" };
     println!(
         "{MANY} Services ({build}): from the API server to the kernel's tables, {rounds} changes of an endpoint: p50 {p50:?}, p90 {p90:?}, \
-         p99 {p99:?}, max {most:?}"
+         p99 {p99:?}, max {most:?}; written twice for want of a route: {twice}"
     );
     Ok(())
 }
