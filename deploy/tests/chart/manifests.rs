@@ -16,6 +16,12 @@ fn they_are_not_stale() {
     assert!(stale.is_empty(), "cargo xtask manifests makes them anew: {stale:?}");
 }
 
+#[test]
+fn the_definitions_are_those_of_the_types() {
+    let stale = vip_deploy::crds::stale().unwrap();
+    assert!(stale.is_empty(), "cargo xtask crds makes them anew: {stale:?}");
+}
+
 /// The kubelet alone runs it, so it names no object of the API server that it is to make reachable.
 #[test]
 fn the_static_pod_needs_no_api_server() {

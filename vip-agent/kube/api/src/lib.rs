@@ -14,7 +14,7 @@ mod virtual_ip;
 pub use condition::{Condition, Truth};
 pub use election::{Election, Period, PeriodError, RouterIds, RouterIdsError};
 pub use pool::{AddressOwner, Assignment, HolderKind, VipPool, VipPoolSpec, VipPoolStatus};
-pub use range::{AddressRange, RangeError};
+pub use range::{AddressRange, RangeError, is_buggy};
 pub use virtual_ip::{LocalAddress, VirtualIP, VirtualIPSpec, VirtualIPStatus};
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;

@@ -129,7 +129,7 @@ impl AddressRange {
 }
 
 /// Whether some clients take it for no host's.
-pub(crate) fn is_buggy(address: IpAddr) -> bool {
+pub fn is_buggy(address: IpAddr) -> bool {
     matches!(address, IpAddr::V4(address) if matches!(address.octets()[3], 0 | 255))
 }
 
