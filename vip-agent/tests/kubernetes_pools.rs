@@ -40,9 +40,13 @@ impl Cluster {
             let definition: Value = serde_saphyr::from_str(&std::fs::read_to_string(file)?)?;
             plane.create(CRDS, &definition)?;
         }
-        until(SOON, || plane.get(POOLS).is_ok() && plane.get(VIRTUAL_IPS).is_ok()).context("our kinds are served")?;
+        until(SOON, || plane.get(POOLS).is_ok() && plane.get(VIRTUAL_IPS).is_ok())
+            .context("our kinds are served")?;
         for node in lab.nodes() {
-            plane.create("/api/v1/nodes", &json!({"metadata": {"name": node.name(), "labels": {"node": node.name()}}}))?;
+            plane.create(
+                "/api/v1/nodes",
+                &json!({"metadata": {"name": node.name(), "labels": {"node": node.name()}}}),
+            )?;
             let addresses = [node.ipv4().to_string(), node.ipv6().to_string()];
             let addresses = addresses.map(|address| json!({"type": "InternalIP", "address": address}));
             let status = json!({"status": {"addresses": addresses}});
@@ -55,7 +59,8 @@ impl Cluster {
             let mut kubernetes = json!({"kubeconfig": kubeconfig, "load_balancer_class": "any"});
             let more = more.as_object().cloned().unwrap_or_default();
             more.into_iter().for_each(|(key, value)| kubernetes[key] = value);
-            let agent = lab.agent(number, binary()).set("kubernetes", kubernetes).set("interface", json!("eth0"));
+            let agent =
+                lab.agent(number, binary()).set("kubernetes", kubernetes).set("interface", json!("eth0"));
             agents.push(agent.bare().start()?);
         }
         Ok(Self { agents, plane, lab })
@@ -78,7 +83,13 @@ impl Cluster {
     }
 
     /// Waits for what an object says.
-    fn wait(&self, path: &str, what: &str, within: Duration, mut wanted: impl FnMut(&Value) -> bool) -> Result<Value> {
+    fn wait(
+        &self,
+        path: &str,
+        what: &str,
+        within: Duration,
+        mut wanted: impl FnMut(&Value) -> bool,
+    ) -> Result<Value> {
         let mut last = Value::Null;
         until(within, || {
             last = self.plane.get(path).unwrap_or_default();
@@ -94,7 +105,8 @@ impl Cluster {
     /// Waits until a Service is said to have an address; that.
     fn address(&self, service: &str) -> Result<String> {
         let path = format!("{SERVICES}/{service}");
-        let of = |object: &Value| object["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned);
+        let of =
+            |object: &Value| object["status"]["loadBalancer"]["ingress"][0]["ip"].as_str().map(str::to_owned);
         let object = self.wait(&path, "with an address", SOON, |object| of(object).is_some())?;
         of(&object).context("an address")
     }
@@ -103,7 +115,9 @@ impl Cluster {
     fn answers(&self, vip: &str) -> Result<String> {
         let mut answer = None;
         until(SOON, || {
-            answer = Conversation::open(self.lab.client(), vip).and_then(|mut conversation| conversation.ask()).ok();
+            answer = Conversation::open(self.lab.client(), vip)
+                .and_then(|mut conversation| conversation.ask())
+                .ok();
             answer.is_some()
         })
         .with_context(|| format!("nobody answers for {vip}"))?;
@@ -135,10 +149,19 @@ fn a_service_is_given_an_address_that_answers_and_gives_it_back() -> Result<()> 
     }
     let cluster = Cluster::start([json!({}), json!({})])?;
     // What its schema refuses.
-    for spec in [json!({}), json!({"addresses": []}), json!({"addresses": ["ten"]}), json!({"addresses": ["10.0.0.70"], "autoAssign": "yes"})] {
+    for spec in [
+        json!({}),
+        json!({"addresses": []}),
+        json!({"addresses": ["ten"]}),
+        json!({"addresses": ["10.0.0.70"], "autoAssign": "yes"}),
+    ] {
         ensure!(cluster.pool("refused", &spec).is_err(), "{spec}");
     }
-    for spec in [json!({}), json!({"pool": "edge", "address": "10.0.0.90"}), json!({"pool": "edge", "localAddress": "often"})] {
+    for spec in [
+        json!({}),
+        json!({"pool": "edge", "address": "10.0.0.90"}),
+        json!({"pool": "edge", "localAddress": "often"}),
+    ] {
         let object = json!({"apiVersion": "viplane.dev/v1alpha1", "kind": "VirtualIP", "metadata": {"name": "refused"}, "spec": spec});
         ensure!(cluster.plane.create(VIRTUAL_IPS, &object).is_err(), "{spec}");
     }
@@ -155,7 +178,11 @@ fn a_service_is_given_an_address_that_answers_and_gives_it_back() -> Result<()> 
     let pool = cluster.wait(&edge, "exhausted", SOON, |pool| is_so(pool, "Exhausted"))?;
     ensure!(pool["status"]["allocated"] == 2 && pool["status"]["available"] == 0, "{pool:#}");
     cluster.service("c")?;
-    let waits = || cluster.agents[0].status().is_ok_and(|status| status.raw["kubernetes"].to_string().contains("VipPool edge has no free address"));
+    let waits = || {
+        cluster.agents[0].status().is_ok_and(|status| {
+            status.raw["kubernetes"].to_string().contains("VipPool edge has no free address")
+        })
+    };
     until(SOON, waits).context("whoever waits is told")?;
     cluster.plane.delete(&format!("{SERVICES}/a"))?;
     ensure!(cluster.address("c")? == first, "what was freed goes to who waited");

@@ -21,8 +21,9 @@ use crate::book::Object;
 use crate::cluster::Cluster;
 use crate::convert;
 use crate::lead::{self, Candidate};
-use crate::model::Settings;
-use crate::pools::{Assignment, VirtualIp};
+use crate::model::{Remark, Settings};
+use crate::pools::Assignment;
+use crate::publish;
 use crate::trouble::{Troubles, refusal};
 
 /// From one write to the next.
@@ -63,9 +64,11 @@ impl Allocator {
     }
 
     /// Something may be to be allocated, or not any more.
-    pub(super) fn look(&mut self, cluster: &Cluster, settings: &Settings) {
+    ///
+    /// `remarks`: what the model says of objects.
+    pub(super) fn look(&mut self, cluster: &Cluster, settings: &Settings, remarks: &[Remark]) {
         // Where there is nothing to allocate, nobody has to be elected for it.
-        let is_needed = !cluster.pools.is_empty() || cluster.virtual_ips.values().any(VirtualIp::is_guarded);
+        let is_needed = !cluster.pools.is_empty() || !cluster.virtual_ips.is_empty();
         self.candidate.send_if_modified(|former| std::mem::replace(former, is_needed) != is_needed);
         self.note_released(cluster);
         let plan = match self.leads_now() {
@@ -73,9 +76,14 @@ impl Allocator {
             true => {
                 let now = Instant::now();
                 let is_settled = |pool: &str, address| {
-                    self.released.get(&(pool.to_owned(), address)).is_some_and(|since| now >= *since + SETTLED)
+                    self.released
+                        .get(&(pool.to_owned(), address))
+                        .is_some_and(|since| now >= *since + SETTLED)
                 };
-                Arc::new(allocate::plan(cluster, settings, &is_settled, &seconds()))
+                let now = seconds();
+                let mut writes = allocate::plan(cluster, settings, &is_settled, &now);
+                writes.extend(allocate::reports(cluster, settings, remarks, &now));
+                Arc::new(writes)
             }
         };
         self.plans.send_if_modified(|former| {
@@ -87,7 +95,8 @@ impl Allocator {
 
     /// Waits until it is to look again, whatever changes.
     pub(super) async fn wake(&mut self) {
-        let next = self.released.values().map(|since| *since + SETTLED).filter(|at| *at > Instant::now()).min();
+        let next =
+            self.released.values().map(|since| *since + SETTLED).filter(|at| *at > Instant::now()).min();
         let settled = async {
             match next {
                 Some(at) => sleep_until(at).await,
@@ -130,8 +139,13 @@ async fn write(client: Client, mut plans: Receiver<Plan>, settings: Settings, tr
     let mut tried: BTreeMap<(String, String), Instant> = BTreeMap::new();
     loop {
         let now = Instant::now();
-        tried.retain(|_, at| now < *at + AGAIN);
-        let next = plans.borrow_and_update().iter().find(|write| !tried.contains_key(&key(write))).cloned();
+        let plan = Arc::clone(&plans.borrow_and_update());
+        // What others have written to a Service is not ours to take away, however often it is tried.
+        let is_cleared = |key: &(String, String)| {
+            plan.iter().any(|write| matches!(write, Write::Clear { .. }) && self::key(write) == *key)
+        };
+        tried.retain(|key, at| now < *at + AGAIN || is_cleared(key));
+        let next = plan.iter().find(|write| !tried.contains_key(&key(write))).cloned();
         let Some(write) = next else {
             let again = async {
                 match tried.values().min() {
@@ -162,7 +176,15 @@ async fn write(client: Client, mut plans: Receiver<Plan>, settings: Settings, tr
 fn key(write: &Write) -> (String, String) {
     match write {
         Write::Status { pool, version, .. } => (format!("the status of VipPool {pool}"), version.clone()),
-        Write::Finalizers { of: Guarded::VipPool(name), version, .. } => (format!("VipPool {name}"), version.clone()),
+        Write::VirtualIp { name, version, .. } => {
+            (format!("the status of VirtualIP {name}"), version.clone())
+        }
+        Write::Clear { service, ingress } => {
+            (format!("the status of Service {service}"), format!("{ingress:?}"))
+        }
+        Write::Finalizers { of: Guarded::VipPool(name), version, .. } => {
+            (format!("VipPool {name}"), version.clone())
+        }
         Write::Finalizers { of: Guarded::VirtualIp(name), version, .. } => {
             (format!("VirtualIP {name}"), version.clone())
         }
@@ -192,6 +214,18 @@ impl Writer {
                 let written = pools.patch_status(pool, &PatchParams::default(), &Patch::Merge(&change)).await;
                 written.map(drop).map_err(|error| ("patch vippools/status", error))
             }
+            Write::VirtualIp { name, version, address, conditions } => {
+                let status = json!({"address": address, "conditions": conditions});
+                let change = json!({"metadata": {"resourceVersion": version}, "status": status});
+                let objects = Api::<VirtualIP>::namespaced(self.client.clone(), &name.namespace);
+                let written =
+                    objects.patch_status(&name.name, &PatchParams::default(), &Patch::Merge(&change)).await;
+                written.map(drop).map_err(|error| ("patch virtualips/status", error))
+            }
+            Write::Clear { service, .. } => {
+                let cleared = publish::write(&self.client, service, &[]).await;
+                cleared.map_err(|error| ("patch services/status", error))
+            }
             Write::Finalizers { of: Guarded::VipPool(name), version, finalizers } => {
                 let pools = Api::<VipPool>::all(self.client.clone());
                 self.guard(&pools, name, version, finalizers).await.map_err(|error| ("patch vippools", error))
@@ -204,7 +238,13 @@ impl Writer {
         }
     }
 
-    async fn guard<K>(&self, api: &Api<K>, name: &str, version: &str, finalizers: &[String]) -> Result<(), kube::Error>
+    async fn guard<K>(
+        &self,
+        api: &Api<K>,
+        name: &str,
+        version: &str,
+        finalizers: &[String],
+    ) -> Result<(), kube::Error>
     where
         K: Clone + DeserializeOwned + std::fmt::Debug,
     {

@@ -32,15 +32,8 @@ impl Kind {
     }
 }
 
-const ALL: [Kind; 7] = [
-    Kind::ConfigMap,
-    Kind::Services,
-    Kind::Slices,
-    Kind::Nodes,
-    Kind::Agents,
-    Kind::Pools,
-    Kind::VirtualIps,
-];
+const ALL: [Kind; 7] =
+    [Kind::ConfigMap, Kind::Services, Kind::Slices, Kind::Nodes, Kind::Agents, Kind::Pools, Kind::VirtualIps];
 
 /// News of one kind of object.
 #[derive(Clone, Debug)]

@@ -10,11 +10,12 @@ use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::allocator::Allocator;
+use crate::allocator::{Allocator, seconds};
 use crate::book::{Book, Change, Kind};
 use crate::connection::client;
 use crate::lead::Candidate;
 use crate::model::{Desired, Remark, Settings, desired};
+use crate::owners;
 use crate::publish::{self, Wanted};
 use crate::trouble::{Said, Troubles};
 use crate::watch;
@@ -59,6 +60,7 @@ pub(super) async fn run(
         views,
         owned,
         writes: Sender::new(Wanted::new()),
+        owners: Sender::new(owners::Wanted::new()),
         troubles: BTreeMap::new(),
         unwritten: Said::new(),
         allocator: None,
@@ -103,7 +105,9 @@ struct Follower {
     owned: Receiver<BTreeSet<String>>,
     /// What is to be written back.
     writes: Sender<Wanted>,
-    /// Why it cannot be.
+    /// Whose addresses this node is to be said to have.
+    owners: Sender<owners::Wanted>,
+    /// Why something cannot be written.
     unwritten: Said,
     /// While pools are followed.
     allocator: Option<Allocator>,
@@ -133,7 +137,9 @@ impl Follower {
         let (mut tasks, (said, mut refused)) = (JoinSet::new(), channel(Said::new()));
         let troubles = Troubles(said);
         self.writes = Sender::new(Wanted::new());
+        self.owners = Sender::new(owners::Wanted::new());
         if settings.kubernetes.sources.pool {
+            tasks.spawn(owners::run(client.clone(), self.owners.subscribe(), troubles.clone()));
             let candidate = candidate(&settings, own_pod);
             self.allocator = Some(Allocator::start(&client, candidate, &settings, &mut tasks, &troubles));
         }
@@ -157,7 +163,7 @@ impl Follower {
                     self.note_what_is_there(&mut changes);
                     self.tell(revision, &settings);
                 }
-                Ok(()) = self.owned.changed() => self.publish(),
+                Ok(()) = self.owned.changed() => self.publish(&settings),
                 () = wake(&mut self.allocator) => self.allocate(&settings),
                 Ok(()) = refused.changed() => {
                     self.unwritten = refused.borrow_and_update().clone();
@@ -215,7 +221,11 @@ impl Follower {
                     tracing::info!("Kubernetes: {} can be followed again", kind.resource());
                 }
             }
-            Change::Is(_) | Change::Gone(..) | Change::Undefined(_) | Change::Listing(_) | Change::Listed(_) => {}
+            Change::Is(_)
+            | Change::Gone(..)
+            | Change::Undefined(_)
+            | Change::Listing(_)
+            | Change::Listed(_) => {}
         }
         self.book.note(change);
     }
@@ -234,23 +244,29 @@ impl Follower {
             *former = known;
             differs
         });
-        self.publish();
+        self.publish(settings);
         self.allocate(settings);
     }
 
     /// Has allocated what is the leader's to allocate.
     fn allocate(&mut self, settings: &Settings) {
         if let Some(allocator) = self.allocator.as_mut().filter(|_| self.book.is_complete()) {
-            allocator.look(&self.book.cluster, settings);
+            let desired = self.views.borrow().desired.clone();
+            let remarks = desired.as_ref().map_or(&[][..], |desired| desired.remarks.as_slice());
+            allocator.look(&self.book.cluster, settings, remarks);
         }
     }
 
     /// Has written back what is this node's to write.
-    fn publish(&mut self) {
+    fn publish(&mut self, settings: &Settings) {
         let owned = self.owned.borrow_and_update().clone();
         let desired = self.views.borrow().desired.clone();
-        let wanted =
-            desired.map_or_else(Wanted::new, |desired| publish::wanted(&desired, &self.book.cluster, &owned));
+        let cluster = &self.book.cluster;
+        if let (true, Some(desired)) = (self.allocator.is_some(), &desired) {
+            let owners = owners::wanted(desired, cluster, &owned, &settings.node, &seconds());
+            self.owners.send_if_modified(|former| std::mem::replace(former, owners.clone()) != owners);
+        }
+        let wanted = desired.map_or_else(Wanted::new, |desired| publish::wanted(&desired, cluster, &owned));
         self.writes.send_if_modified(|former| {
             let differs = *former != wanted;
             *former = wanted;

@@ -138,7 +138,11 @@ fn spec(identity: &str, former: Option<&LeaseSpec>) -> LeaseSpec {
         acquire_time: same.map_or_else(|| Some(now.clone()), |former| former.acquire_time.clone()),
         holder_identity: Some(identity.to_owned()),
         lease_duration_seconds: i32::try_from(DURATION.as_secs()).ok(),
-        lease_transitions: Some(if same.is_some() || former.is_none() { transitions } else { transitions + 1 }),
+        lease_transitions: Some(if same.is_some() || former.is_none() {
+            transitions
+        } else {
+            transitions + 1
+        }),
         renew_time: Some(now),
         ..LeaseSpec::default()
     }

@@ -19,6 +19,7 @@ mod convert;
 mod follow;
 mod lead;
 pub mod model;
+mod owners;
 pub mod pools;
 mod process;
 mod publish;

@@ -152,7 +152,9 @@ impl Offer {
 
     /// Whether an address is one of these.
     pub fn includes(&self, address: IpAddr) -> bool {
-        self.ranges.iter().any(|range| range.contains(address) && !(self.avoid_buggy && api::is_buggy(address)))
+        self.ranges
+            .iter()
+            .any(|range| range.contains(address) && !(self.avoid_buggy && api::is_buggy(address)))
     }
 
     /// How many there are.
@@ -192,7 +194,9 @@ impl VirtualIp {
     /// What counts of an object.
     pub fn of(object: api::VirtualIP) -> Self {
         let wants = match (&object.spec.address, &object.spec.pool) {
-            (Some(address), None) => vip(address).map(Wants::Address).map_err(|error| format!("spec.address: {error}")),
+            (Some(address), None) => {
+                vip(address).map(Wants::Address).map_err(|error| format!("spec.address: {error}"))
+            }
             (None, Some(pool)) => Ok(Wants::OfPool(pool.clone())),
             _ => Err("it must have spec.address, or spec.pool, and not both".to_owned()),
         };

@@ -67,19 +67,21 @@ pub(super) async fn run(client: Client, mut wishes: Receiver<Wanted>, troubles: 
             continue;
         };
         let outcome = write(&client, &name, &vips).await;
-        let refused = |error| refusal("patch services/status", &format!("the status of Service {name}"), &error);
+        let refused =
+            |error| refusal("patch services/status", &format!("the status of Service {name}"), &error);
         troubles.set(PART, outcome.err().map(refused));
         written.insert(name, Instant::now());
         sleep(PAUSE).await;
     }
 }
 
-async fn write(client: &Client, name: &ObjectName, vips: &[IpAddr]) -> Result<(), kube::Error> {
+/// Applies these addresses in place of those that any agent has applied before; what others have written stays, unless it is in the way.
+pub(super) async fn write(client: &Client, name: &ObjectName, vips: &[IpAddr]) -> Result<(), kube::Error> {
     let services = Api::<Service>::namespaced(client.clone(), &name.namespace);
     // Without ipMode, which servers before 1.29 refuse and later ones take for VIP: right for all that reaches the node as it is.
     let ingress: Vec<_> = vips.iter().map(|vip| json!({"ip": vip})).collect();
-    let status =
-        json!({"apiVersion": "v1", "kind": "Service", "status": {"loadBalancer": {"ingress": ingress}}});
+    let balancer = if ingress.is_empty() { json!({}) } else { json!({"ingress": ingress}) };
+    let status = json!({"apiVersion": "v1", "kind": "Service", "status": {"loadBalancer": balancer}});
     let parameters = PatchParams::apply(MANAGER).force();
     services.patch_status(&name.name, &parameters, &Patch::Apply(&status)).await.map(drop)
 }

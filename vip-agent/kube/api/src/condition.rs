@@ -14,8 +14,7 @@ pub struct Condition {
     pub status: Truth,
     /// One word
     pub reason: String,
-    /// In words: what, and what to do
-    #[serde(default)]
+    /// In words: what, and what to do. Never empty, which some API servers take for null
     pub message: String,
     /// Since when: RFC 3339
     #[schemars(schema_with = "crate::schema::time")]

@@ -32,7 +32,11 @@ const NO_HOSTS: [(IpAddr, IpAddr, &str); 6] = [
     (v4(0, 0, 0, 0), v4(0, 255, 255, 255), "in 0.0.0.0/8 (\"this network\")"),
     (v4(127, 0, 0, 0), v4(127, 255, 255, 255), "loopback addresses"),
     (v4(224, 0, 0, 0), v4(255, 255, 255, 255), "multicast, reserved or broadcast addresses"),
-    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::LOCALHOST), "the unspecified or the loopback one"),
+    (
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        IpAddr::V6(Ipv6Addr::LOCALHOST),
+        "the unspecified or the loopback one",
+    ),
     (
         IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0, 0)),
         IpAddr::V6(Ipv6Addr::new(0, 0, 0, 0, 0, 0xffff, 0xffff, 0xffff)),
@@ -144,7 +148,9 @@ fn bits(address: IpAddr) -> u128 {
 fn like(other: IpAddr, bits: u128) -> IpAddr {
     match other {
         // Bits beyond those of the family are nobody's: all come from addresses of it.
-        IpAddr::V4(_) => Ipv4Addr::from_bits(u32::try_from(bits & u128::from(u32::MAX)).unwrap_or(u32::MAX)).into(),
+        IpAddr::V4(_) => {
+            Ipv4Addr::from_bits(u32::try_from(bits & u128::from(u32::MAX)).unwrap_or(u32::MAX)).into()
+        }
         IpAddr::V6(_) => Ipv6Addr::from_bits(bits).into(),
     }
 }

@@ -25,14 +25,29 @@ fn a_range_is_a_subnet_from_to_or_one_address() {
 #[test]
 fn what_no_host_can_have_is_in_no_range() {
     for (text, expected) in [
-        ("10.0.0.5/30", "10.0.0.5/30: 10.0.0.5 is within the subnet, which begins with 10.0.0.4: write 10.0.0.4/30"),
+        (
+            "10.0.0.5/30",
+            "10.0.0.5/30: 10.0.0.5 is within the subnet, which begins with 10.0.0.4: write 10.0.0.4/30",
+        ),
         ("10.0.0.0/33", "10.0.0.0/33: the prefix length must be 1-32"),
         ("fd00::/0", "fd00::/0: the prefix length must be 1-128"),
-        ("10.0.0.9-10.0.0.8", "10.0.0.9-10.0.0.8: the first address must come before the last one, and be of the same family"),
-        ("10.0.0.9-fd00::1", "10.0.0.9-fd00::1: the first address must come before the last one, and be of the same family"),
+        (
+            "10.0.0.9-10.0.0.8",
+            "10.0.0.9-10.0.0.8: the first address must come before the last one, and be of the same family",
+        ),
+        (
+            "10.0.0.9-fd00::1",
+            "10.0.0.9-fd00::1: the first address must come before the last one, and be of the same family",
+        ),
         ("126.0.0.0/7", "126.0.0.0/7: there are addresses in it that are loopback addresses"),
-        ("128.0.0.0/1", "128.0.0.0/1: there are addresses in it that are multicast, reserved or broadcast addresses"),
-        ("ten", "\"ten\" is no range of addresses: write `10.0.0.64/28`, `10.0.0.100-10.0.0.120` or `10.0.0.50`"),
+        (
+            "128.0.0.0/1",
+            "128.0.0.0/1: there are addresses in it that are multicast, reserved or broadcast addresses",
+        ),
+        (
+            "ten",
+            "\"ten\" is no range of addresses: write `10.0.0.64/28`, `10.0.0.100-10.0.0.120` or `10.0.0.50`",
+        ),
     ] {
         assert_eq!(AddressRange::parse(text).unwrap_err().to_string(), expected);
     }

@@ -42,7 +42,8 @@ type Search = std::iter::Take<Box<dyn Iterator<Item = IpAddr>>>;
 
 impl<'a> Ledger<'a> {
     pub(super) fn of(cluster: &'a Cluster, settings: &Settings) -> Self {
-        let mut pools: Vec<(&str, &Pool)> = cluster.pools.iter().map(|(name, pool)| (name.as_str(), pool)).collect();
+        let mut pools: Vec<(&str, &Pool)> =
+            cluster.pools.iter().map(|(name, pool)| (name.as_str(), pool)).collect();
         pools.sort_by_key(|(name, pool)| (&pool.age, *name));
         let mut pages: Vec<Page<'a>> = Vec::new();
         for (name, pool) in pools {
@@ -77,7 +78,9 @@ impl<'a> Ledger<'a> {
                 let wanted = wanted.filter(|request| request.wants(page.name, given.address));
                 let others = together.entry(given.address).or_default();
                 match wanted {
-                    Some(request) if others.iter().all(|other| request.may_share_with(other)) => others.push(request),
+                    Some(request) if others.iter().all(|other| request.may_share_with(other)) => {
+                        others.push(request)
+                    }
                     // It stays in conflict with who had it before it, so there is nothing to be confirmed.
                     Some(_) => given.released = true,
                     None => {
@@ -94,7 +97,12 @@ impl<'a> Ledger<'a> {
         for (index, page) in self.pages.iter_mut().enumerate() {
             let held: BTreeSet<IpAddr> =
                 page.assignments.iter().filter(|one| !one.released).map(|one| one.address).collect();
-            let before = page.pool.assignments.iter().filter(|one| one.released).map(|one| (one.address, &one.holder.uid));
+            let before = page
+                .pool
+                .assignments
+                .iter()
+                .filter(|one| one.released)
+                .map(|one| (one.address, &one.holder.uid));
             let before: BTreeSet<_> = before.collect();
             page.assignments.retain(|one| {
                 let was_released = one.released && before.contains(&(one.address, &one.holder.uid));
@@ -127,7 +135,9 @@ impl<'a> Ledger<'a> {
                         && one.holder.uid == request.holder.uid
                         && request.wants(page.name, one.address)
                         && !held.contains(&one.address)
-                        && before.iter().any(|was| was.address == one.address && was.holder == one.holder && was.released)
+                        && before
+                            .iter()
+                            .any(|was| was.address == one.address && was.holder == one.holder && was.released)
                 };
                 page.assignments.iter_mut().filter(is_ours).for_each(|one| one.released = false);
             }
@@ -141,7 +151,8 @@ impl<'a> Ledger<'a> {
             let key = request.sharing.as_ref().map(|sharing| sharing.key.as_str());
             let companions = key.map(|key| by_key.entry(key).or_default());
             let held = self.held(&request.holder.uid);
-            let missing = request.families.missing(&held.iter().map(|(_, address)| Family::of(*address)).collect());
+            let missing =
+                request.families.missing(&held.iter().map(|(_, address)| Family::of(*address)).collect());
             if !missing.is_empty() {
                 let companions = companions.as_ref().map_or(&[][..], |companions| companions.as_slice());
                 self.give_to(request, &missing, companions);
@@ -174,7 +185,12 @@ impl<'a> Ledger<'a> {
     }
 
     /// What it may share with the first of those that it has a key in common with.
-    fn shared(&self, request: &Request<'_>, missing: &[Family], companions: &[&Request<'_>]) -> Vec<(usize, IpAddr)> {
+    fn shared(
+        &self,
+        request: &Request<'_>,
+        missing: &[Family],
+        companions: &[&Request<'_>],
+    ) -> Vec<(usize, IpAddr)> {
         for companion in companions {
             let mut found: Vec<(usize, IpAddr)> = Vec::new();
             for (index, address) in self.held(&companion.holder.uid) {
@@ -312,11 +328,15 @@ impl Page<'_> {
         let former = &self.pool.status.conditions;
         let ready = match (&self.pool.offer, self.rival) {
             (Err(why), _) => (false, "Invalid", why.clone()),
-            (Ok(_), Some(_)) => (false, "Conflict", "gives no addresses while it overlaps with an older pool".to_owned()),
-            (Ok(_), None) if self.pool.leaving => {
-                (false, "Deleting", "gives no addresses, and is gone when the last one is released".to_owned())
+            (Ok(_), Some(_)) => {
+                (false, "Conflict", "gives no addresses while it overlaps with an older pool".to_owned())
             }
-            (Ok(_), None) => (true, "Ready", String::new()),
+            (Ok(_), None) if self.pool.leaving => (
+                false,
+                "Deleting",
+                "gives no addresses, and is gone when the last one is released".to_owned(),
+            ),
+            (Ok(_), None) => (true, "Ready", "gives addresses".to_owned()),
         };
         let conflict = match self.rival {
             Some(rival) => (
@@ -324,11 +344,11 @@ impl Page<'_> {
                 "Overlap",
                 format!("has addresses that the older VipPool {rival} has: take them out of one of the two"),
             ),
-            None => (false, "NoOverlap", String::new()),
+            None => (false, "NoOverlap", "no older pool has any of its addresses".to_owned()),
         };
         let exhausted = match ready.0 && available == 0 {
             true => (true, "NoFreeAddress", "no address is free: add some, or release some".to_owned()),
-            false => (false, "FreeAddresses", String::new()),
+            false => (false, "NotExhausted", "addresses are free, or it gives none".to_owned()),
         };
         [("Ready", ready), ("Conflict", conflict), ("Exhausted", exhausted)]
             .map(|(kind, (is_so, reason, message))| condition(former, kind, is_so, reason, message, now))

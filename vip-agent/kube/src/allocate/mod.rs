@@ -17,6 +17,7 @@
 //! Addresses that are written on objects, that nodes have, or that a Service of another class is said to have, are left out; what becomes
 //! of one that is written after it was given is the model's to decide, for all nodes alike.
 
+mod conditions;
 mod ledger;
 mod request;
 
@@ -30,7 +31,7 @@ use vip_kube_protocol::ObjectName;
 
 use self::ledger::Ledger;
 use crate::cluster::Cluster;
-use crate::model::Settings;
+use crate::model::{Remark, Settings};
 use crate::pools::{Assignment, Wants};
 
 /// Addresses of one pool that are given at most: its object holds them all, and etcd takes 1.5 MiB of one.
@@ -52,6 +53,24 @@ pub enum Write {
         status: VipPoolStatus,
         /// What is released since its holder wants it no more by this view, to be confirmed.
         released: Vec<Assignment>,
+    },
+    /// What is said of a VirtualIP, but for its owner, which is the nodes' to write.
+    VirtualIp {
+        /// The object.
+        name: ObjectName,
+        /// The version that this follows from.
+        version: String,
+        /// Its VIP.
+        address: Option<String>,
+        /// How it is.
+        conditions: Vec<Condition>,
+    },
+    /// Takes from the status of a Service the addresses that we have written there.
+    Clear {
+        /// The Service.
+        service: ObjectName,
+        /// The addresses that it is said to have.
+        ingress: Vec<IpAddr>,
     },
     /// The finalizers of an object.
     Finalizers {
@@ -92,16 +111,31 @@ pub fn plan(
     writes
 }
 
+/// What is to be said of VirtualIPs and Services beside that. `remarks`: of the model, which is the same for all nodes.
+pub fn reports(cluster: &Cluster, settings: &Settings, remarks: &[Remark], now: &str) -> Vec<Write> {
+    let mut writes = conditions::of_virtual_ips(cluster, remarks, now);
+    writes.extend(conditions::of_services(cluster, settings));
+    writes
+}
+
 /// Whether a holder wants what a pool gave it.
 pub fn wants(cluster: &Cluster, settings: &Settings, pool: &str, given: &Assignment) -> bool {
     let requests = request::requests(cluster, settings);
-    requests.iter().any(|request| request.holder.uid == given.holder.uid && request.wants(pool, given.address))
+    requests
+        .iter()
+        .any(|request| request.holder.uid == given.holder.uid && request.wants(pool, given.address))
 }
 
 /// Finalizers come before addresses, and go after them.
-fn guard(cluster: &Cluster, ledger: &Ledger<'_>, requests: &mut Vec<request::Request<'_>>, writes: &mut Vec<Write>) {
+fn guard(
+    cluster: &Cluster,
+    ledger: &Ledger<'_>,
+    requests: &mut Vec<request::Request<'_>>,
+    writes: &mut Vec<Write>,
+) {
     let with = |finalizers: &[String]| [finalizers, &[FINALIZER.to_owned()]].concat();
-    let without = |finalizers: &[String]| finalizers.iter().filter(|one| *one != FINALIZER).cloned().collect();
+    let without =
+        |finalizers: &[String]| finalizers.iter().filter(|one| *one != FINALIZER).cloned().collect();
     for (name, pool) in &cluster.pools {
         let of = Guarded::VipPool(name.clone());
         let version = pool.version.clone();
@@ -127,7 +161,14 @@ fn guard(cluster: &Cluster, ledger: &Ledger<'_>, requests: &mut Vec<request::Req
 }
 
 /// A condition, since now if it was otherwise before.
-fn condition(former: &[Condition], kind: &str, is_so: bool, reason: &str, message: String, now: &str) -> Condition {
+fn condition(
+    former: &[Condition],
+    kind: &str,
+    is_so: bool,
+    reason: &str,
+    message: String,
+    now: &str,
+) -> Condition {
     let same = former.iter().find(|condition| condition.kind == kind && condition.status == is_so.into());
     Condition {
         kind: kind.to_owned(),

@@ -81,9 +81,10 @@ pub(super) fn requests<'a>(cluster: &'a Cluster, settings: &Settings) -> Vec<Req
     let is_ours = |service: &Service| {
         service.load_balancer && kubernetes.load_balancer_class.includes(service.class.as_deref())
     };
-    let services = cluster.services.iter().filter(|(_, service)| {
-        kubernetes.sources.service && is_ours(service) && written(service).is_none()
-    });
+    let services = cluster
+        .services
+        .iter()
+        .filter(|(_, service)| kubernetes.sources.service && is_ours(service) && written(service).is_none());
     let of_services = services.map(|(name, service)| Request {
         holder: Holder { kind: HolderKind::Service, name: name.clone(), uid: service.age.uid.clone() },
         age: &service.age,
@@ -122,7 +123,8 @@ pub(super) fn taken(cluster: &Cluster, settings: &Settings) -> BTreeSet<IpAddr> 
     for service in cluster.services.values() {
         let texts = [INGRESS_VIP, VIPS].into_iter().filter_map(|key| service.annotations.get(key));
         let texts = texts.chain(&service.load_balancer_ip).flat_map(|text| text.split([',', ' ']));
-        taken.extend(texts.filter_map(|word| vip_kube_protocol::vip(word.trim()).ok()).map(|vip| vip.address));
+        taken
+            .extend(texts.filter_map(|word| vip_kube_protocol::vip(word.trim()).ok()).map(|vip| vip.address));
         // Those of another load balancer, where pools are moved over from it.
         if service.load_balancer && !kubernetes.load_balancer_class.includes(service.class.as_deref()) {
             taken.extend(&service.ingress);

@@ -103,7 +103,9 @@ fn why_without<'a>(pools: impl Iterator<Item = (&'a str, Option<&'a Pool>)>) -> 
             Some(pool) if pool.is_sealed() => {
                 (Trouble::Pending, format!("VipPool {name} overlaps with an older one"))
             }
-            Some(pool) if is_exhausted(pool) => (Trouble::Exhausted, format!("VipPool {name} has no free address")),
+            Some(pool) if is_exhausted(pool) => {
+                (Trouble::Exhausted, format!("VipPool {name} has no free address"))
+            }
             Some(_) => (Trouble::Pending, format!("VipPool {name} is to give it an address")),
         };
         if kind == Trouble::Pending {
@@ -123,12 +125,18 @@ fn is_exhausted(pool: &Pool) -> bool {
 pub(super) fn of_pools(cluster: &Cluster, remarks: &mut Vec<Remark>) {
     for (name, pool) in &cluster.pools {
         let mut remark = |trouble, message: &str| {
-            remarks.push(Remark { about: About::VipPool(name.clone()), trouble, message: message.to_owned() });
+            remarks.push(Remark {
+                about: About::VipPool(name.clone()),
+                trouble,
+                message: message.to_owned(),
+            });
         };
         if let Err(why) = &pool.offer {
             remark(Trouble::Invalid, why);
         }
-        for condition in pool.status.conditions.iter().filter(|condition| condition.status == api::Truth::True) {
+        for condition in
+            pool.status.conditions.iter().filter(|condition| condition.status == api::Truth::True)
+        {
             match condition.kind.as_str() {
                 "Conflict" => remark(Trouble::Conflict, &condition.message),
                 "Exhausted" => remark(Trouble::Exhausted, &condition.message),

@@ -68,7 +68,8 @@ impl Store {
         spec["addresses"] = json!(addresses);
         let mut pool = api::VipPool::new(name, serde_json::from_value(spec).unwrap());
         pool.metadata.uid = Some(format!("pool-{name}-{created}"));
-        pool.metadata.creation_timestamp = serde_json::from_value(json!(format!("2026-01-01T00:00:{created:02}Z"))).unwrap();
+        pool.metadata.creation_timestamp =
+            serde_json::from_value(json!(format!("2026-01-01T00:00:{created:02}Z"))).unwrap();
         pool.metadata.resource_version = self.stamp();
         self.pools.insert(name.to_owned(), pool);
         self
@@ -116,7 +117,8 @@ impl Store {
 
     fn cluster(&self) -> Cluster {
         let node = |node: &&str| ((*node).to_owned(), Node::default());
-        let virtual_ip = |(text, object): (&String, &api::VirtualIP)| (name(text), VirtualIp::of(object.clone()));
+        let virtual_ip =
+            |(text, object): (&String, &api::VirtualIP)| (name(text), VirtualIp::of(object.clone()));
         Cluster {
             pools: self.pools.iter().map(|(name, pool)| (name.clone(), Pool::of(pool.clone()))).collect(),
             virtual_ips: self.virtual_ips.iter().map(virtual_ip).collect(),
@@ -139,6 +141,9 @@ impl Store {
                     true
                 })
             }
+            Write::VirtualIp { .. } | Write::Clear { .. } => {
+                panic!("nothing is allocated by that: {write:?}")
+            }
             Write::Finalizers { of, version, finalizers } => {
                 let metadata = match of {
                     Guarded::VipPool(name) => self.pools.get_mut(name).map(|pool| &mut pool.metadata),
@@ -146,7 +151,8 @@ impl Store {
                         self.virtual_ips.get_mut(&name.to_string()).map(|object| &mut object.metadata)
                     }
                 };
-                let metadata = metadata.filter(|metadata| metadata.resource_version.as_ref() == Some(version));
+                let metadata =
+                    metadata.filter(|metadata| metadata.resource_version.as_ref() == Some(version));
                 metadata.is_some_and(|metadata| {
                     metadata.finalizers = Some(finalizers.clone());
                     metadata.resource_version = stamp;
@@ -181,7 +187,8 @@ impl Store {
     fn given(&self) -> Vec<String> {
         let cluster = self.cluster();
         let all = cluster.pools.values().flat_map(|pool| &pool.assignments);
-        all.map(|one| format!("{}{} {}", if one.released { "-" } else { "" }, one.address, one.holder.name)).collect()
+        all.map(|one| format!("{}{} {}", if one.released { "-" } else { "" }, one.address, one.holder.name))
+            .collect()
     }
 
     fn status(&self, pool: &str) -> api::VipPoolStatus {
@@ -195,8 +202,7 @@ impl Store {
     }
 
     fn own(&mut self, pool: &str, address: &str, node: &str) {
-        let owner =
-            api::AddressOwner { address: address.into(), node: node.into(), since: NOW.into() };
+        let owner = api::AddressOwner { address: address.into(), node: node.into(), since: NOW.into() };
         self.edit(pool, |pool| pool.status.get_or_insert_default().owners.push(owner));
     }
 }
@@ -205,6 +211,10 @@ impl Store {
 fn twice(store: &Store) -> Vec<IpAddr> {
     let cluster = store.cluster();
     let mut seen: BTreeMap<IpAddr, usize> = BTreeMap::new();
-    cluster.pools.values().flat_map(|pool| &pool.assignments).for_each(|one| *seen.entry(one.address).or_default() += 1);
+    cluster
+        .pools
+        .values()
+        .flat_map(|pool| &pool.assignments)
+        .for_each(|one| *seen.entry(one.address).or_default() += 1);
     seen.into_iter().filter(|(_, count)| *count > 1).map(|(address, _)| address).collect()
 }

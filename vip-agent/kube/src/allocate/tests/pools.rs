@@ -34,11 +34,16 @@ fn before_the_younger_one_is_sealed_the_older_gives_nothing_that_both_have() {
     store.pool("old", 1, &["10.0.0.0/31"], json!({})).pool("young", 2, &["10.0.0.0"], json!({}));
     store.service("default/a", service(1)).service("default/b", service(2));
     let guards = plan(&store.cluster(), &settings(), &|_, _| true, NOW);
-    guards.iter().filter(|write| matches!(write, Write::Finalizers { .. })).for_each(|write| assert!(store.apply(write)));
+    guards
+        .iter()
+        .filter(|write| matches!(write, Write::Finalizers { .. }))
+        .for_each(|write| assert!(store.apply(write)));
     let first = plan(&store.cluster(), &settings(), &|_, _| true, NOW);
-    first.iter().filter(|write| matches!(write, Write::Status { pool, .. } if pool == "old")).for_each(|write| {
-        assert!(store.apply(write));
-    });
+    first.iter().filter(|write| matches!(write, Write::Status { pool, .. } if pool == "old")).for_each(
+        |write| {
+            assert!(store.apply(write));
+        },
+    );
     assert_eq!(store.given(), ["10.0.0.1 default/a"]);
     store.settle();
     assert_eq!(store.given(), ["10.0.0.1 default/a", "10.0.0.0 default/b"]);

@@ -68,7 +68,8 @@ fn both_families_are_given_as_far_as_there_are() {
     store.service("default/all", dual(service(2), true)).settle();
     assert_eq!(store.given(), ["10.0.0.0 default/both"], "who needs both gets none before");
     store.pool("six", 2, &["fd00::/126"], json!({})).settle();
-    let expected = ["10.0.0.0 default/both", "10.0.0.1 default/all", "fd00:: default/both", "fd00::1 default/all"];
+    let expected =
+        ["10.0.0.0 default/both", "10.0.0.1 default/all", "fd00:: default/both", "fd00::1 default/all"];
     assert_eq!(store.given(), expected);
 }
 
@@ -89,8 +90,7 @@ fn services_of_a_key_are_given_one_address_unless_their_ports_meet() {
     };
     store.service("default/a", sharer(1, 80)).service("default/b", sharer(2, 443));
     store.service("default/c", sharer(3, 80)).service("default/d", sharer(4, 25)).settle();
-    let expected =
-        ["10.0.0.0 default/a", "10.0.0.0 default/b", "10.0.0.1 default/c", "10.0.0.0 default/d"];
+    let expected = ["10.0.0.0 default/a", "10.0.0.0 default/b", "10.0.0.1 default/c", "10.0.0.0 default/d"];
     assert_eq!(store.given(), expected);
     assert_eq!((store.status("edge").allocated, store.status("edge").available), (2, 2));
     // One of them goes: the others keep it, and it is nobody's business that it was shared.
