@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 use support::{Conversation, SOON, binary, times, vip_kube};
 use vip_control_plane::ControlPlane;
@@ -18,7 +20,6 @@ use vip_lab::wait::until;
 const SERVICES: &str = "/api/v1/namespaces/default/services";
 const POOLS: &str = "/apis/viplane.dev/v1alpha1/vippools";
 const VIRTUAL_IPS: &str = "/apis/viplane.dev/v1alpha1/namespaces/default/virtualips";
-const LEASE: &str = "/apis/coordination.k8s.io/v1/namespaces/kube-system/leases/viplane-allocator";
 /// Of a change of leaders: it is known after 15 s that one is gone.
 const LEADER: Duration = Duration::from_secs(60);
 
@@ -194,4 +195,98 @@ fn a_service_is_given_an_address_that_answers_and_gives_it_back() -> Result<()> 
     cluster.plane.delete(&format!("{SERVICES}/c"))?;
     until(SOON, || cluster.plane.get(&edge).is_err()).context("a pool without holders can go")?;
     Ok(())
+}
+
+#[test]
+fn a_virtual_ip_is_owned_where_it_may_be_and_says_by_whom() -> Result<()> {
+    if !is_full() {
+        return Ok(());
+    }
+    let cluster = Cluster::start([json!({}), json!({})])?;
+    cluster.pool("edge", &json!({"addresses": ["10.0.0.80/31"], "autoAssign": false}))?;
+    let virtual_ip = |name: &str, spec: Value| {
+        let object = json!({
+            "apiVersion": "viplane.dev/v1alpha1", "kind": "VirtualIP", "metadata": {"name": name}, "spec": spec,
+        });
+        cluster.plane.create(VIRTUAL_IPS, &object)
+    };
+    virtual_ip("pooled", json!({"pool": "edge", "nodeSelector": {"node": "node2"}}))?;
+    virtual_ip("written", json!({"address": "10.0.0.90"}))?;
+    let path = |name: &str| format!("{VIRTUAL_IPS}/{name}");
+    let pooled = cluster.wait(&path("pooled"), "ready", SOON, |object| is_so(object, "Ready"))?;
+    ensure!(pooled["status"]["node"] == "node2" && pooled["status"]["address"] == "10.0.0.80", "{pooled:#}");
+    ensure!(cluster.answers("10.0.0.80")? == "node2");
+    let written = cluster.wait(&path("written"), "ready", SOON, |object| is_so(object, "Ready"))?;
+    ensure!(written["status"]["node"] == json!(cluster.answers("10.0.0.90")?), "{written:#}");
+    // A younger one that wants the same is told on itself.
+    virtual_ip("rival", json!({"address": "10.0.0.80"}))?;
+    cluster.wait(&path("rival"), "in conflict", SOON, |object| is_so(object, "Conflict"))?;
+    let told = |object: &str, reason: &str| {
+        let events = cluster.plane.get("/apis/events.k8s.io/v1/namespaces/default/events").unwrap_or_default();
+        let events = events["items"].as_array().cloned().unwrap_or_default();
+        events.iter().any(|event| event["regarding"]["name"] == object && event["reason"] == reason)
+    };
+    until(SOON, || told("rival", "Conflict") && told("pooled", "Active")).context("Events")?;
+    // The pool knows, too.
+    let edge = format!("{POOLS}/edge");
+    cluster.wait(&edge, "told of the owner", SOON, |pool| {
+        pool["status"]["owners"][0]["node"] == "node2"
+            && pool["status"]["owners"][0]["address"] == "10.0.0.80"
+    })?;
+    // Another node is to own it.
+    cluster.plane.patch(&path("pooled"), &json!({"spec": {"nodeSelector": {"node": "node1"}}}))?;
+    cluster.wait(&path("pooled"), "node1's", SOON, |object| object["status"]["node"] == "node1")?;
+    ensure!(cluster.answers("10.0.0.80")? == "node1");
+    // It stays until its address is back.
+    cluster.plane.delete(&path("pooled"))?;
+    until(SOON, || cluster.plane.get(&path("pooled")).is_err()).context("it is gone")?;
+    let pool = cluster.plane.get(&edge)?;
+    ensure!(given(&pool).is_empty(), "{pool:#}");
+    Ok(())
+}
+
+/// By different Leases, so that both believe to lead, one of them killed and started anew again and again.
+#[test]
+fn two_leaders_in_the_middle_of_allocation_give_no_address_twice() -> Result<()> {
+    if !is_full() {
+        return Ok(());
+    }
+    let elsewhere = json!({"configmap": "default/vip-configmap"});
+    let cluster = Cluster::start([json!({}), elsewhere])?;
+    cluster.pool("edge", &json!({"addresses": ["10.0.1.0/28"]}))?;
+    // A second pool that overlaps, while allocation is under way.
+    let (edge, wide) = (format!("{POOLS}/edge"), format!("{POOLS}/wide"));
+    for n in 0..24 {
+        cluster.service(&format!("s{n}"))?;
+        if n == 8 {
+            cluster.pool("wide", &json!({"addresses": ["10.0.1.8-10.0.1.23"]}))?;
+        }
+        if n % 6 == 5 {
+            let status = cluster.agents[n % 2].status()?.raw;
+            let process = status["kubernetes"]["pid"].as_i64().context("a process")?;
+            kill(Pid::from_raw(i32::try_from(process)?), Signal::SIGKILL).context("kill vip-kube")?;
+        }
+        ensure!(twice(&[cluster.plane.get(&edge)?, cluster.plane.get(&wide).unwrap_or_default()]).is_empty());
+    }
+    let all = || -> Result<[Value; 2]> { Ok([cluster.plane.get(&edge)?, cluster.plane.get(&wide)?]) };
+    cluster.wait(&edge, "exhausted", LEADER, |pool| is_so(pool, "Exhausted"))?;
+    cluster.wait(&wide, "in conflict with the older one", LEADER, |pool| is_so(pool, "Conflict"))?;
+    // They have no address in common any more: what is left is given by the second one.
+    cluster.plane.patch(&wide, &json!({"spec": {"addresses": ["10.0.1.16-10.0.1.23"]}}))?;
+    let has_all = |pools: &[Value; 2]| pools.iter().map(|pool| given(pool).len()).sum::<usize>() == 24;
+    until(LEADER, || all().is_ok_and(|pools| has_all(&pools))).with_context(|| format!("{:#?}", all()))?;
+    ensure!(twice(&all()?).is_empty(), "{:#?}", all()?);
+    // Both Leases are held.
+    for namespace in ["kube-system", "default"] {
+        let lease = format!("/apis/coordination.k8s.io/v1/namespaces/{namespace}/leases/viplane-allocator");
+        ensure!(cluster.plane.get(&lease)?["spec"]["holderIdentity"].is_string());
+    }
+    Ok(())
+}
+
+/// Addresses that two have.
+fn twice(pools: &[Value]) -> Vec<String> {
+    let mut all: Vec<String> = pools.iter().flat_map(given).map(|(_, address)| address).collect();
+    all.sort();
+    all.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| pair[0].clone()).collect()
 }

@@ -54,6 +54,7 @@ subjects:
 {{- if has "pool" (.sources | default (list "pool")) -}}
 {{- /* Whoever allocates asks for the object itself before its address is taken back. */ -}}
 {{- $holders := list (dict "apiGroups" (list "") "resources" (list "services") "verbs" (list "get")) (dict "apiGroups" (list "viplane.dev") "resources" (list "virtualips") "verbs" (list "get" "list" "watch" "patch")) (dict "apiGroups" (list "viplane.dev") "resources" (list "virtualips/status") "verbs" (list "patch")) -}}
+{{- $rules = append $rules (dict "apiGroups" (list "events.k8s.io") "resources" (list "events") "verbs" (list "create" "patch")) -}}
 {{- $services = concat $services $holders -}}
 {{- $rules = append $rules (dict "apiGroups" (list "viplane.dev") "resources" (list "vippools") "verbs" (list "list" "watch" "patch")) -}}
 {{- $rules = append $rules (dict "apiGroups" (list "viplane.dev") "resources" (list "vippools/status") "verbs" (list "patch")) -}}

@@ -97,6 +97,7 @@ fn pools_are_written_where_they_are_followed() {
     };
     let pools = json!([
         of("", "nodes", json!(["list", "watch"])),
+        of("events.k8s.io", "events", json!(["create", "patch"])),
         of("viplane.dev", "vippools", json!(["list", "watch", "patch"])),
         of("viplane.dev", "vippools/status", json!(["patch"])),
     ]);

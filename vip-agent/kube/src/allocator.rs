@@ -67,8 +67,8 @@ impl Allocator {
     ///
     /// `remarks`: what the model says of objects.
     pub(super) fn look(&mut self, cluster: &Cluster, settings: &Settings, remarks: &[Remark]) {
-        // Where there is nothing to allocate, nobody has to be elected for it.
-        let is_needed = !cluster.pools.is_empty() || !cluster.virtual_ips.is_empty();
+        // Where there is nothing to allocate or to be told, nobody has to be elected for it.
+        let is_needed = !cluster.pools.is_empty() || !cluster.virtual_ips.is_empty() || !remarks.is_empty();
         self.candidate.send_if_modified(|former| std::mem::replace(former, is_needed) != is_needed);
         self.note_released(cluster);
         let plan = match self.leads_now() {

@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::allocator::{Allocator, seconds};
 use crate::book::{Book, Change, Kind};
 use crate::connection::client;
+use crate::events::Events;
 use crate::lead::Candidate;
 use crate::model::{Desired, Remark, Settings, desired};
 use crate::owners;
@@ -64,6 +65,7 @@ pub(super) async fn run(
         troubles: BTreeMap::new(),
         unwritten: Said::new(),
         allocator: None,
+        events: None,
         connection: None,
         remarked: BTreeSet::new(),
     };
@@ -111,6 +113,7 @@ struct Follower {
     unwritten: Said,
     /// While pools are followed.
     allocator: Option<Allocator>,
+    events: Option<Events>,
     /// Kinds that cannot be followed now.
     troubles: BTreeMap<Kind, String>,
     /// Why nothing can.
@@ -126,6 +129,7 @@ impl Follower {
         self.troubles.clear();
         self.unwritten.clear();
         self.allocator = None;
+        self.events = None;
         // With other settings it may be another cluster.
         self.book.begin([Kind::Nodes]);
         self.tell(revision, &settings);
@@ -140,6 +144,7 @@ impl Follower {
         self.owners = Sender::new(owners::Wanted::new());
         if settings.kubernetes.sources.pool {
             tasks.spawn(owners::run(client.clone(), self.owners.subscribe(), troubles.clone()));
+            self.events = Some(Events::start(&client, &settings.node, &mut tasks, &troubles));
             let candidate = candidate(&settings, own_pod);
             self.allocator = Some(Allocator::start(&client, candidate, &settings, &mut tasks, &troubles));
         }
@@ -164,7 +169,10 @@ impl Follower {
                     self.tell(revision, &settings);
                 }
                 Ok(()) = self.owned.changed() => self.publish(&settings),
-                () = wake(&mut self.allocator) => self.allocate(&settings),
+                () = wake(&mut self.allocator) => {
+                    self.allocate(&settings);
+                    self.publish(&settings);
+                }
                 Ok(()) = refused.changed() => {
                     self.unwritten = refused.borrow_and_update().clone();
                     self.unwritten.values().for_each(|why| tracing::warn!("Kubernetes: {why}"));
@@ -265,6 +273,10 @@ impl Follower {
         if let (true, Some(desired)) = (self.allocator.is_some(), &desired) {
             let owners = owners::wanted(desired, cluster, &owned, &settings.node, &seconds());
             self.owners.send_if_modified(|former| std::mem::replace(former, owners.clone()) != owners);
+        }
+        if let (Some(events), Some(allocator), Some(desired)) = (&mut self.events, &self.allocator, &desired)
+        {
+            events.note(cluster, desired, &owned, (allocator.leads_now(), &settings.node));
         }
         let wanted = desired.map_or_else(Wanted::new, |desired| publish::wanted(&desired, cluster, &owned));
         self.writes.send_if_modified(|former| {

@@ -16,6 +16,7 @@ pub mod cluster;
 mod connection;
 mod conversation;
 mod convert;
+mod events;
 mod follow;
 mod lead;
 pub mod model;

@@ -87,8 +87,9 @@ pub(super) fn wanted(
 
 /// The owners of a pool's addresses, as they are if this node is right about itself.
 fn owners(pool: &Pool, vips: &BTreeSet<IpAddr>, node: &str, now: &str) -> Vec<AddressOwner> {
-    let mine: BTreeSet<IpAddr> =
-        pool.assignments.iter().map(|given| given.address).filter(|address| vips.contains(address)).collect();
+    // One that is on its way back is served for nobody who has it of the pool, be it that another object has written it on itself.
+    let given = pool.assignments.iter().filter(|given| !given.released).map(|given| given.address);
+    let mine: BTreeSet<IpAddr> = given.filter(|address| vips.contains(address)).collect();
     let is_mine = |owner: &AddressOwner| owner.address.parse().is_ok_and(|address| mine.contains(&address));
     let mut owners = pool.status.owners.clone();
     owners.retain(|owner| is_mine(owner) == (owner.node == node));
@@ -218,7 +219,10 @@ mod tests {
         assert_eq!(of("node1", &["10.0.0.1"]), [first.clone(), second.clone()], "nothing is new");
         assert_eq!(of("node1", &[]), [second.clone()]);
         assert_eq!(of("node1", &["10.0.0.1", "10.0.0.2"]), [first.clone(), format!("10.0.0.2 node1 {NOW}")]);
-        assert_eq!(of("node3", &["10.0.0.9"]), [first, second], "that is none of the pool's");
+        assert_eq!(of("node3", &["10.0.0.9"]), [first, second.clone()], "that is none of the pool's");
+        let mut released = pool.clone();
+        released.assignments[0].released = true;
+        assert_eq!(lines(&owners(&released, &vips(&["10.0.0.1"]), "node1", NOW)), [second]);
     }
 
     #[test]
