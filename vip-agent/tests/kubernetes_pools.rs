@@ -222,7 +222,8 @@ fn a_virtual_ip_is_owned_where_it_may_be_and_says_by_whom() -> Result<()> {
     virtual_ip("rival", json!({"address": "10.0.0.80"}))?;
     cluster.wait(&path("rival"), "in conflict", SOON, |object| is_so(object, "Conflict"))?;
     let told = |object: &str, reason: &str| {
-        let events = cluster.plane.get("/apis/events.k8s.io/v1/namespaces/default/events").unwrap_or_default();
+        let events =
+            cluster.plane.get("/apis/events.k8s.io/v1/namespaces/default/events").unwrap_or_default();
         let events = events["items"].as_array().cloned().unwrap_or_default();
         events.iter().any(|event| event["regarding"]["name"] == object && event["reason"] == reason)
     };

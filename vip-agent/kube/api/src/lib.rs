@@ -2,17 +2,15 @@
 //!
 //! A crate of its own, so that `cargo xtask crds` makes their definitions without an HTTP client, and `vip-kube` reads them by the same
 //! types. The types of an object hold texts as they are written, since one text that cannot be understood must not hide the other
-//! objects of its list; what is computed with is [`AddressRange`], [`RouterIds`] and [`Period`], which hold nothing else than they say.
+//! objects of its list; what is computed with is [`AddressRange`], which holds nothing else than it says.
 
 mod condition;
-mod election;
 mod pool;
 mod range;
 mod schema;
 mod virtual_ip;
 
 pub use condition::{Condition, Truth};
-pub use election::{Election, Period, PeriodError, RouterIds, RouterIdsError};
 pub use pool::{AddressOwner, Assignment, HolderKind, VipPool, VipPoolSpec, VipPoolStatus};
 pub use range::{AddressRange, RangeError, is_buggy};
 pub use virtual_ip::{LocalAddress, VirtualIP, VirtualIPSpec, VirtualIPStatus};

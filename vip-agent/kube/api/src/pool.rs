@@ -6,7 +6,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{Condition, Election};
+use crate::Condition;
 
 /// Addresses that Services and VirtualIPs are given
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, CustomResource, JsonSchema)]
@@ -46,9 +46,6 @@ pub struct VipPoolSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(schema_with = "crate::schema::labels")]
     pub node_selector: BTreeMap<String, String>,
-    /// How is elected who owns them; left out: as for all other VIPs
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub election: Option<Election>,
 }
 
 fn yes() -> bool {

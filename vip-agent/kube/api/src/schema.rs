@@ -22,21 +22,6 @@ pub(crate) fn pool(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "string", "minLength": 1, "maxLength": 253, "nullable": true })
 }
 
-/// `50`, or `50-59`.
-pub(crate) fn router_ids(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": r"^[0-9]{1,3}(-[0-9]{1,3})?$", "nullable": true })
-}
-
-/// `100ms`, `1s`, `5m`.
-pub(crate) fn period(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "string", "pattern": r"^[0-9]{1,6}(ms|s|m)$", "nullable": true })
-}
-
-/// Virtual routers that VIPs are spread over.
-pub(crate) fn shards(_: &mut SchemaGenerator) -> Schema {
-    json_schema!({ "type": "integer", "minimum": 1, "maximum": 64, "nullable": true })
-}
-
 /// Labels that a node has to have.
 pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
     json_schema!({ "type": "object", "maxProperties": 64, "additionalProperties": { "type": "string", "maxLength": 63 } })
