@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::allocator::{Allocator, seconds};
-use crate::book::{Book, Change, Kind};
+use crate::book::{Book, Change, Kind, Object};
 use crate::connection::client;
 use crate::events::Events;
 use crate::lead::Candidate;
@@ -65,6 +65,7 @@ pub(super) async fn run(
         troubles: BTreeMap::new(),
         unwritten: Said::new(),
         allocator: None,
+        replan: false,
         events: None,
         connection: None,
         remarked: BTreeSet::new(),
@@ -113,6 +114,8 @@ struct Follower {
     unwritten: Said,
     /// While pools are followed.
     allocator: Option<Allocator>,
+    /// Whether something has changed that allocation follows from: endpoints, which change most, are none of it.
+    replan: bool,
     events: Option<Events>,
     /// Kinds that cannot be followed now.
     troubles: BTreeMap<Kind, String>,
@@ -235,6 +238,7 @@ impl Follower {
             | Change::Listing(_)
             | Change::Listed(_) => {}
         }
+        self.replan |= !matches!(change, Change::Is(Object::Slice(..)) | Change::Gone(Kind::Slices, _));
         self.book.note(change);
     }
 
@@ -253,7 +257,9 @@ impl Follower {
             differs
         });
         self.publish(settings);
-        self.allocate(settings);
+        if std::mem::take(&mut self.replan) {
+            self.allocate(settings);
+        }
     }
 
     /// Has allocated what is the leader's to allocate.

@@ -5,9 +5,11 @@
 //! objects of its list; what is computed with is [`AddressRange`], which holds nothing else than it says.
 
 mod condition;
+#[expect(clippy::duplicated_attributes, reason = "columns are described by the same words")]
 mod pool;
 mod range;
 mod schema;
+#[expect(clippy::duplicated_attributes, reason = "columns are described by the same words")]
 mod virtual_ip;
 
 pub use condition::{Condition, Truth};

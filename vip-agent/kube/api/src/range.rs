@@ -127,7 +127,7 @@ impl AddressRange {
             return all;
         }
         // Of those up to `end`, without it.
-        let below = |end: u128| 2 * (end / 256) + u128::from(end % 256 > 0);
+        let below = |end: u128| 2 * (end / 256) + u128::from(!end.is_multiple_of(256));
         all - (below(last + 1) - below(first))
     }
 }

@@ -24,6 +24,8 @@ pub(super) struct Ledger<'a> {
     taken: BTreeSet<IpAddr>,
     /// Addresses that pools take back by what is planned here, and by which page: others may rely on that only when it is written.
     freed: BTreeMap<IpAddr, usize>,
+    /// What each holder, by uid, has of which page while it is given.
+    held: BTreeMap<String, Vec<(usize, IpAddr)>>,
 }
 
 /// A pool.
@@ -55,7 +57,13 @@ impl<'a> Ledger<'a> {
             let assignments = pool.assignments.clone();
             pages.push(Page { name, pool, rival, assignments, released: Vec::new(), tried: BTreeMap::new() });
         }
-        Self { cluster, pages, taken: taken(cluster, settings), freed: BTreeMap::new() }
+        Self {
+            cluster,
+            pages,
+            taken: taken(cluster, settings),
+            freed: BTreeMap::new(),
+            held: BTreeMap::new(),
+        }
     }
 
     /// Whether anybody of this uid has, or had, an address.
@@ -65,8 +73,7 @@ impl<'a> Ledger<'a> {
 
     /// Marks what nobody wants any more, and what its holders cannot have together. `scope`: the one namespace whose objects are known.
     pub(super) fn release(&mut self, requests: &[Request<'_>], scope: Option<&Label>) {
-        let by_uid: BTreeMap<&str, &Request<'_>> =
-            requests.iter().map(|request| (request.holder.uid.as_str(), request)).collect();
+        let by_uid = by_uid(requests);
         for page in &mut self.pages {
             let mut together: BTreeMap<IpAddr, Vec<&Request<'_>>> = BTreeMap::new();
             for given in &mut page.assignments {
@@ -122,37 +129,37 @@ impl<'a> Ledger<'a> {
 
     /// Lets who wants an address again keep the one that it was about to lose.
     pub(super) fn keep(&mut self, requests: &[Request<'_>]) {
-        for request in requests {
-            for page in &mut self.pages {
-                if page.pool.leaving {
-                    continue;
-                }
-                let held: BTreeSet<IpAddr> =
-                    page.assignments.iter().filter(|one| !one.released).map(|one| one.address).collect();
-                let before = &page.pool.assignments;
-                let is_ours = |one: &&mut Assignment| {
-                    one.released
-                        && one.holder.uid == request.holder.uid
-                        && request.wants(page.name, one.address)
-                        && !held.contains(&one.address)
-                        && before
-                            .iter()
-                            .any(|was| was.address == one.address && was.holder == one.holder && was.released)
-                };
-                page.assignments.iter_mut().filter(is_ours).for_each(|one| one.released = false);
-            }
+        let by_uid = by_uid(requests);
+        for page in self.pages.iter_mut().filter(|page| !page.pool.leaving) {
+            let held: BTreeSet<IpAddr> =
+                page.assignments.iter().filter(|one| !one.released).map(|one| one.address).collect();
+            let released: BTreeSet<&Assignment> =
+                page.pool.assignments.iter().filter(|one| one.released).collect();
+            let is_wanted = |one: &&mut Assignment| {
+                let request = by_uid.get(one.holder.uid.as_str());
+                // What is only now released stays that.
+                released.contains(&**one)
+                    && !held.contains(&one.address)
+                    && request.is_some_and(|request| request.wants(page.name, one.address))
+            };
+            page.assignments.iter_mut().filter(is_wanted).for_each(|one| one.released = false);
         }
     }
 
     /// Gives who has none an address, the oldest first.
     pub(super) fn give(&mut self, requests: &[Request<'_>]) {
+        for (index, page) in self.pages.iter().enumerate() {
+            for one in page.assignments.iter().filter(|one| !one.released) {
+                self.held.entry(one.holder.uid.clone()).or_default().push((index, one.address));
+            }
+        }
         let mut by_key: BTreeMap<&str, Vec<&Request<'_>>> = BTreeMap::new();
         for request in requests {
             let key = request.sharing.as_ref().map(|sharing| sharing.key.as_str());
             let companions = key.map(|key| by_key.entry(key).or_default());
-            let held = self.held(&request.holder.uid);
-            let missing =
-                request.families.missing(&held.iter().map(|(_, address)| Family::of(*address)).collect());
+            let held =
+                self.held(&request.holder.uid).iter().map(|(_, address)| Family::of(*address)).collect();
+            let missing = request.families.missing(&held);
             if !missing.is_empty() {
                 let companions = companions.as_ref().map_or(&[][..], |companions| companions.as_slice());
                 self.give_to(request, &missing, companions);
@@ -180,6 +187,7 @@ impl<'a> Ledger<'a> {
         for (index, address) in found {
             self.taken.insert(address);
             let holder = request.holder.clone();
+            self.held.entry(holder.uid.clone()).or_default().push((index, address));
             self.pages[index].assignments.push(Assignment { address, holder, released: false });
         }
     }
@@ -193,7 +201,7 @@ impl<'a> Ledger<'a> {
     ) -> Vec<(usize, IpAddr)> {
         for companion in companions {
             let mut found: Vec<(usize, IpAddr)> = Vec::new();
-            for (index, address) in self.held(&companion.holder.uid) {
+            for &(index, address) in self.held(&companion.holder.uid) {
                 let page = &self.pages[index];
                 let family = Family::of(address);
                 let is_new = found.iter().all(|(_, other)| Family::of(*other) != family);
@@ -216,12 +224,8 @@ impl<'a> Ledger<'a> {
         Vec::new()
     }
 
-    fn held(&self, uid: &str) -> Vec<(usize, IpAddr)> {
-        let of_page = |(index, page): (usize, &Page<'_>)| {
-            let held = page.assignments.iter().filter(|one| one.holder.uid == uid && !one.released);
-            held.map(|one| (index, one.address)).collect::<Vec<_>>()
-        };
-        self.pages.iter().enumerate().flat_map(of_page).collect()
+    fn held(&self, uid: &str) -> &[(usize, IpAddr)] {
+        self.held.get(uid).map_or(&[], Vec::as_slice)
     }
 
     fn free_address(&mut self, request: &Request<'_>, family: Family) -> Option<(usize, IpAddr)> {
@@ -262,6 +266,10 @@ impl<'a> Ledger<'a> {
         };
         pages.into_iter().filter_map(written).collect()
     }
+}
+
+fn by_uid<'r, 'c>(requests: &'r [Request<'c>]) -> BTreeMap<&'r str, &'r Request<'c>> {
+    requests.iter().map(|request| (request.holder.uid.as_str(), request)).collect()
 }
 
 /// Whether a node that may be alive is written to own it.
