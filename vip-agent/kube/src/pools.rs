@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use kube::{Resource as _, ResourceExt as _};
 use vip_kube_api::{
     self as api, AddressRange, FINALIZER, HolderKind, LocalAddress, VipPoolStatus, VirtualIPStatus,
 };
@@ -99,12 +98,13 @@ pub enum Wants {
 impl Pool {
     /// What counts of an object.
     pub fn of(pool: api::VipPool) -> Self {
-        let status = pool.status.clone().unwrap_or_default();
+        let status = pool.status.unwrap_or_default();
+        let metadata = pool.metadata;
         Self {
-            age: convert::age(pool.meta()),
-            version: pool.resource_version().unwrap_or_default(),
-            leaving: pool.metadata.deletion_timestamp.is_some(),
-            finalizers: pool.metadata.finalizers.clone().unwrap_or_default(),
+            age: convert::age(&metadata),
+            version: metadata.resource_version.unwrap_or_default(),
+            leaving: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers.unwrap_or_default(),
             offer: Offer::of(&pool.spec),
             assignments: status.assignments.iter().filter_map(Assignment::of).collect(),
             status,
@@ -200,11 +200,12 @@ impl VirtualIp {
             (None, Some(pool)) => Ok(Wants::OfPool(pool.clone())),
             _ => Err("it must have spec.address, or spec.pool, and not both".to_owned()),
         };
+        let metadata = object.metadata;
         Self {
-            age: convert::age(object.meta()),
-            version: object.resource_version().unwrap_or_default(),
-            leaving: object.metadata.deletion_timestamp.is_some(),
-            finalizers: object.metadata.finalizers.clone().unwrap_or_default(),
+            age: convert::age(&metadata),
+            version: metadata.resource_version.unwrap_or_default(),
+            leaving: metadata.deletion_timestamp.is_some(),
+            finalizers: metadata.finalizers.unwrap_or_default(),
             wants,
             nodes: object.spec.node_selector,
             local_address: object.spec.local_address,

@@ -15,11 +15,12 @@ impl Troubles {
     /// What keeps a part from its work; `None`: nothing.
     pub(super) fn set(&self, part: &'static str, why: Option<String>) {
         self.0.send_if_modified(|said| {
-            let former = match &why {
-                None => said.remove(part),
-                Some(why) => said.insert(part, why.clone()),
-            };
-            former != why
+            let differs = said.get(part) != why.as_ref();
+            match why {
+                None => drop(said.remove(part)),
+                Some(why) => drop(said.insert(part, why)),
+            }
+            differs
         });
     }
 }

@@ -86,7 +86,7 @@ impl<'a> Ledger<'a> {
                 let others = together.entry(given.address).or_default();
                 match wanted {
                     Some(request) if others.iter().all(|other| request.may_share_with(other)) => {
-                        others.push(request)
+                        others.push(request);
                     }
                     // It stays in conflict with who had it before it, so there is nothing to be confirmed.
                     Some(_) => given.released = true,
