@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 pub use vip_kube_protocol::ObjectName;
 
+use crate::pools::{Pool, VirtualIp};
+
 /// Everything that this node's VIPs follow from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
@@ -19,6 +21,10 @@ pub struct Cluster {
     pub slices: BTreeMap<ObjectName, Slice>,
     /// The nodes, by name.
     pub nodes: BTreeMap<String, Node>,
+    /// The VipPools, by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// The VirtualIPs.
+    pub virtual_ips: BTreeMap<ObjectName, VirtualIp>,
     /// The agents' pods, and the nodes that they run on; `None`: unknown, so any node may run one.
     pub agents: Option<BTreeMap<String, String>>,
 }
@@ -60,6 +66,8 @@ pub struct Service {
     pub ports: BTreeSet<Port>,
     /// The families that it serves; empty: not said.
     pub families: BTreeSet<Family>,
+    /// `ipFamilyPolicy: RequireDualStack`.
+    pub dual_stack: bool,
     /// `externalTrafficPolicy: Local`.
     pub local: bool,
     /// `status.loadBalancer.ingress`: addresses that it is said to have.
@@ -152,6 +160,8 @@ pub struct Endpoint {
 pub struct Node {
     /// Its internal addresses.
     pub addresses: Vec<IpAddr>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// The annotation `viplane.dev/priority`, as written.
     pub priority: Option<String>,
     /// Whether a label keeps VIPs from it.

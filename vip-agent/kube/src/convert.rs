@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use vip_kube_api::{VipPool, VirtualIP};
 
 use crate::book::Object;
 use crate::cluster::{
     Age, ConfigMap, Endpoint, Family, Node, ObjectName, Port, Service, Slice, SlicePort, Traffic,
 };
 use crate::model::ANNOTATIONS;
+use crate::pools::{Pool, VirtualIp};
 
 /// Our own word for a node that shall have no VIP, and Kubernetes' one for nodes behind no load balancer.
 const EXCLUDE: [&str; 2] = ["viplane.dev/exclude", "node.kubernetes.io/exclude-from-external-load-balancers"];
@@ -29,7 +31,7 @@ pub(super) fn name(meta: &ObjectMeta) -> ObjectName {
     }
 }
 
-fn age(meta: &ObjectMeta) -> Age {
+pub(super) fn age(meta: &ObjectMeta) -> Age {
     let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     Age { created, uid: meta.uid.clone().unwrap_or_default() }
 }
@@ -80,6 +82,7 @@ pub(super) fn service(service: core::Service) -> Object {
             selector: spec.selector.unwrap_or_default(),
             ports: ports.iter().filter_map(port).collect(),
             families: spec.ip_families.iter().flatten().filter_map(family).collect(),
+            dual_stack: spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
             local: spec.external_traffic_policy.as_deref() == Some("Local"),
             ingress,
             traffic,
@@ -119,6 +122,14 @@ fn tcp() -> String {
     "TCP".to_owned()
 }
 
+pub(super) fn pool(pool: VipPool) -> Object {
+    Object::Pool(pool.metadata.name.clone().unwrap_or_default(), Box::new(Pool::of(pool)))
+}
+
+pub(super) fn virtual_ip(object: VirtualIP) -> Object {
+    Object::VirtualIp(name(&object.metadata), Box::new(VirtualIp::of(object)))
+}
+
 pub(super) fn node(node: core::Node) -> Object {
     let meta = &node.metadata;
     let excluded = EXCLUDE.iter().any(|key| label(meta, key).is_some_and(|value| value != "false"));
@@ -132,6 +143,7 @@ pub(super) fn node(node: core::Node) -> Object {
         meta.name.clone().unwrap_or_default(),
         Node {
             addresses: internal.filter_map(address).collect(),
+            labels: meta.labels.clone().unwrap_or_default(),
             priority: annotation(PRIORITY).cloned(),
             excluded,
             cordoned: node.spec.and_then(|spec| spec.unschedulable).unwrap_or(false),

@@ -2,7 +2,8 @@
 //!
 //! Nodes do not talk about it. Each computes the same from the same objects:
 //!
-//! 1. Objects *claim* VIPs (`claims`): keys of the ConfigMap, annotated Services, Services of type LoadBalancer.
+//! 1. Objects *claim* VIPs (`claims`): keys of the ConfigMap, annotated Services, Services of type LoadBalancer, VirtualIPs. Those that have an
+//!    address of a VipPool have it by the pool's status (`pools`), which is written by one of all nodes (`allocate.rs`).
 //! 2. Claims are heard in the order of the objects' age (`units`): the older object keeps a VIP, unless both agree to share it. VIPs
 //!    that hang together become one unit, which moves as a whole.
 //! 3. Units are given virtual routers (`seats`), again the older ones first, so that no newcomer moves anybody.
@@ -21,9 +22,10 @@
 //!
 //! What is taken or full is passed over for the next one. VRIDs of the configuration file's own instances count as taken.
 
-mod claims;
+pub(crate) mod claims;
 mod endpoints;
 mod hash;
+pub(crate) mod pools;
 mod remark;
 mod router;
 mod routers;
@@ -45,7 +47,7 @@ pub use self::claims::ANNOTATIONS;
 pub use self::remark::{About, Remark, Trouble};
 pub use self::router::{LocalAddress, Router, Unicast};
 pub use self::service::{Affinity, Mode, Protocol, ProxyProtocol, Service, ServicePort};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, ConfigMap};
 
 /// What this node is, and what its configuration file leaves to the cluster.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,23 +77,28 @@ impl Settings {
 pub struct Desired {
     /// Virtual routers, by name.
     pub instances: Vec<Router>,
-    /// Services of type LoadBalancer that these move the VIPs of.
-    pub services: Vec<Served>,
+    /// Services of type LoadBalancer, and VirtualIPs, that these move the VIPs of.
+    pub served: Vec<Served>,
     /// What of their traffic, and of the ConfigMap's VIPs, is steered, the oldest object's first.
     pub steered: Vec<Service>,
     /// What somebody should know of the objects, by object.
     pub remarks: Vec<Remark>,
 }
 
-/// A Service of type LoadBalancer that has its VIPs.
+/// An object that has its VIPs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Served {
     /// Which.
-    pub service: ObjectName,
+    pub about: About,
     /// What moves its VIPs.
     pub router: String,
     /// Its VIPs.
     pub vips: Vec<IpAddr>,
+}
+
+/// The VIPs that a ConfigMap names.
+pub(crate) fn config_map_vips(map: &ConfigMap) -> impl Iterator<Item = IpAddr> {
+    map.data.keys().filter_map(|key| claims::vip_of_key(key).ok()).map(|vip| vip.address)
 }
 
 /// What a node has to do.
@@ -100,9 +107,9 @@ pub fn desired(cluster: &Cluster, settings: &Settings) -> Desired {
     let claims = claims::claims(cluster, settings, &mut remarks);
     let units = units::units(claims, settings, &mut remarks);
     let seats = seats::seats(units, settings, &mut remarks);
-    let (instances, services) = routers::routers(&seats, cluster, settings, &mut remarks);
+    let (instances, served) = routers::routers(&seats, cluster, settings, &mut remarks);
     let steered = steering::services(&seats, &instances, cluster, settings, &mut remarks);
     remarks.sort();
     remarks.dedup();
-    Desired { instances, services, steered, remarks }
+    Desired { instances, served, steered, remarks }
 }
