@@ -1,5 +1,6 @@
 //! What is deployed: the chart as Helm's own engine renders it, and the manifests that are made of it.
 
+pub mod crds;
 pub mod helm;
 pub mod image;
 pub mod manifests;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use vip_deploy::image::{self, Image};
-use vip_deploy::{Helm, manifests, package};
+use vip_deploy::{Helm, crds, manifests, package};
 
 /// What is deployed
 #[derive(Debug, Parser)]
@@ -18,6 +18,12 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make deploy/chart/crds
+    Crds {
+        /// Only say which are stale: exit code 1 if any is
+        #[arg(long)]
+        check: bool,
+    },
     /// Make deploy/manifests of the chart
     Manifests {
         /// Only say which are stale: exit code 1 if any is
@@ -52,6 +58,7 @@ enum Command {
 
 fn main() -> ExitCode {
     let done = match Options::parse().command {
+        Command::Crds { check } => make_crds(check),
         Command::Manifests { check, package } => make_manifests(check, package),
         Command::Image { programs, arch, tag } => make_image(programs, arch, tag),
         Command::Deb { programs, arch } => {
@@ -68,17 +75,34 @@ fn main() -> ExitCode {
     })
 }
 
+fn make_crds(check: bool) -> Result<ExitCode> {
+    Ok(match check {
+        true => told("stale", &crds::stale()?),
+        false => {
+            told("written", &crds::write()?);
+            ExitCode::SUCCESS
+        }
+    })
+}
+
+/// Names files; fails if there are any.
+fn told(word: &str, files: &[PathBuf]) -> ExitCode {
+    files.iter().for_each(|file| println!("{word}: {}", file.display()));
+    if files.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
 fn make_manifests(check: bool, package: Option<PathBuf>) -> Result<ExitCode> {
     let mut helm = Helm::start()?;
     if let Some(folder) = package {
         println!("{}", helm.package(&folder)?.display());
     }
-    let (files, word) = match check {
-        true => (manifests::stale(&mut helm)?, "stale"),
-        false => (manifests::write(&mut helm)?, "written"),
-    };
-    files.iter().for_each(|file| println!("{word}: {}", file.display()));
-    Ok(if check && !files.is_empty() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    Ok(match check {
+        true => told("stale", &manifests::stale(&mut helm)?),
+        false => {
+            told("written", &manifests::write(&mut helm)?);
+            ExitCode::SUCCESS
+        }
+    })
 }
 
 fn make_image(programs: PathBuf, arch: String, tag: Option<String>) -> Result<ExitCode> {

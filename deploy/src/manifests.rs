@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
 
-use crate::{Helm, Release, Rendered};
+use crate::{Helm, Release, Rendered, crds};
 
 const MADE: &str = "# Made by `cargo xtask manifests`";
 
@@ -25,7 +25,7 @@ pub fn all(helm: &mut Helm) -> Result<BTreeMap<PathBuf, String>> {
     let release = Release { name: "viplane", namespace: "kube-system" };
     let api = helm.render(release, &read("api-server-values.yaml")?)?;
     Ok(BTreeMap::from([
-        (folder.join("viplane.yaml"), objects(&plain)),
+        (folder.join("viplane.yaml"), objects(&plain)?),
         (folder.join("api-server-pod.yaml"), static_pod(&api)?),
         (folder.join("api-server-config.yaml"), config(&api)),
     ]))
@@ -53,8 +53,8 @@ pub fn write(helm: &mut Helm) -> Result<Vec<PathBuf>> {
     Ok(stale)
 }
 
-/// All rendered files one after the other, behind the namespace, in which such pods must be permitted.
-fn objects(rendered: &Rendered) -> String {
+/// The definitions of our own kinds and all rendered files one after the other, behind the namespace, in which such pods must be permitted.
+fn objects(rendered: &Rendered) -> Result<String> {
     let namespace = "apiVersion: v1
 kind: Namespace
 metadata:
@@ -66,6 +66,10 @@ metadata:
     let mut text = format!(
         "{MADE} from values.yaml beside it: edit that, or this, and `kubectl apply -f`.\n{namespace}"
     );
+    for definition in crds::all()?.values() {
+        text.push_str("---\n");
+        text.push_str(definition);
+    }
     for file in rendered.files.values() {
         text.push_str("---\n");
         // Helm's bookkeeping: nothing here is managed by it.
@@ -77,7 +81,7 @@ metadata:
             text.push('\n');
         }
     }
-    text
+    Ok(text)
 }
 
 /// The agents' pod as the kubelet runs it by itself: it can name no object of the API server, so its file is the host's.

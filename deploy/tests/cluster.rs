@@ -6,12 +6,15 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use vip_control_plane::ControlPlane;
+use vip_control_plane::commands::CRDS;
 use vip_deploy::{Helm, PROGRAMS, Release, Rendered};
 use vip_lab::wait::until;
 use vip_lab::{Lab, Node, Process};
 
 const SOON: Duration = Duration::from_secs(30);
 const CONTROL: [&str; 2] = ["--control", "/run/viplane/agent.sock"];
+const POOLS: &str = "/apis/viplane.dev/v1alpha1/vippools";
+const VIRTUAL_IPS: &str = "/apis/viplane.dev/v1alpha1/namespaces/default/virtualips";
 const ACCOUNT: &str = "/api/v1/namespaces/viplane/serviceaccounts";
 
 /// The folder of this build's programs.
@@ -58,6 +61,37 @@ fn pod(plane: &ControlPlane, rendered: &Rendered) -> Result<()> {
     plane.create("/api/v1/namespaces/viplane/pods", &pod).map(drop)
 }
 
+/// Our own kinds, as the chart has them.
+fn define(plane: &ControlPlane) -> Result<()> {
+    for definition in vip_kube_api::definitions() {
+        plane.create(CRDS, &serde_json::to_value(definition)?)?;
+    }
+    until(SOON, || plane.get(POOLS).is_ok() && plane.get(VIRTUAL_IPS).is_ok()).context("our kinds are served")
+}
+
+/// All that is written for pools: an address given, owned, told of, and taken back.
+fn pools(plane: &ControlPlane) -> Result<()> {
+    let object = |kind: &str, name: &str, spec: Value| json!({"apiVersion": "viplane.dev/v1alpha1", "kind": kind, "metadata": {"name": name}, "spec": spec});
+    plane.create(POOLS, &object("VipPool", "edge", json!({"addresses": ["10.0.0.80-10.0.0.81"]})))?;
+    plane.create(VIRTUAL_IPS, &object("VirtualIP", "dns", json!({"pool": "edge"})))?;
+    let service =
+        json!({"metadata": {"name": "given"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}});
+    plane.create("/api/v1/namespaces/default/services", &service)?;
+    let edge = || plane.get(&format!("{POOLS}/edge")).map(|pool| pool["status"].clone());
+    let owned = |status: &Value| status["owners"].as_array().map_or(0, Vec::len) == 2;
+    until(SOON, || edge().is_ok_and(|status| owned(&status))).with_context(|| format!("{:#?}", edge()))?;
+    let dns = format!("{VIRTUAL_IPS}/dns");
+    until(SOON, || plane.get(&dns).is_ok_and(|dns| dns["status"]["node"] == "node1"))
+        .context("it is owned")?;
+    let events = || plane.get("/apis/events.k8s.io/v1/namespaces/default/events");
+    until(SOON, || events().is_ok_and(|events| events.to_string().contains("node1 serves its VIPs")))
+        .context("Events")?;
+    plane.delete("/api/v1/namespaces/default/services/given")?;
+    plane.delete(&dns)?;
+    until(SOON, || plane.get(&dns).is_err()).context("a VirtualIP that is deleted is gone")?;
+    until(SOON, || edge().is_ok_and(|status| status["allocated"] == 0)).context("both are back")
+}
+
 fn agent(node: &Node, programs: &Path, config: &str) -> Result<Process> {
     let file = node.file_path("config.yaml");
     node.write_file(&file, config)?;
@@ -80,13 +114,14 @@ fn the_agent_needs_no_more_than_the_chart_grants() -> Result<()> {
     let kubeconfig = node.file_path("kubeconfig");
     let values = format!(
         "config: {{ interface: eth0 }}\n\
-         kubernetes: {{ sources: [configmap, annotation, service], load_balancer_class: any, kubeconfig: {} }}",
+         kubernetes: {{ sources: [configmap, annotation, service, pool], load_balancer_class: any, kubeconfig: {} }}",
         kubeconfig.display()
     );
     let rendered = Helm::start()?.render(Release::default(), &values)?;
     let plane = ControlPlane::on(&lab.clients()[1]).start()?;
     node.write_file(&kubeconfig, plane.kubeconfig_for(&grant(&plane, &rendered)?))?;
     pod(&plane, &rendered)?;
+    define(&plane)?;
     plane.create("/api/v1/nodes", &json!({"metadata": {"name": "node1"}}))?;
 
     let agent = agent(node, &programs, rendered.config())?;
@@ -118,6 +153,7 @@ fn the_agent_needs_no_more_than_the_chart_grants() -> Result<()> {
     until(SOON, || address().is_ok_and(|address| address == "10.0.0.70")).with_context(|| {
         format!("the status is not written: {:#}\n{}", ask().unwrap_or_default(), agent.log())
     })?;
+    pools(&plane).with_context(|| format!("{:#}\n{}", ask().unwrap_or_default(), agent.log()))?;
     ensure!(ask()?["kubernetes"]["troubles"] == json!([]), "{}", agent.log());
     Ok(())
 }

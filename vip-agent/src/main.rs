@@ -104,7 +104,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
             say(imported.yaml)
         }
         Command::Controller => Err(anyhow::anyhow!(
-            "`vip-agent controller` is not in this version: the nodes decide by themselves, without a controller (docs/kubernetes.md)"
+            "`vip-agent controller` is not in this version: the agents elect one of themselves to allocate (docs/kubernetes.md)"
         )),
         Command::Cleanup(file) => {
             let places = cleanup_places(file.config.as_deref())?;

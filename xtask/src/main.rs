@@ -3,6 +3,7 @@
 mod bench;
 mod build;
 mod build_ebpf;
+mod crds;
 mod deb;
 mod demo;
 mod elevate;
@@ -83,6 +84,12 @@ enum Task {
     /// Build, start and end a real Kubernetes control plane
     #[command(subcommand)]
     Kube(kube::Kube),
+    /// Make the definitions of VipPool and VirtualIP, in deploy/chart/crds; --check only says which are stale
+    Crds {
+        /// Options
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Make deploy/manifests of the chart; --check only says which are stale, --package FOLDER packs the chart
     Manifests {
         /// Options
@@ -158,6 +165,10 @@ fn perform(arguments: Arguments) -> Result<()> {
         Task::Kube(kube) => {
             set_up(&[Need::ControlPlane])?;
             kube::perform(&kube)?;
+        }
+        Task::Crds { options } => {
+            set_up(&[Need::Helm])?;
+            crds::make(&options)?;
         }
         Task::Manifests { options } => {
             set_up(&[Need::Helm])?;

@@ -51,6 +51,14 @@ subjects:
 {{- /* The addresses, by the node that has them. */ -}}
 {{- $services = append $services (dict "apiGroups" (list "") "resources" (list "services/status") "verbs" (list "patch")) -}}
 {{- end -}}
+{{- if has "pool" (.sources | default (list "pool")) -}}
+{{- /* Whoever allocates asks for the object itself before its address is taken back. */ -}}
+{{- $holders := list (dict "apiGroups" (list "") "resources" (list "services") "verbs" (list "get")) (dict "apiGroups" (list "viplane.dev") "resources" (list "virtualips") "verbs" (list "get" "list" "watch" "patch")) (dict "apiGroups" (list "viplane.dev") "resources" (list "virtualips/status") "verbs" (list "patch")) -}}
+{{- $rules = append $rules (dict "apiGroups" (list "events.k8s.io") "resources" (list "events") "verbs" (list "create" "patch")) -}}
+{{- $services = concat $services $holders -}}
+{{- $rules = append $rules (dict "apiGroups" (list "viplane.dev") "resources" (list "vippools") "verbs" (list "list" "watch" "patch")) -}}
+{{- $rules = append $rules (dict "apiGroups" (list "viplane.dev") "resources" (list "vippools/status") "verbs" (list "patch")) -}}
+{{- end -}}
 {{- if not .watch_namespace }}{{ $rules = concat $rules $services }}{{ end -}}
 {{- end -}}
 {{- if $rules -}}
@@ -64,6 +72,12 @@ subjects:
 {{- $object := .configmap | default "kube-system/vip-configmap" | splitList "/" -}}
 {{- $rules = list (dict "apiGroups" (list "") "resources" (list "configmaps") "resourceNames" (list (last $object)) "verbs" $watch) }}
 {{ include "viplane.role" (dict "root" $ "kind" "Role" "name" "-configmap" "namespace" (first $object) "rules" $rules) -}}
+{{- end -}}
+{{- if has "pool" (.sources | default (list "pool")) -}}
+{{- /* Which agent allocates. What does not exist yet cannot be created by name. */ -}}
+{{- $lease := dict "apiGroups" (list "coordination.k8s.io") "resources" (list "leases") "resourceNames" (list "viplane-allocator") "verbs" (list "get" "update") -}}
+{{- $create := dict "apiGroups" (list "coordination.k8s.io") "resources" (list "leases") "verbs" (list "create") }}
+{{ include "viplane.role" (dict "root" $ "kind" "Role" "name" "-allocator" "namespace" $.Release.Namespace "rules" (list $lease $create)) -}}
 {{- end -}}
 {{- /* The other agents: peers of the election. */}}
 {{- $rules = list (dict "apiGroups" (list "") "resources" (list "pods") "verbs" (list "get" "list" "watch")) }}

@@ -82,5 +82,36 @@ fn objects_of_the_cluster_are_read_where_they_are_and_nowhere_else() {
     let (namespace, configmap) = rules("edge-viplane-configmap");
     assert_eq!((namespace, &configmap[0]["resourceNames"]), (json!("edge"), &json!(["vips"])));
     assert_eq!(rules("edge-viplane-peers").0, json!("vip"));
+    assert_eq!(rules("edge-viplane-allocator"), (Value::Null, Value::Null), "there is no pool");
     assert_eq!(rendered.pod()["automountServiceAccountToken"], json!(true));
+}
+
+/// Whoever allocates writes the status of pools, which are the cluster's, and of VirtualIPs, their finalizers, and a Lease beside itself.
+#[test]
+fn pools_are_written_where_they_are_followed() {
+    let rendered = rendered("kubernetes: { sources: [pool], watch_namespace: shop }\n");
+    let of = |group: &str, resource: &str, verbs: Value| json!({ "apiGroups": [group], "resources": [resource], "verbs": verbs });
+    let role = |name: &str| {
+        let roles = rendered.of_kind("Role").into_iter().chain(rendered.of_kind("ClusterRole"));
+        roles.into_iter().find(|role| role["metadata"]["name"] == name).cloned().unwrap_or_default()
+    };
+    let pools = json!([
+        of("", "nodes", json!(["list", "watch"])),
+        of("events.k8s.io", "events", json!(["create", "patch"])),
+        of("viplane.dev", "vippools", json!(["list", "watch", "patch"])),
+        of("viplane.dev", "vippools/status", json!(["patch"])),
+    ]);
+    assert_eq!(role("edge-viplane-vip")["rules"], pools);
+    let holders = json!([
+        of("", "services", json!(["list", "watch"])),
+        of("discovery.k8s.io", "endpointslices", json!(["list", "watch"])),
+        of("", "services", json!(["get"])),
+        of("viplane.dev", "virtualips", json!(["get", "list", "watch", "patch"])),
+        of("viplane.dev", "virtualips/status", json!(["patch"])),
+    ]);
+    assert_eq!(role("edge-viplane-services")["rules"], holders);
+    let lease = &role("edge-viplane-allocator");
+    assert_eq!(lease["metadata"]["namespace"], "vip");
+    assert_eq!(lease["rules"][0]["resourceNames"], json!(["viplane-allocator"]));
+    assert_eq!(lease["rules"][1]["verbs"], json!(["create"]));
 }

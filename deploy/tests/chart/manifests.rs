@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use vip_agent::config;
 use vip_deploy::manifests;
+use vip_kube_api::{AddressRange, VipPool, VirtualIP};
 
 use crate::support::{checked, rendered, unexpected, with_helm};
 
@@ -14,6 +15,37 @@ fn read(name: &str) -> String {
 fn they_are_not_stale() {
     let stale = with_helm(manifests::stale).unwrap();
     assert!(stale.is_empty(), "cargo xtask manifests makes them anew: {stale:?}");
+}
+
+#[test]
+fn the_definitions_are_those_of_the_types() {
+    let stale = vip_deploy::crds::stale().unwrap();
+    assert!(stale.is_empty(), "cargo xtask crds makes them anew: {stale:?}");
+}
+
+/// Keys that the types do not know would be dropped by the API server without a word.
+#[test]
+fn examples_of_our_kinds_say_what_the_types_know() {
+    let text = std::fs::read_to_string(vip_deploy::root().join("docs/kubernetes.md")).unwrap();
+    let examples: Vec<&str> =
+        text.split("```yaml\n").skip(1).filter_map(|part| part.split("```").next()).collect();
+    assert_eq!(examples.len(), 3);
+    for example in examples {
+        let written: Value = serde_saphyr::from_str(example).unwrap();
+        let read = match written["kind"].as_str() {
+            Some("VipPool") => {
+                serde_json::to_value(serde_json::from_value::<VipPool>(written.clone()).unwrap())
+            }
+            _ => serde_json::to_value(serde_json::from_value::<VirtualIP>(written.clone()).unwrap()),
+        };
+        let read = read.unwrap();
+        for (key, value) in written["spec"].as_object().unwrap() {
+            assert_eq!(&read["spec"][key], value, "{key}");
+        }
+        for range in written["spec"]["addresses"].as_array().into_iter().flatten() {
+            AddressRange::parse(range.as_str().unwrap()).unwrap();
+        }
+    }
 }
 
 /// The kubelet alone runs it, so it names no object of the API server that it is to make reachable.

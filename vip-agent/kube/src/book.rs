@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::cluster::{Cluster, ConfigMap, Node, ObjectName, Service, Slice};
+use crate::pools::{Pool, VirtualIp};
 
 /// What is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -12,6 +13,8 @@ pub(super) enum Kind {
     Slices,
     Nodes,
     Agents,
+    Pools,
+    VirtualIps,
 }
 
 impl Kind {
@@ -23,9 +26,14 @@ impl Kind {
             Self::Slices => "endpointslices.discovery.k8s.io",
             Self::Nodes => "nodes",
             Self::Agents => "pods",
+            Self::Pools => "vippools.viplane.dev",
+            Self::VirtualIps => "virtualips.viplane.dev",
         }
     }
 }
+
+const ALL: [Kind; 7] =
+    [Kind::ConfigMap, Kind::Services, Kind::Slices, Kind::Nodes, Kind::Agents, Kind::Pools, Kind::VirtualIps];
 
 /// News of one kind of object.
 #[derive(Clone, Debug)]
@@ -40,6 +48,8 @@ pub(super) enum Change {
     Is(Object),
     /// An object is gone.
     Gone(Kind, ObjectName),
+    /// The server has no objects of this kind: their definition is not installed.
+    Undefined(Kind),
     /// It cannot be followed now, in words.
     Failed(Kind, String),
 }
@@ -53,6 +63,8 @@ pub(super) enum Object {
     Node(String, Node),
     /// A pod of ours: its name and its node's.
     Agent(String, String),
+    Pool(String, Box<Pool>),
+    VirtualIp(ObjectName, Box<VirtualIp>),
 }
 
 /// See the module.
@@ -93,13 +105,19 @@ impl Book {
             }
             Change::Is(object) => put(object, &mut self.cluster),
             Change::Gone(kind, name) => remove(kind, &name, &mut self.cluster),
+            // Where there was one, its objects are followed to their end: this is an answer of a server that has only started.
+            Change::Undefined(kind) if self.known.contains(&kind) => {}
+            Change::Undefined(kind) => {
+                self.note(Change::Listing(kind));
+                self.note(Change::Complete(kind));
+            }
             Change::Failed(..) => {}
         }
     }
 
     /// What another session knew and this one does not ask for.
     fn forget_unwanted(&mut self) {
-        for kind in [Kind::ConfigMap, Kind::Services, Kind::Slices, Kind::Nodes, Kind::Agents] {
+        for kind in ALL {
             if !self.wanted.contains(&kind) {
                 take(kind, &mut self.cluster, &mut Cluster::default());
                 if kind == Kind::Agents {
@@ -117,6 +135,8 @@ fn take(kind: Kind, to: &mut Cluster, from: &mut Cluster) {
         Kind::Services => to.services = std::mem::take(&mut from.services),
         Kind::Slices => to.slices = std::mem::take(&mut from.slices),
         Kind::Nodes => to.nodes = std::mem::take(&mut from.nodes),
+        Kind::Pools => to.pools = std::mem::take(&mut from.pools),
+        Kind::VirtualIps => to.virtual_ips = std::mem::take(&mut from.virtual_ips),
         // Known, even if there is none.
         Kind::Agents => to.agents = Some(from.agents.take().unwrap_or_default()),
     }
@@ -128,6 +148,8 @@ fn put(object: Object, cluster: &mut Cluster) {
         Object::Service(name, service) => drop(cluster.services.insert(name, service)),
         Object::Slice(name, slice) => drop(cluster.slices.insert(name, slice)),
         Object::Node(name, node) => drop(cluster.nodes.insert(name, node)),
+        Object::Pool(name, pool) => drop(cluster.pools.insert(name, *pool)),
+        Object::VirtualIp(name, object) => drop(cluster.virtual_ips.insert(name, *object)),
         Object::Agent(pod, node) => drop(cluster.agents.get_or_insert_default().insert(pod, node)),
     }
 }
@@ -138,6 +160,8 @@ fn remove(kind: Kind, name: &ObjectName, cluster: &mut Cluster) {
         Kind::Services => drop(cluster.services.remove(name)),
         Kind::Slices => drop(cluster.slices.remove(name)),
         Kind::Nodes => drop(cluster.nodes.remove(&name.name)),
+        Kind::Pools => drop(cluster.pools.remove(&name.name)),
+        Kind::VirtualIps => drop(cluster.virtual_ips.remove(name)),
         Kind::Agents => drop(cluster.agents.as_mut().and_then(|agents| agents.remove(&name.name))),
     }
 }
@@ -211,6 +235,17 @@ mod tests {
             book.cluster.nodes.is_empty()
                 && book.cluster.agents.as_ref().is_some_and(std::collections::BTreeMap::is_empty)
         );
+    }
+
+    #[test]
+    fn a_kind_that_the_server_does_not_know_has_no_objects_unless_it_had_some() {
+        let mut book = Book::default();
+        book.begin([Kind::Nodes]);
+        note(&mut book, [Change::Undefined(Kind::Nodes)]);
+        assert!(book.is_complete() && book.cluster.nodes.is_empty());
+        note(&mut book, [Change::Listed(node("a")), Change::Complete(Kind::Nodes)]);
+        note(&mut book, [Change::Undefined(Kind::Nodes)]);
+        assert_eq!(nodes(&book), ["a"]);
     }
 
     #[test]

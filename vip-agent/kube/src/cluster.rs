@@ -8,6 +8,8 @@ use std::net::IpAddr;
 
 pub use vip_kube_protocol::ObjectName;
 
+use crate::pools::{Pool, VirtualIp};
+
 /// Everything that this node's VIPs follow from.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cluster {
@@ -19,6 +21,10 @@ pub struct Cluster {
     pub slices: BTreeMap<ObjectName, Slice>,
     /// The nodes, by name.
     pub nodes: BTreeMap<String, Node>,
+    /// The VipPools, by name.
+    pub pools: BTreeMap<String, Pool>,
+    /// The VirtualIPs.
+    pub virtual_ips: BTreeMap<ObjectName, VirtualIp>,
     /// The agents' pods, and the nodes that they run on; `None`: unknown, so any node may run one.
     pub agents: Option<BTreeMap<String, String>>,
 }
@@ -60,10 +66,25 @@ pub struct Service {
     pub ports: BTreeSet<Port>,
     /// The families that it serves; empty: not said.
     pub families: BTreeSet<Family>,
+    /// `ipFamilyPolicy: RequireDualStack`.
+    pub dual_stack: bool,
     /// `externalTrafficPolicy: Local`.
     pub local: bool,
     /// `status.loadBalancer.ingress`: addresses that it is said to have.
     pub ingress: Vec<IpAddr>,
+    /// What counts where its traffic is steered.
+    pub traffic: Traffic,
+}
+
+/// What a Service says of its traffic.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// The names by which slices say where ports are at the endpoints; those without one are not in it.
+    pub port_names: BTreeMap<Port, String>,
+    /// `sessionAffinity: ClientIP`: for how many seconds.
+    pub affinity: Option<u32>,
+    /// `loadBalancerSourceRanges` as written.
+    pub source_ranges: Vec<String>,
 }
 
 /// A port of a Service.
@@ -88,6 +109,15 @@ impl Family {
     pub const fn of(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
+
+    /// The one that it is not.
+    #[must_use]
+    pub const fn other(self) -> Self {
+        match self {
+            Self::V4 => Self::V6,
+            Self::V6 => Self::V4,
+        }
+    }
 }
 
 /// An EndpointSlice: a part of a Service's endpoints.
@@ -95,19 +125,34 @@ impl Family {
 pub struct Slice {
     /// The Service's name, in the same namespace.
     pub service: String,
+    /// Where the endpoints have the Service's ports.
+    pub ports: Vec<SlicePort>,
     /// The endpoints.
     pub endpoints: Vec<Endpoint>,
 }
 
-/// An endpoint.
+/// A port of endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlicePort {
+    /// Which port of the Service it is; empty: the one without a name.
+    pub name: String,
+    /// `TCP`, `UDP` or `SCTP`.
+    pub protocol: String,
+    /// Where they listen.
+    pub port: u16,
+}
+
+/// An endpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoint {
-    /// Where it listens.
-    pub addresses: Vec<IpAddr>,
+    /// Where it is: the first of its addresses, which are all of one pod or host.
+    pub address: Option<IpAddr>,
     /// The node that it runs on.
     pub node: Option<String>,
     /// Whether it takes traffic.
     pub ready: bool,
+    /// Whether it ends, and serves what it has until then.
+    pub draining: bool,
 }
 
 /// A node.
@@ -115,6 +160,8 @@ pub struct Endpoint {
 pub struct Node {
     /// Its internal addresses.
     pub addresses: Vec<IpAddr>,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
     /// The annotation `viplane.dev/priority`, as written.
     pub priority: Option<String>,
     /// Whether a label keeps VIPs from it.

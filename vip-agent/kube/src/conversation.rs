@@ -8,10 +8,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::sync::watch::{self, channel};
 use tokio::time::timeout;
-use vip_kube_protocol::{LineError, Lines, Order, Remark, Report, Telling, View, encode};
+use vip_kube_protocol::{LineError, Lines, Order, Remark, Report, View, encode};
 
 use crate::follow::{self, Known, Wish};
 use crate::model::{self, Settings};
+use crate::telling::Teller;
 
 /// After this much silence the agent is told that nothing hangs.
 const ALIVE: Duration = Duration::from_secs(15);
@@ -73,20 +74,21 @@ fn replace<T: PartialEq>(former: &mut T, new: T) -> bool {
 
 /// Says how things are whenever that changes, and now and then that nothing hangs.
 async fn speak(mut reports: Sender, mut knowledge: watch::Receiver<Known>) -> Result<(), Broken> {
+    let mut teller = Teller::default();
     loop {
         let line = match timeout(ALIVE, knowledge.changed()).await {
             Err(_) => encode(&Report::Alive)?,
             Ok(Err(_)) => return Ok(()),
             Ok(Ok(())) => {
                 let known = knowledge.borrow_and_update().clone();
-                encode(&Report::View(view(&known)?))?
+                encode(&Report::View(view(&known, &mut teller)?))?
             }
         };
         reports.write_all(&line).await?;
     }
 }
 
-fn view(known: &Known) -> Result<View, LineError> {
+fn view(known: &Known, teller: &mut Teller) -> Result<View, LineError> {
     let Known { revision, desired, troubles } = known;
     let remark = |remark: &model::Remark| Remark {
         object: remark.about.to_string(),
@@ -98,10 +100,7 @@ fn view(known: &Known) -> Result<View, LineError> {
         in_sync: desired.is_some(),
         troubles: troubles.clone(),
         objects: desired.iter().flat_map(|desired| &desired.remarks).map(remark).collect(),
-        telling: match desired {
-            None => Telling::Nothing,
-            Some(desired) => Telling::Instances(serde_json::to_value(&desired.instances)?),
-        },
+        telling: teller.telling(known)?,
     })
 }
 
@@ -109,7 +108,7 @@ fn view(known: &Known) -> Result<View, LineError> {
 mod tests {
     use tokio::io::AsyncBufReadExt as _;
     use tokio::net::unix::pipe::pipe;
-    use vip_kube_protocol::Kubernetes;
+    use vip_kube_protocol::{Kubernetes, Steering, Telling};
 
     use super::*;
 
@@ -124,6 +123,7 @@ mod tests {
             },
             taken_ids: BTreeSet::new(),
             taken_vips: BTreeSet::new(),
+            steering: Steering::Off,
             active: BTreeSet::new(),
         }
     }

@@ -5,10 +5,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1 as core;
 use k8s_openapi::api::discovery::v1 as discovery;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use vip_kube_api::{VipPool, VirtualIP};
 
 use crate::book::Object;
-use crate::cluster::{Age, ConfigMap, Endpoint, Family, Node, ObjectName, Port, Service, Slice};
+use crate::cluster::{
+    Age, ConfigMap, Endpoint, Family, Node, ObjectName, Port, Service, Slice, SlicePort, Traffic,
+};
 use crate::model::ANNOTATIONS;
+use crate::pools::{Pool, VirtualIp};
 
 /// Our own word for a node that shall have no VIP, and Kubernetes' one for nodes behind no load balancer.
 const EXCLUDE: [&str; 2] = ["viplane.dev/exclude", "node.kubernetes.io/exclude-from-external-load-balancers"];
@@ -17,6 +21,9 @@ const PRIORITY: &str = "viplane.dev/priority";
 /// Names the Service in the labels of its slices.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
+/// Seconds for which a client keeps its endpoint where the object does not say: the API server's own default.
+const AFFINITY_TIMEOUT: u32 = 10_800;
+
 pub(super) fn name(meta: &ObjectMeta) -> ObjectName {
     ObjectName {
         namespace: meta.namespace.clone().unwrap_or_default(),
@@ -24,7 +31,7 @@ pub(super) fn name(meta: &ObjectMeta) -> ObjectName {
     }
 }
 
-fn age(meta: &ObjectMeta) -> Age {
+pub(super) fn age(meta: &ObjectMeta) -> Age {
     let created = meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
     Age { created, uid: meta.uid.clone().unwrap_or_default() }
 }
@@ -44,9 +51,20 @@ pub(super) fn service(service: core::Service) -> Object {
     let leaving = meta.deletion_timestamp.is_some();
     let mut annotations = meta.annotations.clone().unwrap_or_default();
     annotations.retain(|key, _| !leaving && ANNOTATIONS.contains(&key.as_str()));
-    let port = |port: core::ServicePort| {
-        let protocol = port.protocol.unwrap_or_else(|| "TCP".to_owned());
+    let port = |port: &core::ServicePort| {
+        let protocol = port.protocol.clone().unwrap_or_else(tcp);
         Some(Port { protocol, port: u16::try_from(port.port).ok()? })
+    };
+    let ports = spec.ports.unwrap_or_default();
+    let named =
+        |one: &core::ServicePort| Some((port(one)?, one.name.clone().filter(|name| !name.is_empty())?));
+    let by_client = spec.session_affinity.as_deref() == Some("ClientIP");
+    let timeout = spec.session_affinity_config.and_then(|config| config.client_ip?.timeout_seconds);
+    let timeout = timeout.and_then(|seconds| u32::try_from(seconds).ok()).unwrap_or(AFFINITY_TIMEOUT);
+    let traffic = Traffic {
+        port_names: ports.iter().filter_map(named).collect(),
+        affinity: by_client.then_some(timeout),
+        source_ranges: spec.load_balancer_source_ranges.unwrap_or_default(),
     };
     let family = |family: &String| match family.as_str() {
         "IPv4" => Some(Family::V4),
@@ -62,10 +80,12 @@ pub(super) fn service(service: core::Service) -> Object {
             load_balancer_ip: spec.load_balancer_ip.filter(|address| !address.is_empty()),
             annotations,
             selector: spec.selector.unwrap_or_default(),
-            ports: spec.ports.into_iter().flatten().filter_map(port).collect(),
+            ports: ports.iter().filter_map(port).collect(),
             families: spec.ip_families.iter().flatten().filter_map(family).collect(),
+            dual_stack: spec.ip_family_policy.as_deref() == Some("RequireDualStack"),
             local: spec.external_traffic_policy.as_deref() == Some("Local"),
             ingress,
+            traffic,
         },
     )
 }
@@ -73,14 +93,41 @@ pub(super) fn service(service: core::Service) -> Object {
 /// `None` if it belongs to no Service, or holds names and no addresses.
 pub(super) fn slice(slice: discovery::EndpointSlice) -> Option<Object> {
     let service = label(&slice.metadata, SERVICE_NAME)?.to_owned();
-    let endpoint = |endpoint: discovery::Endpoint| Endpoint {
-        addresses: endpoint.addresses.iter().filter_map(|address| address.parse().ok()).collect(),
-        node: endpoint.node_name,
-        // Unknown is ready, as the API has it.
-        ready: endpoint.conditions.and_then(|conditions| conditions.ready).unwrap_or(true),
+    let endpoint = |endpoint: discovery::Endpoint| {
+        let conditions = endpoint.conditions.unwrap_or_default();
+        // Unknown is ready, as the API has it, and whether one serves is by default what it is otherwise.
+        let ready = conditions.ready.unwrap_or(true);
+        let serving = conditions.serving.unwrap_or(true);
+        Endpoint {
+            address: endpoint.addresses.first().and_then(|address| vip_kube_protocol::node(address).ok()),
+            node: endpoint.node_name,
+            ready,
+            draining: !ready && serving && conditions.terminating.unwrap_or(false),
+        }
+    };
+    let port = |port: discovery::EndpointPort| {
+        Some(SlicePort {
+            name: port.name.unwrap_or_default(),
+            protocol: port.protocol.unwrap_or_else(tcp),
+            port: u16::try_from(port.port?).ok().filter(|port| *port != 0)?,
+        })
     };
     let endpoints = slice.endpoints.into_iter().map(endpoint).collect();
-    Some(Object::Slice(name(&slice.metadata), Slice { service, endpoints }))
+    let ports = slice.ports.into_iter().flatten().filter_map(port).collect();
+    Some(Object::Slice(name(&slice.metadata), Slice { service, ports, endpoints }))
+}
+
+/// The protocol where none is said.
+fn tcp() -> String {
+    "TCP".to_owned()
+}
+
+pub(super) fn pool(pool: VipPool) -> Object {
+    Object::Pool(pool.metadata.name.clone().unwrap_or_default(), Box::new(Pool::of(pool)))
+}
+
+pub(super) fn virtual_ip(object: VirtualIP) -> Object {
+    Object::VirtualIp(name(&object.metadata), Box::new(VirtualIp::of(object)))
 }
 
 pub(super) fn node(node: core::Node) -> Object {
@@ -96,6 +143,7 @@ pub(super) fn node(node: core::Node) -> Object {
         meta.name.clone().unwrap_or_default(),
         Node {
             addresses: internal.filter_map(address).collect(),
+            labels: meta.labels.clone().unwrap_or_default(),
             priority: annotation(PRIORITY).cloned(),
             excluded,
             cordoned: node.spec.and_then(|spec| spec.unschedulable).unwrap_or(false),

@@ -10,10 +10,15 @@ use tokio::sync::watch::{Receiver, Sender, channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::book::{Book, Change, Kind};
+use crate::allocator::{Allocator, seconds};
+use crate::book::{Book, Change, Kind, Object};
 use crate::connection::client;
+use crate::events::Events;
+use crate::lead::Candidate;
 use crate::model::{Desired, Remark, Settings, desired};
+use crate::owners;
 use crate::publish::{self, Wanted};
+use crate::trouble::{Said, Troubles};
 use crate::watch;
 use crate::watch::{Changes, OwnPod, Pauses, changes, kinds};
 
@@ -56,8 +61,12 @@ pub(super) async fn run(
         views,
         owned,
         writes: Sender::new(Wanted::new()),
+        owners: Sender::new(owners::Wanted::new()),
         troubles: BTreeMap::new(),
-        unwritten: None,
+        unwritten: Said::new(),
+        allocator: None,
+        replan: false,
+        events: None,
         connection: None,
         remarked: BTreeSet::new(),
     };
@@ -76,14 +85,38 @@ pub(super) async fn run(
 /// Nobody wants anything any more.
 struct Ended;
 
+/// Beside the agents' pods; where they are none, beside the ConfigMap.
+fn candidate(settings: &Settings, own_pod: Option<OwnPod>) -> Candidate {
+    let namespace = own_pod.map(|pod| pod.namespace);
+    Candidate {
+        namespace: namespace.unwrap_or_else(|| settings.kubernetes.configmap.namespace.clone()),
+        // A process that was started anew is another one.
+        identity: format!("{}_{}", settings.node, std::process::id()),
+    }
+}
+
+async fn wake(allocator: &mut Option<Allocator>) {
+    match allocator {
+        Some(allocator) => allocator.wake().await,
+        None => std::future::pending().await,
+    }
+}
+
 struct Follower {
     book: Book,
     views: Sender<Known>,
     owned: Receiver<BTreeSet<String>>,
     /// What is to be written back.
     writes: Sender<Wanted>,
-    /// Why it cannot be.
-    unwritten: Option<String>,
+    /// Whose addresses this node is to be said to have.
+    owners: Sender<owners::Wanted>,
+    /// Why something cannot be written.
+    unwritten: Said,
+    /// While pools are followed.
+    allocator: Option<Allocator>,
+    /// Whether something has changed that allocation follows from: endpoints, which change most, are none of it.
+    replan: bool,
+    events: Option<Events>,
     /// Kinds that cannot be followed now.
     troubles: BTreeMap<Kind, String>,
     /// Why nothing can.
@@ -97,18 +130,28 @@ impl Follower {
     async fn session(&mut self, wish: Wish, wishes: &mut Receiver<Option<Wish>>) -> Result<(), Ended> {
         let Wish { mut revision, mut settings } = wish;
         self.troubles.clear();
-        self.unwritten = None;
+        self.unwritten.clear();
+        self.allocator = None;
+        self.events = None;
         // With other settings it may be another cluster.
         self.book.begin([Kind::Nodes]);
         self.tell(revision, &settings);
-        let (client, mut changes) = tokio::select! {
+        let (client, own_pod, mut changes) = tokio::select! {
             connected = self.connect(revision, &settings) => connected,
             changed = wishes.changed() => return changed.map_err(|_| Ended),
         };
         // It ends with this session.
-        let (mut writer, (trouble, mut refused)) = (JoinSet::new(), channel(None));
+        let (mut tasks, (said, mut refused)) = (JoinSet::new(), channel(Said::new()));
+        let troubles = Troubles(said);
         self.writes = Sender::new(Wanted::new());
-        writer.spawn(publish::run(client, self.writes.subscribe(), trouble));
+        self.owners = Sender::new(owners::Wanted::new());
+        if settings.kubernetes.sources.pool {
+            tasks.spawn(owners::run(client.clone(), self.owners.subscribe(), troubles.clone()));
+            self.events = Some(Events::start(&client, &settings.node, &mut tasks, &troubles));
+            let candidate = candidate(&settings, own_pod);
+            self.allocator = Some(Allocator::start(&client, candidate, &settings, &mut tasks, &troubles));
+        }
+        tasks.spawn(publish::run(client, self.writes.subscribe(), troubles));
         loop {
             tokio::select! {
                 changed = wishes.changed() => {
@@ -128,10 +171,14 @@ impl Follower {
                     self.note_what_is_there(&mut changes);
                     self.tell(revision, &settings);
                 }
-                Ok(()) = self.owned.changed() => self.publish(),
+                Ok(()) = self.owned.changed() => self.publish(&settings),
+                () = wake(&mut self.allocator) => {
+                    self.allocate(&settings);
+                    self.publish(&settings);
+                }
                 Ok(()) = refused.changed() => {
                     self.unwritten = refused.borrow_and_update().clone();
-                    self.unwritten.iter().for_each(|why| tracing::warn!("Kubernetes: {why}"));
+                    self.unwritten.values().for_each(|why| tracing::warn!("Kubernetes: {why}"));
                     self.tell(revision, &settings);
                 }
             }
@@ -139,7 +186,7 @@ impl Follower {
     }
 
     /// Tries until the API server can be spoken to.
-    async fn connect(&mut self, revision: u64, settings: &Settings) -> (Client, Changes) {
+    async fn connect(&mut self, revision: u64, settings: &Settings) -> (Client, Option<OwnPod>, Changes) {
         let kubernetes = &settings.kubernetes;
         let mut pauses = Pauses::new();
         loop {
@@ -151,7 +198,7 @@ impl Follower {
                         self.book.begin(kinds(kubernetes, own_pod.as_ref()));
                         self.connection = None;
                         let changes = changes(&client, kubernetes, own_pod.as_ref());
-                        return (client, changes);
+                        return (client, own_pod, changes);
                     }
                 },
             };
@@ -185,8 +232,13 @@ impl Follower {
                     tracing::info!("Kubernetes: {} can be followed again", kind.resource());
                 }
             }
-            Change::Is(_) | Change::Gone(..) | Change::Listing(_) | Change::Listed(_) => {}
+            Change::Is(_)
+            | Change::Gone(..)
+            | Change::Undefined(_)
+            | Change::Listing(_)
+            | Change::Listed(_) => {}
         }
+        self.replan |= !matches!(change, Change::Is(Object::Slice(..)) | Change::Gone(Kind::Slices, _));
         self.book.note(change);
     }
 
@@ -194,7 +246,7 @@ impl Follower {
     fn tell(&mut self, revision: u64, settings: &Settings) {
         // Of each kind the book has a whole list then, be it an old one: what is yet to be listed anew counts as it was.
         let desired = self.book.is_complete().then(|| Arc::new(desired(&self.book.cluster, settings)));
-        let troubles = self.connection.iter().chain(&self.unwritten).chain(self.troubles.values());
+        let troubles = self.connection.iter().chain(self.unwritten.values()).chain(self.troubles.values());
         let known = Known { revision, desired, troubles: troubles.cloned().collect() };
         if let Some(desired) = &known.desired {
             self.log(&desired.remarks);
@@ -204,15 +256,35 @@ impl Follower {
             *former = known;
             differs
         });
-        self.publish();
+        self.publish(settings);
+        if std::mem::take(&mut self.replan) {
+            self.allocate(settings);
+        }
+    }
+
+    /// Has allocated what is the leader's to allocate.
+    fn allocate(&mut self, settings: &Settings) {
+        if let Some(allocator) = self.allocator.as_mut().filter(|_| self.book.is_complete()) {
+            let desired = self.views.borrow().desired.clone();
+            let remarks = desired.as_ref().map_or(&[][..], |desired| desired.remarks.as_slice());
+            allocator.look(&self.book.cluster, settings, remarks);
+        }
     }
 
     /// Has written back what is this node's to write.
-    fn publish(&mut self) {
+    fn publish(&mut self, settings: &Settings) {
         let owned = self.owned.borrow_and_update().clone();
         let desired = self.views.borrow().desired.clone();
-        let wanted =
-            desired.map_or_else(Wanted::new, |desired| publish::wanted(&desired, &self.book.cluster, &owned));
+        let cluster = &self.book.cluster;
+        if let (true, Some(desired)) = (self.allocator.is_some(), &desired) {
+            let owners = owners::wanted(desired, cluster, &owned, &settings.node, &seconds());
+            self.owners.send_if_modified(|former| std::mem::replace(former, owners.clone()) != owners);
+        }
+        if let (Some(events), Some(allocator), Some(desired)) = (&mut self.events, &self.allocator, &desired)
+        {
+            events.note(cluster, desired, &owned, (allocator.leads_now(), &settings.node));
+        }
+        let wanted = desired.map_or_else(Wanted::new, |desired| publish::wanted(&desired, cluster, &owned));
         self.writes.send_if_modified(|former| {
             let differs = *former != wanted;
             *former = wanted;

@@ -11,11 +11,12 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
 use kube::{Api, Client};
 use serde_json::json;
-use tokio::sync::watch::{Receiver, Sender};
+use tokio::sync::watch::Receiver;
 use tokio::time::{Instant, sleep};
 
 use crate::cluster::{Cluster, ObjectName};
-use crate::model::Desired;
+use crate::model::{About, Desired};
+use crate::trouble::{Troubles, refusal};
 
 /// From one write to the next.
 const PAUSE: Duration = Duration::from_millis(250);
@@ -23,6 +24,8 @@ const PAUSE: Duration = Duration::from_millis(250);
 const AGAIN: Duration = Duration::from_secs(10);
 /// While there is nothing to be written.
 const IDLE: Duration = Duration::from_secs(3600);
+/// What this is called where it is in trouble.
+const PART: &str = "services";
 /// As which the API server knows us.
 const MANAGER: &str = "viplane";
 
@@ -31,16 +34,20 @@ pub(super) type Wanted = BTreeMap<ObjectName, Vec<IpAddr>>;
 
 /// What this node, which is Active in the routers `owned`, has to write.
 pub(super) fn wanted(desired: &Desired, cluster: &Cluster, owned: &BTreeSet<String>) -> Wanted {
-    let ours = desired.services.iter().filter(|served| owned.contains(&served.router));
+    let ours = desired.served.iter().filter(|served| owned.contains(&served.router));
+    let ours = ours.filter_map(|served| match &served.about {
+        About::Service(name) => Some((name, &served.vips)),
+        _ => None,
+    });
     let differs = |name: &ObjectName, vips: &[IpAddr]| {
         cluster.services.get(name).is_some_and(|service| service.ingress != vips)
     };
-    let new = ours.filter(|served| differs(&served.service, &served.vips));
-    new.map(|served| (served.service.clone(), served.vips.clone())).collect()
+    let new = ours.filter(|(name, vips)| differs(name, vips));
+    new.map(|(name, vips)| (name.clone(), vips.clone())).collect()
 }
 
-/// Writes what is wanted, until nobody wants anything any more. `trouble`: why it cannot.
-pub(super) async fn run(client: Client, mut wishes: Receiver<Wanted>, trouble: Sender<Option<String>>) {
+/// Writes what is wanted, until nobody wants anything any more. `troubles`: why it cannot.
+pub(super) async fn run(client: Client, mut wishes: Receiver<Wanted>, troubles: Troubles) {
     let mut written: BTreeMap<ObjectName, Instant> = BTreeMap::new();
     loop {
         let now = Instant::now();
@@ -60,25 +67,21 @@ pub(super) async fn run(client: Client, mut wishes: Receiver<Wanted>, trouble: S
             continue;
         };
         let outcome = write(&client, &name, &vips).await;
-        let why = outcome.err().map(|error| match error {
-            kube::Error::Api(status) if status.code == 403 => format!(
-                "the API server does not allow this agent to patch services/status: grant it by a ClusterRole ({})",
-                status.message
-            ),
-            error => format!("the status of Service {name} cannot be written: {error}"),
-        });
-        trouble.send_if_modified(|former| std::mem::replace(former, why.clone()) != why);
+        let refused =
+            |error| refusal("patch services/status", &format!("the status of Service {name}"), &error);
+        troubles.set(PART, outcome.err().map(refused));
         written.insert(name, Instant::now());
         sleep(PAUSE).await;
     }
 }
 
-async fn write(client: &Client, name: &ObjectName, vips: &[IpAddr]) -> Result<(), kube::Error> {
+/// Applies these addresses in place of those that any agent has applied before; what others have written stays, unless it is in the way.
+pub(super) async fn write(client: &Client, name: &ObjectName, vips: &[IpAddr]) -> Result<(), kube::Error> {
     let services = Api::<Service>::namespaced(client.clone(), &name.namespace);
     // Without ipMode, which servers before 1.29 refuse and later ones take for VIP: right for all that reaches the node as it is.
     let ingress: Vec<_> = vips.iter().map(|vip| json!({"ip": vip})).collect();
-    let status =
-        json!({"apiVersion": "v1", "kind": "Service", "status": {"loadBalancer": {"ingress": ingress}}});
+    let balancer = if ingress.is_empty() { json!({}) } else { json!({"ingress": ingress}) };
+    let status = json!({"apiVersion": "v1", "kind": "Service", "status": {"loadBalancer": balancer}});
     let parameters = PatchParams::apply(MANAGER).force();
     services.patch_status(&name.name, &parameters, &Patch::Apply(&status)).await.map(drop)
 }
@@ -93,7 +96,7 @@ mod tests {
     fn only_the_owner_writes_and_only_what_differs() {
         let name = |text| ObjectName::parse(text).unwrap();
         let served = |service, router: &str, vip: [u8; 4]| Served {
-            service: name(service),
+            about: About::Service(name(service)),
             router: router.to_owned(),
             vips: vec![vip.into()],
         };
@@ -103,7 +106,7 @@ mod tests {
             served("default/others", "kube-shard-2", [10, 0, 0, 3]),
             served("default/gone", "kube-shard-1", [10, 0, 0, 4]),
         ];
-        let desired = Desired { services, ..Desired::default() };
+        let desired = Desired { served: services, ..Desired::default() };
         let known = cluster::Service { ingress: vec![[10, 0, 0, 2].into()], ..cluster::Service::default() };
         let mut cluster = Cluster::default();
         cluster.services.extend([

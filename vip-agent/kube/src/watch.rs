@@ -16,6 +16,7 @@ use kube::runtime::{WatchStreamExt as _, watcher as watch};
 use kube::{Api, Client, Resource, ResourceExt as _};
 use serde::de::DeserializeOwned;
 
+use vip_kube_api::{VipPool, VirtualIP};
 use vip_kube_protocol::{Kubernetes, ObjectName};
 
 use crate::book::{Change, Kind, Object};
@@ -60,6 +61,9 @@ impl OwnPod {
 pub(super) fn kinds(kubernetes: &Kubernetes, own_pod: Option<&OwnPod>) -> Vec<Kind> {
     let mut kinds = vec![Kind::Nodes, Kind::Services, Kind::Slices];
     kinds.extend(kubernetes.sources.configmap.then_some(Kind::ConfigMap));
+    if kubernetes.sources.pool {
+        kinds.extend([Kind::Pools, Kind::VirtualIps]);
+    }
     kinds.extend(own_pod.map(|_| Kind::Agents));
     kinds
 }
@@ -79,6 +83,14 @@ pub(super) fn changes(client: &Client, kubernetes: &Kubernetes, own_pod: Option<
         let maps = Api::<ConfigMap>::namespaced(client.clone(), namespace);
         let only = everything().fields(&format!("metadata.name={name}"));
         streams.push(follow(Kind::ConfigMap, maps, only, |map| Some(convert::config_map(map))));
+    }
+    if kubernetes.sources.pool {
+        let pools = Api::<VipPool>::all(client.clone());
+        streams.push(follow(Kind::Pools, pools, everything(), |pool| Some(convert::pool(pool))));
+        let virtual_ips = scoped::<VirtualIP>(client, kubernetes);
+        streams.push(follow(Kind::VirtualIps, virtual_ips, everything(), |object| {
+            Some(convert::virtual_ip(object))
+        }));
     }
     if let Some(own) = own_pod {
         let labels: Vec<String> = own.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
@@ -118,10 +130,20 @@ where
             Some(convert(object).map_or(Change::Gone(kind, name), Change::Is))
         }
         Ok(Event::Delete(object)) => Some(Change::Gone(kind, convert::name(object.meta()))),
+        Err(error) if is_optional(kind) && is_undefined(&error) => Some(Change::Undefined(kind)),
         Err(error) => Some(Change::Failed(kind, explain(kind, &error))),
     };
     let events = watch(api, config).backoff(Pauses::new());
     events.filter_map(move |event| std::future::ready(change(event))).boxed()
+}
+
+/// Kinds of our own, which a cluster that has no use for them need not know.
+fn is_optional(kind: Kind) -> bool {
+    matches!(kind, Kind::Pools | Kind::VirtualIps)
+}
+
+fn is_undefined(error: &watcher::Error) -> bool {
+    matches!(error, watcher::Error::InitialListFailed(kube::Error::Api(status)) if status.code == 404)
 }
 
 /// What went wrong, and what to do about it where that is known.

@@ -6,7 +6,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::thread;
 
-use vip_kube_protocol::{Kubernetes, Order, PROTOCOL, Report, Telling, View, encode};
+use vip_kube_protocol::{Kubernetes, Order, PROTOCOL, Report, Steering, Telling, View, encode};
 
 fn command(protocol: &str, agent: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_vip-kube"));
@@ -28,6 +28,7 @@ fn order(kubeconfig: &str) -> Vec<u8> {
         kubernetes: Kubernetes { kubeconfig: Some(kubeconfig.into()), ..Kubernetes::default() },
         taken_ids: [].into(),
         taken_vips: [].into(),
+        steering: Steering::Off,
         active: [].into(),
     })
     .expect("a short order")
@@ -101,7 +102,7 @@ fn it_dies_with_whoever_started_it_though_its_pipes_stay_open() {
 fn who_speaks_otherwise_is_told_so() {
     let (ours, own) = (PROTOCOL.to_string(), std::process::id().to_string());
     for (protocol, agent, expected) in [
-        ("0", own.as_str(), "speaks protocol 1 and the agent 0"),
+        ("0", own.as_str(), "speaks protocol 2 and the agent 0"),
         (ours.as_str(), "1", "the agent that started this is gone"),
     ] {
         let (code, words) = last_words(command(protocol, agent).spawn().unwrap());

@@ -18,14 +18,16 @@ impl Agent {
             return;
         }
         self.behind_cluster = false;
-        // First, so that a successor or a restart knows of all that there is.
-        if let Err(error) = self.kube.keep(&self.config.state_dir) {
-            tracing::warn!(%error, "cannot keep what is known of Kubernetes in state_dir: a restart without its API server has no VIPs");
-        }
         let new = kube::completed(&self.file, &self.kube.view().document);
-        if new == self.config {
+        if new.instances == self.config.instances {
+            // Endpoints come and go, and wait for nothing: neither for the disk nor for what concerns instances.
+            if new.services != self.config.services {
+                self.config.services = new.services;
+                self.set_services();
+            }
             return;
         }
+        self.keep_cluster();
         self.read_routes().await;
         let old = std::mem::replace(&mut self.config, new.clone());
         if let Err(error) = self.prepare_addresses(&new.instances).await {
@@ -37,10 +39,20 @@ impl Agent {
         self.apply(&old, &new).await;
     }
 
-    /// What could not be applied at its time.
+    /// Writes down what is known, first, so that a successor or a restart knows of all that there is.
+    pub(super) fn keep_cluster(&mut self) {
+        if let Err(error) = self.kube.keep(&self.config.state_dir) {
+            tracing::warn!(%error, "cannot keep what is known of Kubernetes in state_dir: a restart without its API server has no VIPs");
+        }
+    }
+
+    /// What could not be applied at its time, and what was not written down then: once a second.
     pub(super) async fn catch_up_with_cluster(&mut self) {
         if self.behind_cluster {
             self.on_cluster().await;
+        }
+        if self.stopping.is_none() && self.is_being_succeeded().is_none() {
+            self.kube.keep_soon(&self.config.state_dir);
         }
     }
 
@@ -51,7 +63,7 @@ impl Agent {
 
     /// Follows the cluster that the file names.
     pub(super) fn follow_cluster(&mut self) {
-        if let Err(error) = self.kube.follow(&self.file) {
+        if let Err(error) = self.kube.follow(&self.file, self.can_steer()) {
             tracing::error!(%error, "Kubernetes cannot be followed: there is no thread for it");
         }
         // One that has just been started does not know of earlier moves.

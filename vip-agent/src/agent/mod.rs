@@ -342,6 +342,7 @@ impl Agent {
     /// Removes everything of ours: the driver and its words first, so that nobody answers for what is being taken apart.
     async fn leave(mut self) -> anyhow::Result<()> {
         self.save_marks().await;
+        self.keep_cluster();
         drop(self.api);
         drop(self.driver);
         let words = self.dataplane.words();

@@ -111,6 +111,9 @@ impl Agent {
         self.apply(&old, &new).await;
         self.config = new.clone().within_the_process_of(&old);
         self.file = file.within_the_process_of(&old);
+        if self.file.may_steer() && !self.can_steer() {
+            self.reload.deferred.push("kubernetes.steering".to_owned());
+        }
         self.follow_cluster();
         self.file_watch.follow(new.reload_on_change);
         self.provenance.applied();
@@ -128,7 +131,7 @@ impl Agent {
         new: &Config,
         file: &Config,
     ) -> anyhow::Result<()> {
-        self.load_services(&new.services)?;
+        self.load_services(file)?;
         self.read_routes().await;
         let fresh: Vec<config::Instance> = config::diff(old, new)
             .into_iter()

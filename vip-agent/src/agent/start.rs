@@ -138,7 +138,7 @@ async fn come_up(
     // Before the first thread. What was looked at above is more than may be looked at from here on: whose a program is,
     // and what ours logs.
     let commands = config.runs_commands() || wanted.runs_commands();
-    let services = !config.services.is_empty() || !wanted.services.is_empty();
+    let services = config.may_steer() || wanted.may_steer();
     let steering = if services { dataplane.load_steering(RingSize::DEFAULT) } else { Ok(()) };
     let loaded_all = fits.context(Unfit).and_then(|()| steering.context("services"));
     if let Err(error) = loaded_all.and_then(|()| Ok(privilege::give_up(wanted.security, commands)?)) {
@@ -256,7 +256,7 @@ impl Agent {
         }
         self.prepare_addresses(&self.config.instances).await?;
         self.set_probes();
-        self.load_services(&self.config.services.clone())?;
+        self.load_services(&self.config.clone())?;
         self.set_services();
         for instance in self.config.instances.clone() {
             let name = instance.name.clone();

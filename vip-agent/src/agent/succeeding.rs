@@ -115,7 +115,7 @@ impl Agent {
     pub(super) async fn succeed_to(&mut self, mut predecessor: Predecessor) -> anyhow::Result<()> {
         let Greeting { notify_socket, feed_every, pid, version, services, .. } = predecessor.greeting.clone();
         self.supervisor.inherit(notify_socket, feed_every);
-        self.load_services(&self.config.services.clone())?;
+        self.load_services(&self.config.clone())?;
         self.inherit_services(services)?;
         for instance in self.config.instances.clone() {
             self.driver.beat();

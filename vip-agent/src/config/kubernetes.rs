@@ -28,6 +28,7 @@ fn read(field: &Field<'_>) -> Option<Kubernetes> {
         "load_balancer_class",
         "virtual_router_id",
         "unicast",
+        "steering",
     ])?;
     let default = Kubernetes::default();
     let kubeconfig = optional(&mapping, "kubeconfig", Field::absolute_path);
@@ -55,6 +56,14 @@ fn read(field: &Field<'_>) -> Option<Kubernetes> {
         NonZeroU8::new(id.get())
     });
     let unicast = mapping.or("unicast", default.unicast, Field::boolean);
+    let may_steer = sources.is_none_or(Sources::may_steer);
+    let steering = mapping.or("steering", may_steer, |field| {
+        let steering = field.boolean()?;
+        if steering && !may_steer {
+            field.warn("has no effect: no object of these `sources` can ask for it");
+        }
+        Some(steering)
+    });
     Some(Kubernetes {
         kubeconfig: kubeconfig?,
         apiserver: apiserver?,
@@ -64,6 +73,7 @@ fn read(field: &Field<'_>) -> Option<Kubernetes> {
         load_balancer_class: class?,
         virtual_router_id: virtual_router_id?,
         unicast: unicast?,
+        steering: steering?,
     })
 }
 

@@ -102,8 +102,25 @@ pub fn parse_with(
         let message = "the file says nothing: it needs `instances` at least";
         return Err(Problems::single(file, Position::START, message));
     }
+    of_tree(&root, file, default_node, secrets)
+}
+
+/// [`parse`] for what a program of ours says in JSON; `said_by` is its name in messages.
+///
+/// # Errors
+/// All that is wrong, by path.
+pub(crate) fn of_json(value: &serde_json::Value, said_by: &str) -> Result<Config, Problems> {
+    of_tree(&value.into(), said_by, said_by, &Secrets::NONE).map(|(config, _)| config)
+}
+
+fn of_tree(
+    root: &tree::Node,
+    file: &str,
+    default_node: &str,
+    secrets: &Secrets<'_>,
+) -> Result<(Config, Problems), Problems> {
     let report = problem::Report::default();
-    let config = schema::config(&field::Field::root(&root, &report), default_node, secrets);
+    let config = schema::config(&field::Field::root(root, &report), default_node, secrets);
     let warnings = report.finish(file)?;
     let unexplained = || Problems::single(file, Position::START, "is not valid");
     Ok((config.ok_or_else(unexplained)?, warnings))

@@ -73,6 +73,11 @@ impl Config {
         self.instances.iter().find(|instance| instance.name.as_str() == name)
     }
 
+    /// Whether there is, or may come to be, traffic that is steered.
+    pub fn may_steer(&self) -> bool {
+        !self.services.is_empty() || self.kubernetes.as_ref().is_some_and(|kubernetes| kubernetes.steering)
+    }
+
     /// Whether a probe executes something.
     pub fn runs_commands(&self) -> bool {
         let is_command = |probe: &Probe| matches!(probe.check, Check::Polled(Question::Exec(_), _));

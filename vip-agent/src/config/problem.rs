@@ -55,7 +55,7 @@ impl Problems {
     }
 
     /// One error and nothing else.
-    pub(super) fn single(file: &str, at: Position, message: &str) -> Self {
+    pub(crate) fn single(file: &str, at: Position, message: &str) -> Self {
         let list = vec![Problem { at, path: String::new(), message: one_line(message) }];
         Self { file: file.to_owned(), severity: Severity::Error, list, unlisted: 0 }
     }

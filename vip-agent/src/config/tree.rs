@@ -54,6 +54,35 @@ impl Node {
     }
 }
 
+/// What a program of ours says, which has no places, and no bounds either.
+impl From<&serde_json::Value> for Node {
+    fn from(value: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let value = match value {
+            Json::Null => Value::Null,
+            Json::Bool(truth) => Value::Bool(*truth),
+            Json::Number(number) => match (number.as_i64(), number.as_u64()) {
+                (Some(integer), _) => Value::Integer(integer.into()),
+                (None, Some(integer)) => Value::Integer(integer.into()),
+                (None, None) => Value::Float(number.as_f64().unwrap_or(f64::NAN)),
+            },
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(values) => Value::List(values.iter().map(Self::from).collect()),
+            Json::Object(fields) => Value::Mapping(
+                fields
+                    .iter()
+                    .map(|(key, value)| Entry {
+                        key: key.clone(),
+                        key_at: Position::START,
+                        node: value.into(),
+                    })
+                    .collect(),
+            ),
+        };
+        Self { at: Position::START, value }
+    }
+}
+
 /// Bounds that a configuration of a thousand instances keeps and an alias bomb does not.
 fn options() -> Options {
     serde_saphyr::options! {

@@ -99,6 +99,7 @@ async fn talk(
     let mut unsaid = encode(&*orders.borrow_and_update())?;
     let (mut lines, mut piece) = (Lines::default(), vec![0; PIECE]);
     let mut silent_until = Instant::now() + SILENCE;
+    let mut told = Told::default();
     loop {
         tokio::select! {
             // Whoever does not read is told the latest alone, later.
@@ -128,7 +129,7 @@ async fn talk(
                 while let Some(report) = lines.message::<Report>()? {
                     silent_until = Instant::now() + SILENCE;
                     if let Report::View(said) = report {
-                        hear(said, orders.borrow().revision, views);
+                        hear(said, orders.borrow().revision, &mut told, views);
                     }
                 }
             }
@@ -137,26 +138,52 @@ async fn talk(
     }
 }
 
+/// The last document that a process told, with its number; `None`: there was none, or it was refused.
+#[derive(Debug, Default)]
+struct Told(Option<(u64, Arc<Document>)>);
+
+impl Told {
+    /// What the cluster wants by what is said; `None`: that is not known.
+    fn document(&mut self, telling: Telling) -> Result<Option<Arc<Document>>, String> {
+        match telling {
+            Telling::Nothing => Ok(None),
+            Telling::Document(said) => {
+                self.0 = None;
+                let document =
+                    Document::of(said.instances, said.services).map_err(|problems| problems.to_string())?;
+                let document = Arc::new(document);
+                self.0 = Some((said.number, Arc::clone(&document)));
+                Ok(Some(document))
+            }
+            Telling::Backends(said) => {
+                let told = self.0.as_ref().filter(|(number, _)| *number == said.of);
+                let (_, document) = told.ok_or("the document that its backends belong to was refused")?;
+                if said.services.is_empty() {
+                    return Ok(Some(Arc::clone(document)));
+                }
+                document.with_backends(&said.services).map(|document| Some(Arc::new(document)))
+            }
+        }
+    }
+}
+
 /// Takes over what was said, if it follows from the order with this revision. What is no valid configuration changes nothing.
-fn hear(said: protocol::View, revision: u64, views: &watch::Sender<View>) {
+fn hear(said: protocol::View, revision: u64, told: &mut Told, views: &watch::Sender<View>) {
     if said.revision != revision {
         return;
     }
     let known = Arc::clone(&views.borrow().document);
     let mut troubles = said.troubles;
-    let (document, in_sync) = match said.telling {
-        Telling::Nothing => (known, false),
-        Telling::Instances(instances) => match Document::of(&instances) {
-            Ok(document) if document == *known => (known, said.in_sync),
-            Ok(document) => (Arc::new(document), said.in_sync),
-            Err(problems) => {
-                let why =
-                    format!("what vip-kube says is refused, and what was known before stays: {problems}");
-                tracing::error!("Kubernetes: {why}");
-                troubles.insert(why);
-                (known, false)
-            }
-        },
+    let (document, in_sync) = match told.document(said.telling) {
+        Ok(None) => (known, false),
+        Ok(Some(document)) if document == known => (known, said.in_sync),
+        Ok(Some(document)) => (document, said.in_sync),
+        Err(why) => {
+            let why = format!("what vip-kube says is refused, and what was known before stays: {why}");
+            tracing::error!("Kubernetes: {why}");
+            troubles.insert(why);
+            (known, false)
+        }
     };
     views.send_if_modified(|view| {
         let new = View { document, in_sync, troubles, objects: Arc::new(said.objects), pid: view.pid };
@@ -169,6 +196,7 @@ fn hear(said: protocol::View, revision: u64, views: &watch::Sender<View>) {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use vip_kube_protocol::{Backend, Backends};
 
     use super::*;
 
@@ -182,7 +210,62 @@ mod tests {
     }
 
     fn one(vip: &str) -> Telling {
-        Telling::Instances(json!([{"name": "kube-configmap", "virtual_router_id": 50, "vips": [vip]}]))
+        document(1, vip)
+    }
+
+    /// A VIP and a service of it.
+    fn document(number: u64, vip: &str) -> Telling {
+        let instances = json!([{"name": "kube-configmap", "virtual_router_id": 50, "vips": [vip]}]);
+        let backends = json!([{"address": "10.2.0.1"}]);
+        let services =
+            json!([{"name": "web", "vip": vip, "ports": [80], "mode": "nat", "backends": backends}]);
+        Telling::Document(protocol::Document { number, instances, services })
+    }
+
+    /// Other backends of that service.
+    fn backends(of: u64, addresses: &[&str]) -> Telling {
+        let backend = |address: &&str| Backend { address: address.parse().unwrap(), weight: 1 };
+        let backends = addresses.iter().map(backend).collect();
+        Telling::Backends(Backends { of, services: [("web".to_owned(), backends)].into() })
+    }
+
+    fn serving(views: &watch::Sender<View>) -> Vec<String> {
+        let view = views.borrow();
+        let backends = view.document.services.iter().flat_map(|service| &service.backends);
+        backends.map(|backend| backend.address.to_string()).collect()
+    }
+
+    #[test]
+    fn other_backends_of_a_document_count_until_the_next_ones() {
+        let ((views, _), mut told) = (watch::channel(View::default()), Told::default());
+        hear(said(0, document(7, "10.0.0.50")), 0, &mut told, &views);
+        assert_eq!(serving(&views), ["10.2.0.1"]);
+        hear(said(0, backends(7, &["10.2.0.2", "10.2.0.3"])), 0, &mut told, &views);
+        assert_eq!(
+            (serving(&views).join(" "), vips(&views)),
+            ("10.2.0.2 10.2.0.3".into(), vec!["10.0.0.50".into()])
+        );
+        // They differ from the document, and not from what was said since.
+        let none = Telling::Backends(Backends { of: 7, services: [].into() });
+        hear(said(0, none), 0, &mut told, &views);
+        assert_eq!(serving(&views), ["10.2.0.1"]);
+        assert!(views.borrow().in_sync);
+    }
+
+    #[test]
+    fn backends_of_a_document_that_is_not_known_change_nothing_and_are_said() {
+        let ((views, _), mut told) = (watch::channel(View::default()), Told::default());
+        hear(said(0, document(1, "10.0.0.50")), 0, &mut told, &views);
+        hear(said(0, document(2, "224.0.0.18")), 0, &mut told, &views);
+        for of in [1, 2] {
+            hear(said(0, backends(of, &["10.2.0.9"])), 0, &mut told, &views);
+            assert_eq!((serving(&views), views.borrow().in_sync), (vec!["10.2.0.1".into()], false));
+        }
+        assert!(!views.borrow().troubles.is_empty());
+        hear(said(0, document(3, "10.0.0.50")), 0, &mut told, &views);
+        hear(said(0, backends(3, &["10.0.0.50"])), 0, &mut told, &views);
+        assert_eq!(serving(&views), ["10.2.0.1"]);
+        assert!(views.borrow().troubles.first().unwrap().contains("10.0.0.50 is a VIP"));
     }
 
     fn vips(views: &watch::Sender<View>) -> Vec<String> {
@@ -194,29 +277,29 @@ mod tests {
     #[test]
     fn what_is_said_counts_until_something_else_is_known() {
         let (views, _) = watch::channel(View::default());
-        hear(said(0, one("10.0.0.50")), 0, &views);
+        hear(said(0, one("10.0.0.50")), 0, &mut Told::default(), &views);
         assert_eq!(vips(&views), ["10.0.0.50"]);
         assert!(views.borrow().in_sync);
         // A process that was started anew, and cannot reach the cluster.
-        hear(said(0, Telling::Nothing), 0, &views);
+        hear(said(0, Telling::Nothing), 0, &mut Told::default(), &views);
         assert_eq!(vips(&views), ["10.0.0.50"]);
         assert!(!views.borrow().in_sync);
-        hear(said(0, one("10.0.0.51")), 0, &views);
+        hear(said(0, one("10.0.0.51")), 0, &mut Told::default(), &views);
         assert_eq!(vips(&views), ["10.0.0.51"]);
     }
 
     #[test]
     fn what_follows_from_another_configuration_does_not_count() {
         let (views, _) = watch::channel(View::default());
-        hear(said(1, one("10.0.0.50")), 2, &views);
+        hear(said(1, one("10.0.0.50")), 2, &mut Told::default(), &views);
         assert_eq!(vips(&views), [""; 0]);
     }
 
     #[test]
     fn what_is_no_valid_configuration_changes_nothing_and_is_said() {
         let (views, _) = watch::channel(View::default());
-        hear(said(0, one("10.0.0.50")), 0, &views);
-        hear(said(0, one("224.0.0.18")), 0, &views);
+        hear(said(0, one("10.0.0.50")), 0, &mut Told::default(), &views);
+        hear(said(0, one("224.0.0.18")), 0, &mut Told::default(), &views);
         assert_eq!(vips(&views), ["10.0.0.50"]);
         let view = views.borrow();
         assert!(!view.in_sync);

@@ -14,6 +14,7 @@
 mod child;
 mod document;
 mod follow;
+mod merge;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -27,6 +28,8 @@ use vip_kube_protocol::{Order, Remark};
 use self::child::Logging;
 pub(crate) use self::child::program;
 pub use self::document::Document;
+pub use self::merge::completed;
+use self::merge::{order, renew};
 use crate::config::Config;
 
 /// What is known of the cluster, and how.
@@ -49,8 +52,9 @@ pub struct View {
 pub struct Kube {
     running: Option<Running>,
     view: View,
-    /// What was kept on disk last.
+    /// What was kept on disk last, or is about to be by `keeping`.
     kept: Arc<Document>,
+    keeping: Option<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
@@ -65,15 +69,15 @@ struct Running {
 impl Kube {
     /// Starts nothing yet. `view`: what the configuration was completed by ([`with_last_known`]).
     pub fn new(view: View) -> Self {
-        Self { running: None, kept: Arc::clone(&view.document), view }
+        Self { running: None, kept: Arc::clone(&view.document), keeping: None, view }
     }
 
-    /// Follows the cluster that a configuration file names, or none.
+    /// Follows the cluster that a configuration file names, or none. `can_steer`: whether what steering takes is loaded.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn follow(&mut self, file: &Config) -> io::Result<()> {
-        let Some(order) = order(file) else {
+    pub fn follow(&mut self, file: &Config, can_steer: bool) -> io::Result<()> {
+        let Some(order) = order(file, can_steer) else {
             if self.running.take().is_some() {
                 self.view = View { document: Arc::clone(&self.view.document), ..View::default() };
             }
@@ -119,11 +123,33 @@ impl Kube {
     /// # Errors
     /// The file system's.
     pub fn keep(&mut self, state_dir: &Path) -> io::Result<()> {
+        if let Some(keeping) = self.keeping.take() {
+            // The later one is to be what stays.
+            let _ = keeping.join();
+        }
         if self.kept != self.view.document {
             self.view.document.save(state_dir)?;
             self.kept = Arc::clone(&self.view.document);
         }
         Ok(())
+    }
+
+    /// The same without waiting for the disk. Does nothing while a former one is at it.
+    pub fn keep_soon(&mut self, state_dir: &Path) {
+        let busy = self.keeping.as_ref().is_some_and(|keeping| !keeping.is_finished());
+        if busy || Arc::ptr_eq(&self.kept, &self.view.document) {
+            return;
+        }
+        let (document, state_dir) = (Arc::clone(&self.view.document), state_dir.to_owned());
+        let save = move || {
+            if let Err(error) = document.save(&state_dir) {
+                tracing::warn!(%error, "cannot keep the latest endpoints of Kubernetes in state_dir");
+            }
+        };
+        if let Ok(keeping) = std::thread::Builder::new().name("kube-keep".into()).spawn(save) {
+            self.kept = Arc::clone(&self.view.document);
+            self.keeping = Some(keeping);
+        }
     }
 }
 
@@ -150,62 +176,6 @@ impl Drop for Running {
     }
 }
 
-/// What a configuration file has followed; `None`: no cluster.
-fn order(file: &Config) -> Option<Order> {
-    let vips = file.instances.iter().flat_map(|instance| &instance.vips);
-    let ids = file.instances.iter().map(|instance| instance.virtual_router_id.get());
-    Some(Order {
-        revision: 0,
-        node: file.node.clone(),
-        kubernetes: file.kubernetes.clone()?,
-        taken_ids: ids.filter_map(std::num::NonZeroU8::new).collect(),
-        taken_vips: vips.map(|vip| vip.address).collect(),
-        active: BTreeSet::new(),
-    })
-}
-
-/// Puts a new order in the place of another; whether it is another one.
-fn renew(former: &mut Order, order: Order) -> bool {
-    let order = Order { revision: former.revision, active: former.active.clone(), ..order };
-    let differs = *former != order;
-    if differs {
-        *former = Order { revision: former.revision + 1, ..order };
-    }
-    differs
-}
-
-/// A configuration file's instances, and those that the cluster wants beside them. The file comes first: what it has taken since the cluster
-/// was asked is left out, until `vip-kube` says what becomes of the rest.
-pub fn completed(file: &Config, document: &Document) -> Config {
-    let mut config = file.clone();
-    if file.kubernetes.is_none() {
-        return config;
-    }
-    for instance in &document.instances {
-        let same_router = |own: &crate::config::Instance| own.virtual_router_id == instance.virtual_router_id;
-        if file.instance(instance.name.as_str()).is_some() || file.instances.iter().any(same_router) {
-            continue;
-        }
-        let mut instance = instance.clone();
-        // Where they live is the file's to say.
-        instance.interface = file.interface.clone();
-        instance.vip_interface = file.interface.clone();
-        let families = |instance: &crate::config::Instance| {
-            (instance.vips_v4().next().is_some(), instance.vips_v6().next().is_some())
-        };
-        let had = families(&instance);
-        instance.vips.retain(|vip| {
-            let own = |own: &crate::config::VipAddress| own.address == vip.address;
-            !file.instances.iter().any(|instance| instance.vips.iter().any(own))
-        });
-        // Its peers are of the families that it had.
-        if families(&instance) == had {
-            config.instances.push(instance);
-        }
-    }
-    config
-}
-
 /// A configuration file, completed by what was last known of its cluster: the state with which an agent starts.
 pub fn with_last_known(file: &Config) -> (Config, View) {
     if file.kubernetes.is_none() {
@@ -213,81 +183,4 @@ pub fn with_last_known(file: &Config) -> (Config, View) {
     }
     let document = Arc::new(Document::load(&file.state_dir).unwrap_or_default());
     (completed(file, &document), View { document, ..View::default() })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config;
-
-    fn file(text: &str) -> Config {
-        config::parse(text, "test", "node1").unwrap().0
-    }
-
-    fn document(instances: &str) -> Document {
-        Document::read(format!("{{\"instances\": [{instances}]}}")).unwrap()
-    }
-
-    fn lines(config: &Config) -> Vec<String> {
-        let line = |instance: &config::Instance| {
-            let vips: Vec<_> = instance.vips.iter().map(ToString::to_string).collect();
-            format!("{} {} {}", instance.name, instance.interface, vips.join(" "))
-        };
-        config.instances.iter().map(line).collect()
-    }
-
-    const TWO: &str = r#"{"name": "kube-configmap", "virtual_router_id": 50, "vips": ["10.0.0.60", "10.0.0.61"]},
-                         {"name": "kube-shard-1", "virtual_router_id": 51, "vips": ["10.0.0.70"]}"#;
-    const CLUSTER: &str = "kubernetes: {}\ninterface: eth7\n";
-
-    #[test]
-    fn what_the_cluster_wants_lives_where_the_file_says() {
-        let completed = completed(&file(CLUSTER), &document(TWO));
-        assert_eq!(
-            lines(&completed),
-            ["kube-configmap eth7 10.0.0.60 10.0.0.61", "kube-shard-1 eth7 10.0.0.70"]
-        );
-    }
-
-    #[test]
-    fn what_the_file_has_taken_is_left_out() {
-        for (own, left) in [
-            // A VIP.
-            (
-                "{name: a, virtual_router_id: 9, vips: [10.0.0.60]}",
-                ["kube-configmap eth7 10.0.0.61", "kube-shard-1 eth7 10.0.0.70"].as_slice(),
-            ),
-            // The last VIP of a router.
-            (
-                "{name: a, virtual_router_id: 9, vips: [10.0.0.70]}",
-                &["kube-configmap eth7 10.0.0.60 10.0.0.61"],
-            ),
-            // A virtual router, a name.
-            ("{name: a, virtual_router_id: 50, vips: [10.0.0.99]}", &["kube-shard-1 eth7 10.0.0.70"]),
-            (
-                "{name: kube-configmap, virtual_router_id: 9, vips: [10.0.0.99]}",
-                &["kube-shard-1 eth7 10.0.0.70"],
-            ),
-        ] {
-            let completed = completed(&file(&format!("{CLUSTER}instances: [{own}]")), &document(TWO));
-            assert_eq!(lines(&completed)[1..], *left, "{own}");
-        }
-    }
-
-    #[test]
-    fn a_file_without_a_cluster_has_its_own_instances_alone() {
-        let file = file("interface: eth7\ninstances: [{name: a, virtual_router_id: 9, vips: [10.0.0.9]}]");
-        assert_eq!(completed(&file, &document(TWO)), file);
-        assert_eq!(order(&file), None);
-    }
-
-    #[test]
-    fn an_order_grows_in_revision_by_what_the_file_says_and_by_nothing_else() {
-        let mut known = order(&file(CLUSTER)).unwrap();
-        known.active.insert("kube-configmap".into());
-        assert!(!renew(&mut known, order(&file(CLUSTER)).unwrap()));
-        let other = format!("{CLUSTER}instances: [{{name: a, virtual_router_id: 9, vips: [10.0.0.9]}}]");
-        assert!(renew(&mut known, order(&file(&other)).unwrap()));
-        assert_eq!((known.revision, known.active.len(), known.taken_ids.len()), (1, 1, 1));
-    }
 }

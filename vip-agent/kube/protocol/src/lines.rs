@@ -81,7 +81,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Kubernetes, Order, Report, Telling, View};
+    use crate::{Backend, Backends, Document, Kubernetes, Order, Report, Room, Steering, Telling, View};
 
     fn order() -> Order {
         Order {
@@ -90,6 +90,7 @@ mod tests {
             kubernetes: Kubernetes::default(),
             taken_ids: [51_u8.try_into().unwrap()].into(),
             taken_vips: ["10.0.0.50".parse().unwrap()].into(),
+            steering: Steering::On(Room { services: 4096, ..Room::default() }),
             active: ["kube-configmap".to_owned()].into(),
         }
     }
@@ -104,10 +105,18 @@ mod tests {
     fn what_is_said_is_what_is_heard() {
         let view = View { revision: 7, in_sync: true, ..View::default() };
         let instances = serde_json::json!([{"name": "kube-configmap", "vips": ["10.0.0.50"]}]);
+        let services = serde_json::json!([{"name": "kube-default.web", "vip": "10.0.0.50"}]);
+        let backend = |address: [u8; 4], weight| Backend { address: address.into(), weight };
+        let backends = vec![backend([10, 0, 1, 7], 1), backend([10, 0, 1, 8], 0)];
+        let changed = Backends { of: 3, services: [("kube-default.web".to_owned(), backends)].into() };
         let reports = [
             Report::Alive,
             Report::View(view.clone()),
-            Report::View(View { telling: Telling::Instances(instances), ..view }),
+            Report::View(View {
+                telling: Telling::Document(Document { number: 3, instances, services }),
+                ..view.clone()
+            }),
+            Report::View(View { telling: Telling::Backends(changed), ..view }),
         ];
         let mut lines = Lines::default();
         for report in &reports {

@@ -1,6 +1,6 @@
 //! The two messages.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU8;
 
@@ -22,8 +22,37 @@ pub struct Order {
     pub taken_ids: BTreeSet<NonZeroU8>,
     /// VIPs of the file's own instances.
     pub taken_vips: BTreeSet<IpAddr>,
+    /// Whether the traffic of objects can be steered, and what room there is for that.
+    pub steering: Steering,
     /// The instances that this node is Active in: what is written back is the owner's to write.
     pub active: BTreeSet<String>,
+}
+
+/// Whether the traffic of objects can be steered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Steering {
+    /// `kubernetes.steering: false`.
+    Off,
+    /// The agent was started when nothing was to be steered, and has given up the privilege to load what it takes.
+    Unloaded,
+    /// It can, as far as there is room.
+    On(Room),
+}
+
+/// What the file's own services leave.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Room {
+    /// Names that the file's own services have.
+    pub taken_names: BTreeSet<String>,
+    /// Services that fit beside them.
+    pub services: u32,
+    /// Ports that do, each of a range counted.
+    pub ports: u32,
+    /// Backends that do, each as often as it serves.
+    pub backends: u32,
+    /// Ranges of clients that do.
+    pub sources: u32,
 }
 
 /// To the agent.
@@ -57,8 +86,51 @@ pub enum Telling {
     /// Not known: what was known before counts on.
     #[default]
     Nothing,
-    /// `instances` of a configuration file.
-    Instances(serde_json::Value),
+    /// All of it.
+    Document(Document),
+    /// A document that was told before, but for the backends of some services: what changes most, and is to be heard soonest.
+    Backends(Backends),
+}
+
+/// What a configuration file would say.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Document {
+    /// Tells it from others that the same process says.
+    pub number: u64,
+    /// `instances`.
+    pub instances: serde_json::Value,
+    /// `services`.
+    pub services: serde_json::Value,
+}
+
+/// What differs from a document. Those of the same document replace each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backends {
+    /// The document's number.
+    pub of: u64,
+    /// All backends of these services, by name.
+    pub services: BTreeMap<String, Vec<Backend>>,
+}
+
+/// An entry of `backends` of a service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backend {
+    /// Where it is.
+    pub address: IpAddr,
+    /// Its share of new flows; 0: it keeps those that it has.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: u16,
+}
+
+const fn one() -> u16 {
+    1
+}
+
+const fn is_one(weight: &u16) -> bool {
+    *weight == 1
 }
 
 /// What somebody should know of an object.

@@ -34,6 +34,8 @@ pub struct Kubernetes {
     pub virtual_router_id: NonZeroU8,
     /// Whether adverts go to the other nodes by address.
     pub unicast: bool,
+    /// Whether objects may have their traffic steered.
+    pub steering: bool,
 }
 
 /// kube-keepalived-vip's default, so that a migration changes no router.
@@ -53,6 +55,7 @@ impl Default for Kubernetes {
             load_balancer_class: LoadBalancerClass::default(),
             virtual_router_id: FIRST_ROUTER,
             unicast: true,
+            steering: true,
         }
     }
 }
@@ -69,6 +72,13 @@ pub struct Sources {
     pub service: bool,
     /// VipPool and VirtualIP.
     pub pool: bool,
+}
+
+impl Sources {
+    /// Whether an object of these can ask for its traffic to be steered.
+    pub const fn may_steer(self) -> bool {
+        self.configmap || self.service || self.pool
+    }
 }
 
 /// One of them.

@@ -5,21 +5,25 @@ use std::net::IpAddr;
 
 use vip_kube_protocol::{self as protocol, ObjectName, VipAddress};
 
+use super::endpoints::Endpoints;
+use super::pools::{self, Given, POOL};
 use super::remark::{About, Remark, Trouble};
-use super::{LocalAddress, Settings};
-use crate::cluster::{Age, Cluster, Endpoint, Family, Port, Service};
+use super::steering::{self, Forwarding};
+use super::{LocalAddress, Mode, Settings};
+use crate::cluster::{Age, Cluster, Family, Port, Service};
 
 /// The predecessors' annotation on a Service.
-pub(super) const INGRESS_VIP: &str = "ingress.alpha.k8s.io/ingress-vip";
+pub(crate) const INGRESS_VIP: &str = "ingress.alpha.k8s.io/ingress-vip";
 /// VIPs of a Service of type LoadBalancer, separated by commas.
-pub(super) const VIPS: &str = "viplane.dev/vips";
+pub(crate) const VIPS: &str = "viplane.dev/vips";
 /// Services of the same key may share a VIP.
-pub(super) const SHARING_KEY: &str = "viplane.dev/sharing-key";
-/// When the VIPs of a Service of type LoadBalancer are addresses of their node: `never`, as kube-proxy serves them, or `active`.
-pub(super) const LOCAL_ADDRESS: &str = "viplane.dev/local-address";
+pub(crate) const SHARING_KEY: &str = "viplane.dev/sharing-key";
+/// When the VIPs of a Service of type LoadBalancer are addresses of their node: `never`, as kube-proxy serves them, `active` or `always`.
+pub(crate) const LOCAL_ADDRESS: &str = "viplane.dev/local-address";
 
 /// Annotations that count.
-pub const ANNOTATIONS: [&str; 4] = [INGRESS_VIP, VIPS, SHARING_KEY, LOCAL_ADDRESS];
+pub const ANNOTATIONS: [&str; 7] =
+    [INGRESS_VIP, VIPS, SHARING_KEY, LOCAL_ADDRESS, POOL, steering::MODE, steering::PROXY_PROTOCOL];
 
 /// What one object, or one key of it, wants.
 #[derive(Clone, Debug)]
@@ -41,6 +45,7 @@ pub(super) enum Kind {
     ConfigMap,
     Annotation,
     LoadBalancer,
+    VirtualIp,
 }
 
 /// Which nodes can serve a VIP.
@@ -71,18 +76,19 @@ impl Eligible {
 
 /// What Services that share a VIP have to agree in.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Sharing {
-    pub(super) key: String,
+pub(crate) struct Sharing {
+    pub(crate) key: String,
     /// No port twice.
-    pub(super) ports: BTreeSet<Port>,
+    pub(crate) ports: BTreeSet<Port>,
     /// `externalTrafficPolicy: Local`: the same pods for all; `None`: Cluster, for all.
-    pub(super) pods: Option<(String, BTreeMap<String, String>)>,
+    pub(crate) pods: Option<(String, BTreeMap<String, String>)>,
 }
 
 /// All claims, unordered.
 pub(super) fn claims(cluster: &Cluster, settings: &Settings, remarks: &mut Vec<Remark>) -> Vec<Claim> {
     let sources = settings.kubernetes.sources;
     let endpoints = Endpoints::of(cluster);
+    let known = Known { cluster, settings, endpoints: &endpoints, given: Given::of(cluster) };
     let mut claims = Vec::new();
     if sources.configmap {
         of_config_map(cluster, settings, &endpoints, &mut claims, remarks);
@@ -98,39 +104,24 @@ pub(super) fn claims(cluster: &Cluster, settings: &Settings, remarks: &mut Vec<R
             && service.load_balancer
             && settings.kubernetes.load_balancer_class.includes(service.class.as_deref())
         {
-            claims.extend(of_load_balancer(&about, name, service, &endpoints, remarks));
+            claims.extend(of_load_balancer(&about, name, service, &known, remarks));
+        }
+    }
+    if sources.pool {
+        pools::of_pools(cluster, remarks);
+        for (name, object) in &cluster.virtual_ips {
+            claims.extend(pools::of_virtual_ip(name, object, &known.given, remarks));
         }
     }
     claims
 }
 
-/// Endpoints by namespace and Service.
-struct Endpoints<'a>(BTreeMap<&'a str, BTreeMap<&'a str, Vec<&'a Endpoint>>>);
-
-impl<'a> Endpoints<'a> {
-    fn of(cluster: &'a Cluster) -> Self {
-        let mut all: BTreeMap<&str, BTreeMap<&str, Vec<_>>> = BTreeMap::new();
-        for (name, slice) in &cluster.slices {
-            let services = all.entry(&name.namespace).or_default();
-            services.entry(&slice.service).or_default().extend(&slice.endpoints);
-        }
-        Self(all)
-    }
-
-    fn get(&self, service: &ObjectName) -> &[&'a Endpoint] {
-        let services = self.0.get(service.namespace.as_str());
-        services.and_then(|services| services.get(service.name.as_str())).map_or(&[], Vec::as_slice)
-    }
-
-    fn any_ready(&self, service: &ObjectName) -> bool {
-        self.get(service).iter().any(|endpoint| endpoint.ready)
-    }
-
-    /// The nodes that they run on.
-    fn nodes(&self, service: &ObjectName, wanted: impl Fn(&Endpoint) -> bool) -> BTreeSet<String> {
-        let wanted = self.get(service).iter().filter(|endpoint| wanted(endpoint));
-        wanted.filter_map(|endpoint| endpoint.node.clone()).collect()
-    }
+/// What claims of Services follow from.
+struct Known<'a> {
+    cluster: &'a Cluster,
+    settings: &'a Settings,
+    endpoints: &'a Endpoints<'a>,
+    given: Given<'a>,
 }
 
 // === the ConfigMap ===
@@ -156,13 +147,13 @@ fn of_config_map(
             }
         };
         let mut served = value.trim().is_empty();
-        for word in value.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty()) {
+        for word in words(value) {
             match service_of_value(word) {
                 Err(why) => remark(Trouble::Invalid, why),
-                Ok(name) if !cluster.services.contains_key(&name) => {
+                Ok((name, _)) if !cluster.services.contains_key(&name) => {
                     remark(Trouble::Pending, format!("there is no Service {name}{}", watched(settings)));
                 }
-                Ok(name) if !endpoints.any_ready(&name) => {
+                Ok((name, _)) if !endpoints.any_ready(&name) => {
                     remark(Trouble::Pending, format!("Service {name} has no ready endpoint"));
                 }
                 Ok(_) => served = true,
@@ -189,7 +180,7 @@ fn watched(settings: &Settings) -> String {
 }
 
 /// A key may hold no colon, so an IPv6 address is written with hyphens or underscores in their place: `fd00--50`.
-fn vip_of_key(key: &str) -> Result<VipAddress, String> {
+pub(super) fn vip_of_key(key: &str) -> Result<VipAddress, String> {
     protocol::vip(key).or_else(|error| {
         let with_colons = key.replace(['-', '_'], ":");
         protocol::vip(&with_colons).ok().filter(|vip| vip.address.is_ipv6()).ok_or_else(|| {
@@ -198,13 +189,23 @@ fn vip_of_key(key: &str) -> Result<VipAddress, String> {
     })
 }
 
-/// `namespace/service[:NAT|DR|PROXY]`.
-fn service_of_value(word: &str) -> Result<ObjectName, String> {
-    let (name, mode) = word.split_once(':').unwrap_or((word, "NAT"));
-    if !["NAT", "DR", "PROXY"].iter().any(|known| known.eq_ignore_ascii_case(mode)) {
-        return Err(format!("{mode:?} is no way to forward: NAT, DR or PROXY"));
-    }
-    ObjectName::parse(name).map_err(|error| format!("{error}; write namespace/service[:NAT|DR|PROXY]"))
+/// The Services that a value names.
+pub(super) fn words(value: &str) -> impl Iterator<Item = &str> {
+    value.split([',', ' ', '\t', '\n', '\r']).filter(|word| !word.is_empty())
+}
+
+/// `namespace/service[:NAT|DR|PROXY]`; without a way to forward `None`.
+pub(super) fn service_of_value(word: &str) -> Result<(ObjectName, Option<Forwarding>), String> {
+    let (name, forwarding) = match word.split_once(':') {
+        None => (word, None),
+        Some((name, mode)) => {
+            let known = Forwarding::of_predecessors(mode);
+            (name, Some(known.ok_or_else(|| format!("{mode:?} is no way to forward: NAT, DR or PROXY"))?))
+        }
+    };
+    let name = ObjectName::parse(name)
+        .map_err(|error| format!("{error}; write namespace/service[:NAT|DR|PROXY]"))?;
+    Ok((name, forwarding))
 }
 
 // === Services ===
@@ -239,27 +240,40 @@ fn of_load_balancer(
     about: &About,
     name: &ObjectName,
     service: &Service,
-    endpoints: &Endpoints<'_>,
+    sources: &Known<'_>,
     remarks: &mut Vec<Remark>,
 ) -> Option<Claim> {
     let mut remark =
         |trouble, message: String| remarks.push(Remark { about: about.clone(), trouble, message });
-    let annotated = service.annotations.get(VIPS).map(|text| (VIPS, text));
-    let asked =
-        annotated.or_else(|| service.load_balancer_ip.as_ref().map(|text| ("spec.loadBalancerIP", text)));
-    let Some((place, text)) = asked else {
-        remark(Trouble::Pending, format!("has no address: say which by {VIPS} or spec.loadBalancerIP"));
-        return None;
-    };
+    let ends_here = steering::mode(service) == Some(Mode::Proxy);
     let local_address = match service.annotations.get(LOCAL_ADDRESS).map(String::as_str) {
-        None | Some("never") => LocalAddress::Never,
-        Some("active") => LocalAddress::Active,
+        Some("never") if ends_here => {
+            let message =
+                format!("{LOCAL_ADDRESS} must be `active` in mode proxy: its connections end on this node");
+            remark(Trouble::Invalid, message);
+            return None;
+        }
+        None if !ends_here => LocalAddress::Never,
+        Some("never") => LocalAddress::Never,
+        None | Some("active") => LocalAddress::Active,
+        Some("always") => LocalAddress::Always,
         Some(other) => {
-            remark(Trouble::Invalid, format!("{LOCAL_ADDRESS} must be `never` or `active`, not {other:?}"));
+            let message = format!("{LOCAL_ADDRESS} must be `never`, `active` or `always`, not {other:?}");
+            remark(Trouble::Invalid, message);
             return None;
         }
     };
-    let mut vips = vips(about, place, text, remarks)?;
+    let (mut vips, mut eligible) = match written(service) {
+        Some((place, text)) => (vips(about, place, text, remarks)?, Eligible::Any),
+        None => match sources.given.to(&service.age.uid) {
+            Some(gift) => (gift.vips, gift.eligible),
+            None => {
+                let (trouble, message) = pools::why_waiting(service, sources.cluster, sources.settings);
+                remark(trouble, message);
+                return None;
+            }
+        },
+    };
     vips.retain(|vip| {
         let family = Family::of(vip.address);
         let served = service.families.is_empty() || service.families.contains(&family);
@@ -272,31 +286,44 @@ fn of_load_balancer(
     if vips.is_empty() {
         return None;
     }
-    let eligible = if service.local {
-        let nodes = endpoints.nodes(name, |endpoint| endpoint.ready);
+    if service.local {
+        let nodes = sources.endpoints.nodes(name, |endpoint| endpoint.ready);
         if nodes.is_empty() {
             let message = "externalTrafficPolicy is Local and no node has a ready endpoint".to_owned();
             remarks.push(Remark { about: about.clone(), trouble: Trouble::Pending, message });
             return None;
         }
-        Eligible::Nodes(nodes)
-    } else {
-        Eligible::Any
-    };
-    let key = service.annotations.get(SHARING_KEY).filter(|key| !key.is_empty());
-    let sharing = key.map(|key| Sharing {
-        key: key.clone(),
-        ports: service.ports.clone(),
-        pods: service.local.then(|| (name.namespace.clone(), service.selector.clone())),
-    });
+        eligible.and(&Eligible::Nodes(nodes));
+    }
+    if matches!(&eligible, Eligible::Nodes(nodes) if nodes.is_empty()) {
+        let message = "no node that its pool selects can serve it".to_owned();
+        remarks.push(Remark { about: about.clone(), trouble: Trouble::Pending, message });
+        return None;
+    }
     Some(Claim {
         about: about.clone(),
         age: service.age.clone(),
         vips,
         eligible,
-        sharing,
+        sharing: sharing(name, service),
         local_address,
         kind: Kind::LoadBalancer,
+    })
+}
+
+/// The addresses that are written on a Service of type LoadBalancer, and where they are.
+pub(crate) fn written(service: &Service) -> Option<(&'static str, &str)> {
+    let annotated = service.annotations.get(VIPS).map(|text| (VIPS, text.as_str()));
+    annotated.or_else(|| Some(("spec.loadBalancerIP", service.load_balancer_ip.as_deref()?)))
+}
+
+/// With whom a Service of type LoadBalancer shares its VIPs.
+pub(crate) fn sharing(name: &ObjectName, service: &Service) -> Option<Sharing> {
+    let key = service.annotations.get(SHARING_KEY).filter(|key| !key.is_empty())?;
+    Some(Sharing {
+        key: key.clone(),
+        ports: service.ports.clone(),
+        pods: service.local.then(|| (name.namespace.clone(), service.selector.clone())),
     })
 }
 

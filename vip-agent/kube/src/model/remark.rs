@@ -22,6 +22,8 @@ pub enum About {
     ConfigMap(ObjectName),
     Service(ObjectName),
     Node(String),
+    VipPool(String),
+    VirtualIp(ObjectName),
 }
 
 impl fmt::Display for About {
@@ -30,6 +32,8 @@ impl fmt::Display for About {
             Self::ConfigMap(name) => write!(f, "ConfigMap {name}"),
             Self::Service(name) => write!(f, "Service {name}"),
             Self::Node(name) => write!(f, "Node {name}"),
+            Self::VipPool(name) => write!(f, "VipPool {name}"),
+            Self::VirtualIp(name) => write!(f, "VirtualIP {name}"),
         }
     }
 }

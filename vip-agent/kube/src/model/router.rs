@@ -45,4 +45,6 @@ pub enum LocalAddress {
     Active,
     /// Never: kube-proxy serves the VIP.
     Never,
+    /// Also while it is not: as endpoints of mode `dr` need it.
+    Always,
 }

@@ -46,23 +46,22 @@ pub(super) fn routers(
         let about = About::Node(settings.node.clone());
         remarks.push(Remark { about, trouble: Trouble::Pending, message: message.into() });
     }
-    let (mut instances, mut services) = (Vec::new(), Vec::new());
+    let (mut instances, mut all_served) = (Vec::new(), Vec::new());
     for seat in seats {
         let Some(instance) = router(seat, &nodes, settings) else { continue };
-        services.extend(served(seat, &instance.name));
+        all_served.extend(served(seat, &instance.name));
         instances.push(instance);
     }
-    (instances, services)
+    (instances, all_served)
 }
 
-/// The Services of type LoadBalancer whose VIPs a router moves.
+/// The Services of type LoadBalancer, and VirtualIPs, whose VIPs a router moves.
 fn served(seat: &Seat, router: &str) -> impl Iterator<Item = Served> {
-    let units = seat.units.iter().filter(|unit| unit.kind == Kind::LoadBalancer);
-    units.flat_map(|unit| &unit.holders).filter_map(|(about, vips)| match about {
-        About::Service(service) => {
-            Some(Served { service: service.clone(), router: router.to_owned(), vips: vips.clone() })
-        }
-        About::ConfigMap(_) | About::Node(_) => None,
+    let units = seat.units.iter().filter(|unit| matches!(unit.kind, Kind::LoadBalancer | Kind::VirtualIp));
+    units.flat_map(|unit| &unit.holders).map(|(about, vips)| Served {
+        about: about.clone(),
+        router: router.to_owned(),
+        vips: vips.clone(),
     })
 }
 

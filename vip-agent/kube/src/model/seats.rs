@@ -52,6 +52,8 @@ impl Place {
         match (unit.kind, &unit.eligible) {
             (Kind::ConfigMap, _) => Self::ConfigMap,
             (_, Eligible::Nodes(_)) => Self::Own,
+            // It would be that of all VIPs of the router.
+            (_, Eligible::Any) if unit.local_address == LocalAddress::Always => Self::Own,
             (_, Eligible::Any) if unit.local_address == LocalAddress::Never => Self::Shard(1),
             (_, Eligible::Any) => Self::Shard(1 + SHARDS),
         }
@@ -104,7 +106,7 @@ pub(super) fn seats(units: Vec<Unit>, settings: &Settings, remarks: &mut Vec<Rem
                     ),
                     Place::Shard(_) => "all virtual routers for Services are full".to_owned(),
                     Place::Own => format!(
-                        "all of the {} virtual routers for VIPs that only some nodes can serve are in use",
+                        "all of the {} virtual routers for VIPs that need one of their own are in use",
                         last - OWN + 1
                     ),
                 },

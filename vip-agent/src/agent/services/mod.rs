@@ -31,11 +31,15 @@ use crate::dataplane::services::{
     Book, FlowCounts, ServiceTables, Step, Unfinished, Wanted, WantedBackend, Way,
 };
 use crate::errors::in_full;
-use crate::net::next_hops::{NextHops, Reached};
+use crate::net::next_hops::{NextHops, Reached, Unreached};
 use crate::net::sysctl;
 
 /// How long after the start tables may wait for next hops: nobody is to be taken out because it is not known yet.
 const FIRST_HOPS: Duration = Duration::from_secs(1);
+
+/// The same of a backend that has just come: its route takes less than a millisecond to be found, and a change that is written at once
+/// would be written twice, with the former backend gone and the new one not there yet in between.
+const NEW_HOPS: Duration = Duration::from_millis(30);
 
 /// How often flows are counted, at most; and how much longer than a count the rest after it is.
 const COUNT_EVERY: Duration = Duration::from_secs(2);
@@ -51,8 +55,7 @@ pub(super) struct Services {
     book: Book,
     /// Whether something has changed since the last plan.
     stale: bool,
-    /// Until then next hops are waited for.
-    hold: Option<Instant>,
+    hold: Option<Hold>,
     work: Option<JoinHandle<Result<(), Unfinished>>>,
     /// What has to be done before the next plan, as an earlier one failed.
     left: Vec<Step>,
@@ -71,6 +74,14 @@ pub(super) struct Services {
     ends: tunnel_ends::Ends,
 }
 
+/// Next hops are waited for.
+#[derive(Clone, Copy, Debug)]
+struct Hold {
+    until: Instant,
+    /// Until all can be reached, and not just until it is known whether they can.
+    reached: bool,
+}
+
 /// What happened.
 #[derive(Debug)]
 pub(super) enum Event {
@@ -82,11 +93,12 @@ pub(super) enum Event {
 impl Services {
     /// What happens next; never, while there are no services.
     pub(super) async fn event(&mut self) -> Event {
-        let Self { hops, work, counting, .. } = self;
+        let Self { hops, work, counting, hold, .. } = self;
         tokio::select! {
             written = finished(work) => Event::Written(written.unwrap_or_else(|| Err(Unfinished::died()))),
             Some((epoch, counts)) = finished(counting) => Event::Counted(epoch, counts),
             () = changed(hops) => Event::Hops,
+            () = over(*hold) => Event::Hops,
         }
     }
 
@@ -156,6 +168,14 @@ async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> Option<T> {
     outcome.ok()
 }
 
+/// Waits until there is no more to be waited for; for ever, if nothing is.
+async fn over(hold: Option<Hold>) {
+    match hold {
+        Some(hold) => tokio::time::sleep_until(hold.until).await,
+        None => std::future::pending().await,
+    }
+}
+
 async fn changed(hops: &mut Option<NextHops>) {
     match hops {
         Some(hops) => drop(hops.changed().await),
@@ -164,20 +184,32 @@ async fn changed(hops: &mut Option<NextHops>) {
 }
 
 impl Agent {
-    /// Loads what services need, if these have any and it was not done before: to be called before privileges are given up.
+    /// Loads what services need, if there may be any and it was not done before: to be called before privileges are given up.
     ///
     /// # Errors
-    /// The kernel refuses.
-    pub(super) fn load_services(&mut self, services: &[Service]) -> anyhow::Result<()> {
-        if services.is_empty() || self.services.tables.is_some() {
+    /// The kernel refuses, and the configuration has services of its own.
+    pub(super) fn load_services(&mut self, config: &config::Config) -> anyhow::Result<()> {
+        if !config.may_steer() || self.services.tables.is_some() {
             return Ok(());
         }
-        self.dataplane.load_steering(RingSize::DEFAULT).context(
+        let loaded = self.dataplane.load_steering(RingSize::DEFAULT).context(
             "services: their programs cannot be loaded. An agent that was started without any gives up the privilege for it: \
              start it anew (`vip-agent run --take-over` loses nothing)",
-        )?;
-        self.services.tables = Some(Arc::new(ServiceTables::open(&self.dataplane)?));
+        );
+        match loaded {
+            Ok(()) => self.services.tables = Some(Arc::new(ServiceTables::open(&self.dataplane)?)),
+            // Those of a cluster may come or not.
+            Err(error) if config.services.is_empty() => {
+                tracing::warn!("nothing of Kubernetes is steered: {}", in_full(&error));
+            }
+            Err(error) => return Err(error),
+        }
         Ok(())
+    }
+
+    /// Whether there is what steering takes.
+    pub(super) fn can_steer(&self) -> bool {
+        self.services.tables.is_some()
     }
 
     /// Serves what the configuration says from now on.
@@ -222,21 +254,30 @@ impl Agent {
                     return;
                 }
             }
-            self.services.hold = Some(Instant::now() + FIRST_HOPS);
+            self.services.hold = Some(Hold { until: Instant::now() + FIRST_HOPS, reached: true });
         }
         if let Some(hops) = &self.services.hops {
+            let known = hops.snapshot();
+            let is_new = hosts.iter().any(|host| !known.contains_key(host));
+            if is_new && self.services.hold.is_none() {
+                self.services.hold = Some(Hold { until: Instant::now() + NEW_HOPS, reached: false });
+            }
             hops.set(hosts);
         }
     }
 
     /// Whether tables wait for next hops that are being looked up.
     fn waits_for_hops(&mut self) -> bool {
-        let Some(until) = self.services.hold else { return false };
+        let Some(hold) = self.services.hold else { return false };
         let reached = self.services.reached();
         let steered = self.config.services.iter().filter(|service| service.mode.is_steered());
         let mut backends = steered.flat_map(|service| &service.backends);
-        let known = backends.all(|backend| matches!(reached.get(&backend.address), Some(Ok(_))));
-        let waits = !known && Instant::now() < until;
+        let known = backends.all(|backend| match reached.get(&backend.address) {
+            Some(Ok(_)) => true,
+            None | Some(Err(Unreached::Unknown)) => false,
+            Some(Err(_)) => !hold.reached,
+        });
+        let waits = !known && Instant::now() < hold.until;
         if !waits {
             self.services.hold = None;
         }
@@ -289,7 +330,10 @@ impl Agent {
 
     pub(super) fn on_services(&mut self, event: Event) {
         match event {
-            Event::Hops => self.services.stale = true,
+            Event::Hops => {
+                self.services.stale = true;
+                self.services.hold.take_if(|hold| hold.until <= Instant::now());
+            }
             Event::Written(Ok(())) => {
                 if self.services.failure.take().is_some() {
                     tracing::info!("the tables of services are as they should be again");

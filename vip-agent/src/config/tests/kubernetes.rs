@@ -50,6 +50,24 @@ fn a_class_is_ours_by_name_or_by_default() {
 }
 
 #[test]
+fn traffic_can_be_steered_where_a_source_may_ask_for_it_unless_it_is_off() {
+    for (keys, steers) in [
+        ("", true),
+        ("steering: false", false),
+        ("sources: [annotation]", false),
+        ("sources: [configmap]", true),
+        ("sources: [annotation, service], steering: false", false),
+    ] {
+        assert_eq!(kubernetes(keys).steering, steers, "{keys}");
+    }
+    let found = warnings("kubernetes: {sources: [annotation], steering: true}");
+    assert!(
+        found.len() == 1 && found[0].contains("kubernetes.steering: warning: has no effect"),
+        "{found:?}"
+    );
+}
+
+#[test]
 fn what_no_cluster_has_is_refused() {
     let table = [
         ("kubeconfig: admin.conf", "kubeconfig: must be an absolute path, not \"admin.conf\""),
@@ -63,6 +81,7 @@ fn what_no_cluster_has_is_refused() {
         ("virtual_router_id: 0", "virtual_router_id: a virtual router id must be 1-255"),
         ("virtual_router_id: 239", "virtual_router_id: must be 1-238, not 239"),
         ("unicast: 1", "unicast: must be true or false"),
+        ("steering: nat", "steering: must be true or false"),
         ("vrid: 50", "vrid: unknown key"),
     ];
     for (key, expected) in table {

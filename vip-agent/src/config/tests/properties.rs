@@ -61,9 +61,10 @@ fn kubernetes() -> impl Strategy<Value = Kubernetes> {
             .prop_map(|class| LoadBalancerClass::Named(class.to_owned())),
     ];
     let server = option::of(select(&["https://10.0.0.1:6443", "http://[fd00::1]:8080/x"][..]));
-    let rest = (option::of(path()), server, option::of(label()), label(), label(), 1..=238_u8, any::<bool>());
+    let flags = any::<(bool, bool)>();
+    let rest = (option::of(path()), server, option::of(label()), label(), label(), 1..=238_u8, flags);
     (sources, class, rest).prop_map(|([configmap, annotation, service, pool], load_balancer_class, rest)| {
-        let (kubeconfig, server, watched, namespace, name, id, unicast) = rest;
+        let (kubeconfig, server, watched, namespace, name, id, (unicast, steering)) = rest;
         Kubernetes {
             kubeconfig,
             apiserver: server.map(str::to_owned),
@@ -73,6 +74,7 @@ fn kubernetes() -> impl Strategy<Value = Kubernetes> {
             load_balancer_class,
             virtual_router_id: NonZeroU8::new(id).expect("1 at least"),
             unicast,
+            steering,
         }
     })
 }

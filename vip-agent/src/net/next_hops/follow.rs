@@ -28,6 +28,9 @@ const DEBOUNCE: Duration = Duration::from_millis(10);
 /// Looking all routes up again takes at most this part of the time, whatever happens to them.
 const REST: u32 = 10;
 
+/// Routes that are looked up again at a time: a host that is new meanwhile waits for no more.
+const PIECE: usize = 16;
+
 /// Bytes of events that may wait in the kernel; beyond it they are lost and everything is read again.
 const RECEIVE_BUFFER: usize = 1 << 20;
 
@@ -44,12 +47,24 @@ pub(super) struct Follower {
     keeper: NeighborKeeper,
     path_mtus: PathMtus,
     hosts: BTreeSet<IpAddr>,
+    /// Whether there may be hosts whose routes are not known.
+    incomplete: bool,
     routes: BTreeMap<IpAddr, Option<Route>>,
     neighbors: HashMap<(u32, IpAddr), MacAddr>,
     /// Whether routes are to be looked up again.
     stale: bool,
     /// Not before then.
     rested: Instant,
+    /// Looking them up again.
+    again: Option<Again>,
+}
+
+/// What is found while all routes are looked up again. They are changed together, so that what depends on them is planned once.
+#[derive(Default)]
+struct Again {
+    left: Vec<IpAddr>,
+    found: BTreeMap<IpAddr, Option<Route>>,
+    took: Duration,
 }
 
 impl Drop for Follower {
@@ -68,10 +83,12 @@ impl Follower {
             keeper: NeighborKeeper::start(USE_EVERY)?,
             path_mtus: PathMtus::listen(),
             hosts: BTreeSet::new(),
+            incomplete: false,
             routes: BTreeMap::new(),
             neighbors: HashMap::new(),
-            stale: true,
+            stale: false,
             rested: Instant::now(),
+            again: None,
         })
     }
 
@@ -81,28 +98,43 @@ impl Follower {
         publisher: watch::Sender<Arc<Reached>>,
     ) {
         self.read_neighbors_until_it_works().await;
+        let mut others = true;
         loop {
-            self.hosts.clone_from(&wanted.borrow_and_update());
-            let hosts = &self.hosts;
-            self.routes.retain(|host, _| hosts.contains(host));
-            if self.stale && self.rested <= Instant::now() {
-                self.stale = false;
-                self.routes.clear();
+            if std::mem::take(&mut others) {
+                self.hosts.clone_from(&wanted.borrow_and_update());
+                let hosts = &self.hosts;
+                self.routes.retain(|host, _| hosts.contains(host));
+                self.incomplete = true;
             }
-            if let Err(error) = self.look_up().await {
+            if self.stale && self.rested <= Instant::now() && self.again.is_none() {
+                self.stale = false;
+                self.again = Some(Again { left: self.routes.keys().copied().collect(), ..Again::default() });
+            }
+            let is_piece = self.again.is_some() && !self.incomplete;
+            let looked_up = match self.look_up().await {
+                Ok(()) => self.look_up_again().await,
+                failed => failed,
+            };
+            if let Err(error) = looked_up {
                 tracing::warn!(%error, "cannot look routes to backends up; trying again");
+                self.again = None;
                 self.stale = true;
                 self.rested = Instant::now() + AGAIN;
             }
-            self.publish(&publisher);
+            // Between two pieces there is nothing new.
+            if !is_piece || self.again.is_none() {
+                self.publish(&publisher);
+            }
             tokio::select! {
-                changed = wanted.changed() => if changed.is_err() {
-                    return;
+                changed = wanted.changed() => match changed {
+                    Ok(()) => others = true,
+                    Err(_) => return,
                 },
                 event = self.events.next() => self.collect(event).await,
                 // A route says another MTU now, without an event. Floods of errors are looked at as seldom as those of routes.
                 () = self.path_mtus.heard() => self.stale = true,
-                () = tokio::time::sleep_until(self.rested.into()), if self.stale => {}
+                () = tokio::time::sleep_until(self.rested.into()), if self.stale && self.again.is_none() => {}
+                () = std::future::ready(()), if self.again.is_some() => {}
             }
         }
     }
@@ -151,17 +183,41 @@ impl Follower {
 
     /// Looks the routes up that are not known.
     async fn look_up(&mut self) -> Result<(), NetlinkError> {
-        let unknown: Vec<IpAddr> =
-            self.hosts.iter().filter(|host| !self.routes.contains_key(host)).copied().collect();
-        if unknown.is_empty() {
+        if !self.incomplete {
             return Ok(());
         }
-        let begun = Instant::now();
+        let unknown: Vec<IpAddr> =
+            self.hosts.iter().filter(|host| !self.routes.contains_key(host)).copied().collect();
         for host in unknown {
             let found = route(&self.rtnetlink, host).await?;
             self.routes.insert(host, found);
         }
-        self.rested = Instant::now() + begun.elapsed() * REST;
+        self.incomplete = false;
+        self.use_neighbors();
+        Ok(())
+    }
+
+    /// Looks some more of those up again that were known before.
+    async fn look_up_again(&mut self) -> Result<(), NetlinkError> {
+        let Some(again) = &mut self.again else { return Ok(()) };
+        let begun = Instant::now();
+        for host in again.left.split_off(again.left.len().saturating_sub(PIECE)) {
+            let found = route(&self.rtnetlink, host).await?;
+            again.found.insert(host, found);
+        }
+        again.took += begun.elapsed();
+        if again.left.is_empty() {
+            self.rested = Instant::now() + again.took * REST;
+            let found = std::mem::take(&mut again.found);
+            self.again = None;
+            self.routes.extend(found.into_iter().filter(|(host, _)| self.hosts.contains(host)));
+            self.use_neighbors();
+        }
+        Ok(())
+    }
+
+    /// Has the kernel keep those resolved that routes lead by.
+    fn use_neighbors(&self) {
         let neighbor = |(host, route): (&IpAddr, &Option<Route>)| match route {
             Some(Route::Via { ifindex, router, .. }) => {
                 Some(Neighbor { ifindex: *ifindex, address: router.unwrap_or(*host) })
@@ -169,7 +225,6 @@ impl Follower {
             _ => None,
         };
         self.keeper.set(self.routes.iter().filter_map(neighbor).collect());
-        Ok(())
     }
 
     fn publish(&self, publisher: &watch::Sender<Arc<Reached>>) {

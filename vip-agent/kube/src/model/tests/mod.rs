@@ -4,10 +4,11 @@ mod load_balancers;
 mod nodes;
 mod predecessors;
 mod properties;
+mod steering;
 
 use std::collections::BTreeSet;
 
-use vip_kube_protocol::{Kubernetes, LoadBalancerClass, ObjectName};
+use vip_kube_protocol::{Kubernetes, LoadBalancerClass, ObjectName, Room, Steering};
 
 use super::{Desired, Remark, Router, Settings, Trouble, claims, desired};
 use crate::cluster::{Age, Cluster, ConfigMap, Endpoint, Node, Port, Service, Slice};
@@ -24,7 +25,14 @@ fn cluster() -> Cluster {
 /// `node1`, with all sources, and Services of any class.
 fn settings() -> Settings {
     let kubernetes = Kubernetes { load_balancer_class: LoadBalancerClass::Any, ..Kubernetes::default() };
-    Settings { node: "node1".to_owned(), kubernetes, taken_ids: BTreeSet::new(), taken_vips: BTreeSet::new() }
+    let room = Room { services: 4096, ports: 65_536, backends: 16_000, sources: 65_536, ..Room::default() };
+    Settings {
+        node: "node1".to_owned(),
+        kubernetes,
+        taken_ids: BTreeSet::new(),
+        taken_vips: BTreeSet::new(),
+        steering: Steering::On(room),
+    }
 }
 
 fn on(node: &str) -> Settings {
@@ -59,11 +67,13 @@ fn wants(created: i64, vips: &str) -> Service {
 /// Endpoints of `default/SERVICE`: node and readiness of each.
 fn slice(service: &str, endpoints: &[(&str, bool)]) -> (ObjectName, Slice) {
     let endpoint = |(node, ready): &(&str, bool)| Endpoint {
-        addresses: vec![[10, 0, 9, 9].into()],
+        address: Some([10, 0, 9, 9].into()),
         node: Some((*node).to_owned()),
         ready: *ready,
+        draining: false,
     };
-    let slice = Slice { service: service.to_owned(), endpoints: endpoints.iter().map(endpoint).collect() };
+    let endpoints = endpoints.iter().map(endpoint).collect();
+    let slice = Slice { service: service.to_owned(), endpoints, ..Slice::default() };
     (name(&format!("default/{service}-abc")), slice)
 }
 
