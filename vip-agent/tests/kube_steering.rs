@@ -185,7 +185,11 @@ fn numbered(number: u16, steered: bool) -> Value {
     if steered {
         annotations["viplane.dev/mode"] = json!("nat");
     }
-    service(&format!("s{number}"), &annotations)
+    let mut made = service(&format!("s{number}"), &annotations);
+    // By their numbers: older ones have the room that there is.
+    let time = format!("2026-01-01T{:02}:{:02}:{:02}Z", number / 3600, number / 60 % 60, number % 60);
+    made["metadata"]["creationTimestamp"] = json!(time);
+    made
 }
 
 /// An endpoint of it.

@@ -30,7 +30,9 @@ impl Cluster {
     /// `keys`: more of `kubernetes`.
     fn start(keys: &Value) -> Result<Self> {
         vip_kube()?;
-        let lab = Lab::builder().nodes(2).clients(2).vips(["10.0.0.50"]).web().build()?;
+        // Frames that are steered by generic XDP must not wait for a device to finish their checksums.
+        let lab =
+            Lab::builder().nodes(2).clients(2).vips(["10.0.0.50"]).web().checksum_offload(false).build()?;
         let plane = ControlPlane::on(&lab.clients()[1]).start()?;
         for node in lab.nodes() {
             let object = json!({"metadata": {"name": node.name()}});
@@ -140,14 +142,16 @@ fn service(name: &str, vip: &str, spec: &Value) -> Value {
     service
 }
 
-/// The endpoints of a Service: ready ones on these nodes.
+/// The endpoints of a Service: ready ones on these nodes, which are their web servers.
 fn slice(service: &str, nodes: &[&str]) -> Value {
+    let address = |node: &str| format!("10.0.0.{}", node.trim_start_matches("node"));
     let endpoint =
-        |node: &&str| json!({"addresses": ["10.0.0.1"], "nodeName": node, "conditions": {"ready": true}});
+        |node: &&str| json!({"addresses": [address(node)], "nodeName": node, "conditions": {"ready": true}});
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
         "metadata": {"name": format!("{service}-abc"), "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4",
+        "ports": [{"name": "", "port": 80, "protocol": "TCP"}],
         "endpoints": nodes.iter().map(endpoint).collect::<Vec<_>>(),
     })
 }
