@@ -263,9 +263,16 @@ fn two_leaders_in_the_middle_of_allocation_give_no_address_twice() -> Result<()>
             cluster.pool("wide", &json!({"addresses": ["10.0.1.8-10.0.1.23"]}))?;
         }
         if n % 6 == 5 {
-            let status = cluster.agents[n % 2].status()?.raw;
-            let process = status["kubernetes"]["pid"].as_i64().context("a process")?;
-            kill(Pid::from_raw(i32::try_from(process)?), Signal::SIGKILL).context("kill vip-kube")?;
+            let agent = &cluster.agents[n / 6 % 2];
+            let mut process = None;
+            // It was killed before, and is started again after a pause.
+            until(SOON, || {
+                process = agent.status().ok().and_then(|status| status.raw["kubernetes"]["pid"].as_i64());
+                process.is_some()
+            })
+            .context("a process")?;
+            let process = i32::try_from(process.context("a process")?)?;
+            kill(Pid::from_raw(process), Signal::SIGKILL).context("kill vip-kube")?;
         }
         ensure!(twice(&[cluster.plane.get(&edge)?, cluster.plane.get(&wide).unwrap_or_default()]).is_empty());
     }
