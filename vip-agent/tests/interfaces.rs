@@ -249,9 +249,12 @@ fn chosen(selector: &Value, renamed_too: bool) -> Result<()> {
         let again = alone.builder().start()?;
         again.wait_state("active", SOON)?;
     } else {
-        let fault = alone.wait_state("fault", SOON)?;
-        let reason = fault.instances[0].reason.clone().unwrap_or_default();
-        ensure!(reason.contains("lan0"), "{reason}: it tells what there is");
+        // Down first, then of another name: it tells what there is.
+        alone.wait_for("in fault, with the name that there is", |status| {
+            let instance = &status["instances"][0];
+            instance["state"] == "fault"
+                && instance["reason"].as_str().is_some_and(|why| why.contains("lan0"))
+        })?;
         rename(node, "lan0", "eth0")?;
         alone.wait_state("active", SOON)?;
     }

@@ -390,7 +390,10 @@ fn the_service_manager_is_told_who_the_service_is_now() -> Result<()> {
         .prefix("vip-agent")
         .tempfile_in(env!("CARGO_TARGET_TMPDIR"))?
         .into_temp_path();
-    std::fs::copy(agents::binary(), &copy)?;
+    // By another process: what this one has open to write, a child of another thread may still hold when it is run (ETXTBSY).
+    let copied =
+        std::process::Command::new("cp").arg("--preserve=mode").arg(agents::binary()).arg(&copy).status()?;
+    ensure!(copied.success(), "cp: {copied}");
     let config = first.builder().config_path();
     // The new agent keeps its standard error, so that is not waited for.
     let upgrading =
