@@ -35,12 +35,18 @@
 {{- end -}}
 {{- end -}}
 
+{{/* Whether the agent loads the programs of steering, whose maps the kernel counts to the pod: "true". */}}
+{{- define "viplane.steers" -}}
+{{- $kubernetes := .Values.kubernetes | default dict -}}
+{{- if or (get (.Values.config | default dict) "services") (and $kubernetes (ne (toString (get $kubernetes "steering")) "false")) }}true{{ end -}}
+{{- end -}}
+
 {{/*
 What an agent needs: docs/installing.md has the figures. Limits below are what killed it, or slowed it down until its adverts
 came late, so they are raised; requests follow, lest the node be promised to others.
 */}}
 {{- define "viplane.needs" -}}
-limits: { memory: 64Mi, cpu: 250m }
+limits: { memory: {{ ternary "256Mi" "64Mi" (eq (include "viplane.steers" .) "true") }}, cpu: 250m }
 requests: { memory: 24Mi }
 {{- end -}}
 

@@ -147,3 +147,12 @@ pub(crate) fn named<'a>(list: &'a Value, name: &str) -> &'a Value {
     let items = list.as_array().map_or(&[][..], Vec::as_slice);
     items.iter().find(|item| item["name"] == name).unwrap_or(&Value::Null)
 }
+
+#[test]
+fn who_steers_is_given_the_memory_that_the_maps_take() {
+    let limit = |values: &str| rendered(values).container()["resources"]["limits"]["memory"].clone();
+    assert_eq!(limit("kubernetes: { sources: [service] }"), "256Mi");
+    assert_eq!(limit("kubernetes: { sources: [service], steering: false }"), "128Mi");
+    assert_eq!(limit("kubernetes: { sources: [service] }\nresources: { limits: { memory: 1Gi } }"), "1Gi");
+    assert_eq!(limit("{}"), "128Mi");
+}
