@@ -2,12 +2,14 @@
 
 #[path = "support/agents.rs"]
 mod agents;
+#[path = "support/echoed.rs"]
+mod echoed;
 
-use std::io::{Read as _, Write as _};
-use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, UdpSocket};
 
 use agents::{Ask as _, SOON, VIPS, agent};
 use anyhow::{Context as _, Result, ensure};
+use echoed::{tcp, udp};
 use serde_json::{Value, json};
 use vip_lab::agent::{Agent, AgentBuilder};
 use vip_lab::{Lab, Node};
@@ -89,48 +91,6 @@ fn at(vip: &str) -> Result<SocketAddr> {
     Ok(SocketAddr::new(vip.parse()?, PORT))
 }
 
-/// Sends so much by TCP, and hears it again.
-fn tcp(client: &Node, vip: &str, length: usize) -> Result<()> {
-    let to = at(vip)?;
-    client
-        .run(move || {
-            let stream = TcpStream::connect_timeout(&to, SOON)?;
-            stream.set_read_timeout(Some(SOON))?;
-            stream.set_write_timeout(Some(SOON))?;
-            let sent: Vec<u8> = (0..length).map(|at| (at / 7) as u8).collect();
-            let mut heard = Vec::new();
-            std::thread::scope(|scope| -> Result<()> {
-                let writer = scope.spawn(|| {
-                    (&stream).write_all(&sent)?;
-                    stream.shutdown(Shutdown::Write)
-                });
-                (&stream).read_to_end(&mut heard)?;
-                Ok(writer.join().expect("no panic")?)
-            })
-            .with_context(|| format!("{} of {length} bytes", heard.len()))?;
-            ensure!(heard == sent, "other bytes");
-            Ok(())
-        })
-        .with_context(|| format!("TCP to {to}"))
-}
-
-/// The same by one datagram, of a socket that hears nobody else.
-fn udp(client: &Node, vip: &str) -> Result<()> {
-    let to = at(vip)?;
-    client
-        .run(move || {
-            let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-            socket.connect(to)?;
-            socket.set_read_timeout(Some(SOON))?;
-            socket.send(b"anybody?")?;
-            let mut heard = [0; 16];
-            let length = socket.recv(&mut heard)?;
-            ensure!(heard[..length] == *b"anybody?", "other bytes");
-            Ok(())
-        })
-        .with_context(|| format!("UDP to {to}"))
-}
-
 #[test]
 fn tcp_and_udp_reach_backends_on_other_nodes_and_come_back_as_the_vips() -> Result<()> {
     let lab = lab()?;
@@ -140,8 +100,8 @@ fn tcp_and_udp_reach_backends_on_other_nodes_and_come_back_as_the_vips() -> Resu
     wait_up(&agent, 4)?;
     for vip in VIPS {
         // The first client of all: nobody on this link has asked for its MAC yet.
-        tcp(lab.client(), vip, LARGE).with_context(|| agent.log())?;
-        udp(lab.client(), vip)?;
+        tcp(lab.client(), at(vip)?, LARGE).with_context(|| agent.log())?;
+        udp(lab.client(), at(vip)?, 8)?;
     }
     let status = agent.status()?.raw;
     for service in status["services"].as_array().context("a list")? {
@@ -175,7 +135,7 @@ fn an_interface_that_does_not_forward_keeps_them_out_and_status_says_which_setti
     agent.wait_for("with reasons", |status| names(&told(status)))?;
     forward(lab.node(1))?;
     wait_up(&agent, 2)?;
-    VIPS.iter().try_for_each(|vip| tcp(lab.client(), vip, 10))
+    VIPS.iter().try_for_each(|vip| tcp(lab.client(), at(vip)?, 10))
 }
 
 #[test]
@@ -193,7 +153,7 @@ fn large_transfers_are_whole_on_narrow_paths_to_backends_and_to_clients() -> Res
     agent.wait_state("active", SOON)?;
     wait_up(&agent, 2)?;
     for vip in VIPS {
-        tcp(lab.client(), vip, 4 * LARGE).with_context(|| agent.log())?;
+        tcp(lab.client(), at(vip)?, 4 * LARGE).with_context(|| agent.log())?;
     }
     let too_big = |status: &Value| -> Vec<u64> {
         let services = status["services"].as_array().cloned().unwrap_or_default();

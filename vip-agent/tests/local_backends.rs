@@ -1,6 +1,8 @@
 //! Mode `nat` to a pod behind a veth and to the owner's own process, and the end of a tunnel, with real clients and servers.
 #![allow(dead_code, reason = "fixtures of other suites, of which this uses its part")]
 
+#[path = "support/echoed.rs"]
+mod echoed;
 #[path = "steering/kernel.rs"]
 mod kernel;
 #[path = "../../vip-common/tests/steering/packets.rs"]
@@ -8,8 +10,8 @@ mod packets;
 #[path = "../../vip-common/tests/steering/world.rs"]
 mod world;
 
-use std::io::{ErrorKind, Read as _, Write as _};
-use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::io::ErrorKind;
+use std::net::{IpAddr, Ipv4Addr, Shutdown, SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -18,6 +20,7 @@ use vip_common::maps::{Vip, vip_flags};
 use vip_common::steering::tunnel_end::TunnelEndKey;
 use vip_lab::{Lab, Node};
 
+use echoed::{tcp, udp};
 use kernel::Kernel;
 use packets::{ENDS4, ENDS6};
 use world::{Member, Plan, World};
@@ -58,47 +61,6 @@ fn echo(node: &Node, port: u16, addresses: [&'static str; 2]) -> Result<()> {
         })?;
     }
     Ok(())
-}
-
-/// Sends so much by TCP, and hears it again.
-fn tcp(client: &Node, to: SocketAddr, length: usize) -> Result<()> {
-    client
-        .run(move || {
-            let stream = TcpStream::connect_timeout(&to, SOON)?;
-            stream.set_read_timeout(Some(SOON))?;
-            stream.set_write_timeout(Some(SOON))?;
-            let sent: Vec<u8> = (0..length).map(|at| (at / 7) as u8).collect();
-            let mut heard = Vec::new();
-            std::thread::scope(|scope| -> Result<()> {
-                let writer = scope.spawn(|| {
-                    (&stream).write_all(&sent)?;
-                    stream.shutdown(Shutdown::Write)
-                });
-                (&stream).read_to_end(&mut heard)?;
-                Ok(writer.join().expect("no panic")?)
-            })
-            .with_context(|| format!("{} of {length} bytes", heard.len()))?;
-            ensure!(heard == sent, "other bytes");
-            Ok(())
-        })
-        .with_context(|| format!("TCP to {to}"))
-}
-
-/// The same by one datagram, of a socket that hears nobody else.
-fn udp(client: &Node, to: SocketAddr, length: usize) -> Result<()> {
-    client
-        .run(move || {
-            let socket = UdpSocket::bind(if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" })?;
-            socket.connect(to)?;
-            socket.set_read_timeout(Some(SOON))?;
-            let sent = vec![0x5a; length];
-            socket.send(&sent)?;
-            let mut heard = vec![0; length + 1];
-            let heard = socket.recv(&mut heard).map(|length| heard[..length].to_vec())?;
-            ensure!(heard == sent, "other bytes");
-            Ok(())
-        })
-        .with_context(|| format!("UDP to {to}, {length} bytes"))
 }
 
 /// Whether who sends a datagram there is told that nobody listens.
